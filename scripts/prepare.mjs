@@ -1,0 +1,97 @@
+// Makes the tree ready to run: installs the locked dependencies and builds dist/, each only when it is
+// out of date. Uses nothing but Node and npm, because it runs before anything is installed.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync, chmodSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const minimumNode = [20, 19];
+const programs = [
+  'filetracker',
+  'filetracker-server',
+  'filetracker-migrate',
+  'filetracker-recover',
+  'filetracker-cache-cleaner',
+];
+
+/** Runs a command in the project's folder and ends this process with its exit code if it fails. */
+export function run(command, args, options = {}) {
+  const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (result.error) throw result.error;
+  if (result.status !== 0) process.exit(result.status ?? 1);
+}
+
+/** Runs a program of a dependency with this same Node. */
+export function runTool(script, args, options = {}) {
+  run(process.execPath, [join(root, 'node_modules', script), ...args], options);
+}
+
+function checkNode() {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major < minimumNode[0] || (major === minimumNode[0] && minor < minimumNode[1])) {
+    console.error(`Filetracker needs Node ${minimumNode.join('.')} or newer; this is ${process.version}.`);
+    process.exit(1);
+  }
+}
+
+function* filesBelow(folder) {
+  for (const item of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, item.name);
+    if (item.isDirectory()) yield* filesBelow(path);
+    else yield path;
+  }
+}
+
+function fingerprint(paths) {
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${process.versions.modules}`);
+  for (const path of paths.sort()) hash.update(path.slice(root.length)).update(readFileSync(path));
+  return hash.digest('hex');
+}
+
+function upToDate(stamp, print) {
+  return existsSync(stamp) && readFileSync(stamp, 'utf8') === print;
+}
+
+function install() {
+  const stamp = join(root, 'node_modules', '.filetracker-installed');
+  const print = fingerprint([join(root, 'package.json'), join(root, 'package-lock.json')]);
+  if (upToDate(stamp, print)) return;
+  console.error('Installing dependencies …');
+  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { stdio: ['ignore', 2, 2] });
+  writeFileSync(stamp, print);
+}
+
+async function build() {
+  const stamp = join(root, 'dist', '.built');
+  const inputs = ['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json'];
+  const print = fingerprint([
+    ...filesBelow(join(root, 'src')),
+    ...filesBelow(join(root, 'scripts')),
+    ...inputs.map((name) => join(root, name)),
+  ]);
+  if (upToDate(stamp, print)) return;
+  console.error('Building …');
+  rmSync(join(root, 'dist'), { recursive: true, force: true });
+  mkdirSync(join(root, 'dist'));
+  runTool('typescript/bin/tsc', ['-p', 'tsconfig.build.json'], { stdio: ['ignore', 2, 2] });
+  const { bundlePrograms } = await import('./bundle.mjs');
+  await bundlePrograms(root, programs);
+  for (const program of programs) {
+    for (const extension of ['js', 'cjs']) {
+      const path = join(root, 'dist', 'cli', `${program}.${extension}`);
+      if (existsSync(path)) chmodSync(path, 0o755);
+    }
+  }
+  writeFileSync(stamp, print);
+}
+
+/** Installs and builds what is missing or out of date. */
+export async function prepare() {
+  checkNode();
+  install();
+  await build();
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await prepare();

@@ -1,0 +1,31 @@
+import { access, constants } from 'node:fs/promises';
+import { errnoOf, FiletrackerError } from '../core/errors.ts';
+import { makeFolders } from '../fs/folders.ts';
+
+const folderStates: Readonly<Record<string, string>> = {
+  EACCES: 'this user may not write there',
+  EPERM: 'this user may not write there',
+  EROFS: 'its file system is read-only',
+  ENOTDIR: 'it, or what it lies in, is not a folder',
+  EEXIST: 'it is not a folder',
+  ENOENT: 'its file system takes no folders',
+  ENOSPC: 'its disk is full',
+};
+
+/**
+ * Makes the folder of a store where it is missing, and sees to it that it can be used.
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export async function prepareFolder(folder: string): Promise<void> {
+  try {
+    await makeFolders(folder);
+    await access(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const errno = errnoOf(error) ?? '';
+    throw new FiletrackerError(
+      'invalid-argument',
+      `Cannot use the folder "${folder}": ${folderStates[errno] ?? errno}; choose another with -d`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,131 @@
+import type { Socket } from 'node:net';
+import type { RateTable } from '../server/rate-table.ts';
+import { HttpServer } from '../server/http-server.ts';
+import type { ServerConfig } from './config.ts';
+import { usesFolder } from './engine-config.ts';
+import { capacityOf } from './guard-config.ts';
+import { Guard } from './guard.ts';
+import type { Log } from './log.ts';
+import { openStore, type OpenStore } from './open-store.ts';
+import { release } from './release.ts';
+import { MetricsLink, type MetricsAnswer, type MetricsQuestion } from './metrics-hub.ts';
+import { storeToServe } from './store-to-serve.ts';
+import { RequestLog } from './request-log.ts';
+import { bothObservers, ServerMetrics } from './server-metrics.ts';
+
+/**
+ * What a worker runs: a store and a server on top of it. Owns both, and closes the server first, so that
+ * no request finds its store closed.
+ */
+export class ServerProcess {
+  readonly #store: OpenStore;
+  readonly #server: HttpServer;
+  readonly #guard: Guard;
+  readonly #metrics: MetricsLink;
+  #closing: Promise<void> | undefined;
+
+  private constructor(store: OpenStore, server: HttpServer, guard: Guard, metrics: MetricsLink) {
+    this.#metrics = metrics;
+    this.#store = store;
+    this.#server = server;
+    this.#guard = guard;
+  }
+
+  /** @throws FiletrackerError where the store can't be opened. */
+  static async open(
+    config: ServerConfig,
+    log: Log,
+    options: {
+      readonly exclusive: boolean;
+      readonly ask: (question: MetricsQuestion) => void;
+      /** Which of the workers this is, from 0. */
+      readonly worker?: number | undefined;
+      /** Where all workers keep the rates of requests, if they do so together. */
+      readonly rates?: RateTable | undefined;
+    },
+  ): Promise<ServerProcess> {
+    const { logger } = log;
+    const { folder, workers, engines } = config;
+    const { fileSizeMaxBytes, decodingRatioMax } = config.guard;
+    const { storedBytesMax = Number.POSITIVE_INFINITY, filesMax: entriesMax = Number.POSITIVE_INFINITY } =
+      config.guard;
+    const limits = { fileSizeMaxBytes, decodingRatioMax, storedBytesMax, entriesMax };
+    const capacity = capacityOf(config.guard);
+    const metrics = new ServerMetrics();
+    const store = await openStore(
+      { ...config, limits, capacity, metrics, exclusive: options.exclusive },
+      logger,
+    );
+    let guard: Guard | undefined;
+    try {
+      const { rates, worker } = options;
+      const storesElsewhere = !usesFolder(config.engines);
+      guard = await Guard.open({
+        config: config.guard,
+        folder,
+        engines,
+        storesElsewhere,
+        workers,
+        worker,
+        rates,
+        logger,
+      });
+      const limited = guard.limit(await storeToServe(store.files, config, logger));
+      const link = new MetricsLink(() => metrics.snapshot(), options.ask);
+      const server = await HttpServer.open({
+        ...guard.serverOptions,
+        store: limited,
+        metrics: link,
+        listen: undefined,
+        release,
+        basePath: config.basePath,
+        fallbackUrl: config.fallbackMode === 'redirect' ? config.fallbackUrl : undefined,
+        redirectDownloads: config.engines.redirectDownloads,
+        observer: bothObservers(new RequestLog(log), metrics.requests),
+        verification: store.verification,
+      });
+      metrics.observe({
+        store: limited,
+        limited,
+        limits: guard.limits,
+        verification: store.verification,
+        connectionCount: () => server.connectionCount,
+      });
+      return new ServerProcess(store, server, guard, link);
+    } catch (error) {
+      await guard?.close();
+      await store.close();
+      throw error;
+    }
+  }
+
+  /** Serves a connection that the supervisor has accepted. */
+  take(socket: Socket): void {
+    this.#server.take(socket);
+  }
+
+  /** Takes what the supervisor has to say of metrics. */
+  takeMetrics(message: MetricsAnswer): void {
+    this.#metrics.receive(message);
+  }
+
+  /** Reads tokens, keys and certificates anew. */
+  async reload(): Promise<void> {
+    await this.#guard.reload(this.#server);
+  }
+
+  /** Lets running requests finish, for a bounded time, and closes the store. Idempotent. */
+  close(options: { timeoutMs?: number; idleMs?: number } = {}): Promise<void> {
+    this.#closing ??= this.#close(options);
+    return this.#closing;
+  }
+
+  async #close(options: { timeoutMs?: number; idleMs?: number }): Promise<void> {
+    try {
+      await this.#server.close(options);
+    } finally {
+      await this.#guard.close();
+      await this.#store.close();
+    }
+  }
+}

@@ -1,0 +1,206 @@
+import { spawn } from 'node:child_process';
+import { createServer, type Server } from 'node:net';
+import { FiletrackerError, errnoOf } from '../core/errors.ts';
+import { WorkerPool, type WorkerEvent } from './worker-pool.ts';
+
+/** Set in the environment of a supervisor that takes over from a running one. */
+const takeoverVariable = 'FILETRACKER_TAKEOVER';
+
+/** Whether this process was started to take over from another. */
+export function isTakeover(): boolean {
+  return process.env[takeoverVariable] !== undefined;
+}
+
+const successionIdleMs = 1000;
+
+/** First descriptor that systemd hands over, and the variables that tell of it (sd_listen_fds(3)). */
+const systemdDescriptor = 3;
+
+export interface SupervisorOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly workers: number;
+  /** The program and its arguments, as this process was started. */
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly onEvent: (event: SupervisorEvent) => void;
+  /** As the pool takes it; stays open as long as this. */
+  readonly ratesDescriptor?: number | undefined;
+}
+
+export type SupervisorEvent =
+  | WorkerEvent
+  | { readonly type: 'takeover-begun'; readonly pid: number | undefined }
+  | { readonly type: 'takeover-failed'; readonly message: string }
+  | { readonly type: 'takeover-done' };
+
+/**
+ * Holds the listening socket and the workers.
+ *
+ * Invariant: from `open` to `stop` the socket listens, whatever becomes of workers; in a takeover both the old
+ * and the new supervisor listen on the same socket until the new one has workers that are ready, so no
+ * connection is ever refused.
+ */
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #server: Server;
+  readonly #pool: WorkerPool;
+  #ready: { resolve(): void; reject(error: unknown): void } | undefined;
+  #stopped: Promise<void> | undefined;
+  #takeover: Promise<boolean> | undefined;
+  #succeeded = false;
+
+  private constructor(options: SupervisorOptions, server: Server) {
+    this.#options = options;
+    this.#server = server;
+    this.#pool = new WorkerPool({
+      size: options.workers,
+      program: options.program,
+      args: options.args,
+      exclusive: !isTakeover(),
+      ratesDescriptor: options.ratesDescriptor,
+      onEvent: (event) => this.#onEvent(event),
+    });
+    server.on('connection', (socket) => this.#pool.give(socket));
+  }
+
+  /**
+   * Listens and starts the workers; resolves when all of them are ready.
+   * @throws FiletrackerError `unavailable` where a worker cannot start; the system's error where the address can't be taken.
+   */
+  static async open(options: SupervisorOptions): Promise<Supervisor> {
+    const server = await listen(options);
+    const supervisor = new Supervisor(options, server);
+    const ready = new Promise<void>((resolve, reject) => {
+      supervisor.#ready = { resolve, reject };
+    });
+    supervisor.#pool.start();
+    try {
+      await ready;
+    } catch (error) {
+      await supervisor.stop();
+      throw error;
+    }
+    return supervisor;
+  }
+
+  /** The port that is listened on. */
+  get port(): number {
+    const address = this.#server.address();
+    return address !== null && typeof address === 'object' ? address.port : this.#options.port;
+  }
+
+  /** The address that is listened on; that of a socket that was handed over may not be the one that was asked for. */
+  get host(): string {
+    const address = this.#server.address();
+    return typeof address === 'string' ? address : (address?.address ?? this.#options.host);
+  }
+
+  /** Forwards a signal to all workers. */
+  signalWorkers(signal: NodeJS.Signals): void {
+    this.#pool.signal(signal);
+  }
+
+  /**
+   * No new connections; resolves when the workers have finished. After a take-over, connections that have no
+   * request under way are given a second in which to bring one, and are told to close with its answer. Idempotent.
+   */
+  stop(): Promise<void> {
+    this.#server.close();
+    this.#stopped ??= this.#pool.stop(this.#succeeded ? successionIdleMs : 0);
+    return this.#stopped;
+  }
+
+  /**
+   * Starts the program anew, as it is on the disk now, and gives it the listening socket. True when the new one
+   * serves and this one may stop; false where it could not start, and this one goes on.
+   */
+  takeOver(): Promise<boolean> {
+    this.#takeover ??= this.#startSuccessor().finally(() => {
+      this.#takeover = undefined;
+    });
+    return this.#takeover;
+  }
+
+  async #startSuccessor(): Promise<boolean> {
+    const { program, args, onEvent } = this.#options;
+    const successor = spawn(process.execPath, [...process.execArgv, program, ...args], {
+      env: { ...process.env, [takeoverVariable]: '1' },
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      detached: true,
+    });
+    onEvent({ type: 'takeover-begun', pid: successor.pid });
+    const outcome = await new Promise<true | string>((resolve) => {
+      successor.once('message', (message: { type: string; message?: string }) => {
+        resolve(message.type === 'ready' ? true : (message.message ?? 'it failed'));
+      });
+      successor.once('error', (error) => resolve(error.message));
+      successor.once('exit', (code) => resolve(`it ended with exit code ${code}`));
+      successor.send({ type: 'listen' }, this.#server);
+    });
+    if (outcome !== true) {
+      onEvent({ type: 'takeover-failed', message: outcome });
+      return false;
+    }
+    // It has closed its end of the channel already, or is about to.
+    if (successor.connected) successor.disconnect();
+    successor.unref();
+    this.#succeeded = true;
+    onEvent({ type: 'takeover-done' });
+    return true;
+  }
+
+  #onEvent(event: WorkerEvent): void {
+    this.#options.onEvent(event);
+    if (event.type === 'ready' && this.#pool.readyCount === this.#options.workers) this.#ready?.resolve();
+    if (event.type === 'failed') this.#ready?.reject(new FiletrackerError(event.code, event.message));
+  }
+}
+
+/** The socket of the predecessor in a takeover, that of systemd where it gives one, else a new one. */
+async function listen(options: SupervisorOptions): Promise<Server> {
+  // Sockets are paused until a worker has them: what they carry is for its eyes only.
+  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true });
+  if (isTakeover() && process.send !== undefined) {
+    const handle = await predecessorsSocket();
+    return listening(server, () => server.listen(handle));
+  }
+  const activated = process.env['LISTEN_PID'] === String(process.pid) && process.env['LISTEN_FDS'] === '1';
+  if (activated) return listening(server, () => server.listen({ fd: systemdDescriptor }));
+  return listening(server, () => server.listen({ host: options.host, port: options.port, backlog: 4096 }));
+}
+
+function predecessorsSocket(): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    process.once('message', (_message, handle) => {
+      if (handle === undefined)
+        reject(new FiletrackerError('unavailable', 'Cannot take over: no socket came'));
+      else resolve(handle as Server);
+    });
+  });
+}
+
+function listening(server: Server, begin: () => void): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.once('listening', () => {
+      server.off('error', reject);
+      // From now on only a single connection can fail to be accepted (EMFILE), which is tried again.
+      server.on('error', () => undefined);
+      resolve(server);
+    });
+    begin();
+  });
+}
+
+/** Whether the system refused an address, and why, in words for the operator. */
+export function addressProblem(error: unknown, host: string, port: number): string | undefined {
+  const address = `${host}:${port}`;
+  const problems: Readonly<Record<string, string>> = {
+    EADDRINUSE: `Cannot listen on ${address}: another program listens there; stop it or choose another port with -p`,
+    EACCES: `Cannot listen on ${address}: ports below 1024 need a privilege; choose another with -p`,
+    EADDRNOTAVAIL: `Cannot listen on ${address}: this machine has no such address`,
+    ENOTFOUND: `Cannot listen on ${address}: no such host is known`,
+  };
+  return problems[errnoOf(error) ?? ''];
+}

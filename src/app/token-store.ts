@@ -1,0 +1,210 @@
+import { access, readFile } from 'node:fs/promises';
+import { unwatchFile, watchFile } from 'node:fs';
+import { join } from 'node:path';
+import type { Clock } from '../core/clock.ts';
+import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { writeFileDurably } from '../fs/durable-file.ts';
+import { FolderLock } from '../fs/folder-lock.ts';
+import { makeFolderDurably } from '../fs/folders.ts';
+import {
+  tokensFileMode,
+  tokensFileName as fileName,
+  tokensLockName,
+  tokensMarkerName,
+} from '../maintenance/token-files.ts';
+import { TokenBook, type Token } from '../server/token.ts';
+import { checkNameIsNew, isToken, makeToken, noSuchToken } from './token-rules.ts';
+import { tokensIntervalMs, type NewToken, type TokenEditor, type TokenSource } from './token-source.ts';
+
+interface TokenFile {
+  readonly format: 1;
+  readonly tokens: readonly Token[];
+}
+
+function parseTokenFile(text: string): readonly Token[] {
+  try {
+    const { format, tokens } = JSON.parse(text) as Partial<TokenFile>;
+    if (format === 1 && Array.isArray(tokens) && tokens.every(isToken)) return tokens;
+  } catch {
+    // Said below, as for any other text that is no list of tokens.
+  }
+  throw new FiletrackerError('corrupt-store', `Cannot read "${fileName}": it is no list of tokens`);
+}
+
+/** The tokens of a store as they lie on the disk; undefined where there is no file of them. */
+async function readTokens(folder: string): Promise<readonly Token[] | undefined> {
+  try {
+    return parseTokenFile(await readFile(join(folder, fileName), 'utf8'));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw fromSystemError(error, `read "${fileName}"`);
+  }
+}
+
+/** Whether a store has had tokens, as it remembers itself. */
+async function isMarked(folder: string): Promise<boolean> {
+  try {
+    await access(join(folder, tokensMarkerName));
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw fromSystemError(error, `look for "${tokensMarkerName}"`);
+  }
+}
+
+/** Runs alone among all processes that change the tokens of a store. */
+async function alone<Result>(folder: string, change: () => Promise<Result>): Promise<Result> {
+  const lock = await FolderLock.acquire(folder, { mode: 'exclusive', fileName: tokensLockName });
+  try {
+    return await change();
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Lets a store remember that it has tokens; by one process at a time. */
+async function mark(folder: string): Promise<void> {
+  if (await isMarked(folder)) return;
+  const meaning = `This store has had tokens: without "${fileName}" it is closed to all`;
+  const text = `${JSON.stringify({ format: 1, meaning })}\n`;
+  await writeFileDurably(join(folder, tokensMarkerName), Buffer.from(text), { mode: tokensFileMode });
+}
+
+function lostTokens(): FiletrackerError {
+  return new FiletrackerError(
+    'corrupt-store',
+    `Cannot read "${fileName}": it is gone, and this store has had tokens; it is closed to all until the file ` +
+      'is brought back, or tokens are added anew',
+  );
+}
+
+/**
+ * The file of tokens, for the program that changes it. Every change writes the file anew, so that a server
+ * sees the old tokens or the new ones; programs that change it at once wait for each other.
+ */
+export class TokenFileEditor implements TokenEditor {
+  readonly #folder: string;
+  readonly #clock: Clock;
+
+  constructor(folder: string, clock: Clock) {
+    this.#folder = folder;
+    this.#clock = clock;
+  }
+
+  async list(): Promise<readonly Token[]> {
+    return (await readTokens(this.#folder)) ?? [];
+  }
+
+  async isOpenToAll(): Promise<boolean> {
+    return (await readTokens(this.#folder)) === undefined && !(await isMarked(this.#folder));
+  }
+
+  async add(wanted: NewToken): Promise<string> {
+    const { text, token } = makeToken(wanted, this.#clock);
+    await this.#change((tokens) => {
+      checkNameIsNew(token.name, tokens);
+      return [...tokens, token];
+    });
+    return text;
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#change((tokens) => {
+      const left = tokens.filter((token) => token.name !== name);
+      if (left.length === tokens.length) throw noSuchToken(name);
+      return left;
+    });
+  }
+
+  async close(): Promise<void> {
+    // Nothing stays open between two changes.
+  }
+
+  async #change(change: (tokens: readonly Token[]) => readonly Token[]): Promise<void> {
+    await makeFolderDurably(this.#folder);
+    await alone(this.#folder, async () => {
+      const tokens = change(await this.list());
+      const text = `${JSON.stringify({ format: 1, tokens } satisfies TokenFile, undefined, 2)}\n`;
+      // First, so that there is no instant at which a token was there and nothing tells of it.
+      await mark(this.#folder);
+      await writeFileDurably(join(this.#folder, fileName), Buffer.from(text), { mode: tokensFileMode });
+    });
+  }
+}
+
+/**
+ * The tokens of a store, for a process that serves it.
+ *
+ * Invariant: `book` is what was last read whole. A file that can't be read, or is gone, leaves the tokens as
+ * they were and is reported: rights never widen by an accident. That holds for a process that starts, too: the
+ * store remembers that it has had tokens.
+ */
+export class TokenStore implements TokenSource {
+  readonly #path: string;
+  readonly #folder: string;
+  readonly #onProblem: (error: unknown) => void;
+  #book: TokenBook;
+  #configured: boolean;
+  readonly #onChange = (): void => void this.reload();
+
+  private constructor(
+    folder: string,
+    tokens: readonly Token[] | undefined,
+    parts: { readonly marked: boolean; readonly onProblem: (error: unknown) => void },
+  ) {
+    this.#folder = folder;
+    this.#path = join(folder, fileName);
+    this.#configured = tokens !== undefined || parts.marked;
+    this.#book = new TokenBook(tokens ?? [], { lost: tokens === undefined && parts.marked });
+    this.#onProblem = parts.onProblem;
+    if (this.#book.lost) this.#onProblem(lostTokens());
+    watchFile(this.#path, { interval: tokensIntervalMs, persistent: false }, this.#onChange);
+  }
+
+  /** @throws FiletrackerError `corrupt-store` where the file is no list of tokens. */
+  static async open(folder: string, onProblem: (error: unknown) => void): Promise<TokenStore> {
+    const tokens = await readTokens(folder);
+    const marked = await isMarked(folder);
+    // Written by an earlier release, or by hand.
+    if (tokens !== undefined && !marked) await alone(folder, () => mark(folder));
+    return new TokenStore(folder, tokens, { marked, onProblem });
+  }
+
+  get book(): TokenBook {
+    return this.#book;
+  }
+
+  /** Whether there are, or ever were, tokens: an empty file of them lets nobody in, a lost one neither. */
+  get configured(): boolean {
+    return this.#configured;
+  }
+
+  /** Reads the file anew; never rejects. */
+  async reload(): Promise<void> {
+    try {
+      const tokens = await readTokens(this.#folder);
+      if (tokens !== undefined) {
+        this.#book = new TokenBook(tokens);
+        this.#configured = true;
+        if (!(await isMarked(this.#folder))) await alone(this.#folder, () => mark(this.#folder));
+      } else if (this.#book.lost) {
+        throw lostTokens();
+      } else if (this.#configured) {
+        throw new FiletrackerError(
+          'not-found',
+          `Cannot read "${fileName}": it is gone; the tokens stay as they were`,
+        );
+      }
+    } catch (error) {
+      this.#onProblem(error);
+    }
+  }
+
+  async close(): Promise<void> {
+    unwatchFile(this.#path, this.#onChange);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

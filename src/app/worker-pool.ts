@@ -1,0 +1,266 @@
+import { fork, type ChildProcess } from 'node:child_process';
+import type { Socket } from 'node:net';
+import { MetricsHub, type MetricsAnswer, type MetricsQuestion } from './metrics-hub.ts';
+import { ratesVariable } from './shared-rates.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
+import type { ErrorCode } from '../core/errors.ts';
+
+/** Set in the environment of a process that is a worker. */
+const workerVariable = 'FILETRACKER_WORKER';
+
+/** Whether this process was started as a worker. */
+export function isWorker(): boolean {
+  return process.env[workerVariable] !== undefined && process.send !== undefined;
+}
+
+/** Which of its supervisor's workers this process is, from 0. */
+export function workerNumber(): number {
+  return Number(process.env[workerVariable] ?? 0);
+}
+
+/** Set to 1 for the first worker of a supervisor before which no other process used the store. */
+export const firstWorkerVariable = 'FILETRACKER_FIRST_WORKER';
+
+/** What a worker tells the supervisor. */
+export type WorkerMessage =
+  | MetricsQuestion
+  | { readonly type: 'ready' }
+  /** It cannot start, and another try would fail in the same way. */
+  | { readonly type: 'failed'; readonly code: ErrorCode; readonly message: string };
+
+/** What the supervisor tells a worker; a connection comes with the message as its handle. */
+export type SupervisorMessage =
+  | { readonly type: 'connection' }
+  /** `idleMs`: how long connections without a request may stay. */
+  | { readonly type: 'stop'; readonly idleMs: number }
+  | MetricsAnswer;
+
+/** What is passed on after the three streams and the channel gets this number in the worker. */
+const firstFreeDescriptor = 4;
+
+/** Connections that wait while no worker runs; more are closed. */
+const waitingConnectionsMax = 4096;
+const firstPauseMs = 50;
+const longestPauseMs = 10_000;
+/** A worker that has run so long has not died of what killed the one before it. */
+const steadyAfterMs = 10_000;
+
+export interface WorkerPoolOptions {
+  readonly size: number;
+  /** The program and its arguments, as this process was started. */
+  readonly program: string;
+  readonly args: readonly string[];
+  /** Whether no other process can be using the store when the first worker starts: not so in a take-over. */
+  readonly exclusive: boolean;
+  readonly onEvent: (event: WorkerEvent) => void;
+  /** Descriptor of the memory in which the workers keep rates together, if there is such. */
+  readonly ratesDescriptor?: number | undefined;
+  readonly clock?: Clock;
+}
+
+export type WorkerEvent =
+  | { readonly type: 'started' | 'ready'; readonly slot: number; readonly pid: number | undefined }
+  | {
+      readonly type: 'failed';
+      readonly slot: number;
+      readonly code: ErrorCode;
+      readonly message: string;
+    }
+  | {
+      readonly type: 'died';
+      readonly slot: number;
+      readonly pid: number | undefined;
+      readonly code: number | null;
+      readonly signal: NodeJS.Signals | null;
+      readonly restartInMs: number;
+    };
+
+interface Slot {
+  readonly number: number;
+  child: ChildProcess | undefined;
+  ready: boolean;
+  startedMs: number;
+  pauseMs: number;
+  timer: NodeJS.Timeout | undefined;
+  /**
+   * Connections that the channel has not sent yet. It sends one at a time and waits for the worker in between; if
+   * that dies, the channel forgets the others, which would stay open with nobody to serve them.
+   */
+  readonly onTheWay: Set<Socket>;
+}
+
+/**
+ * Keeps a number of worker processes running and deals connections out to them in turn.
+ *
+ * Invariant: from the first `ready` until `stop`, every slot has a process, or a timer that will start one. A connection belongs to one
+ * worker, or waits in order for the first that is ready; none is refused because workers have died.
+ *
+ * Connections are handed over as sockets, not accepted by the workers from a shared one: the kernel would
+ * give most of them to whichever worker sleeps most lightly, and few long-lived connections are what our clients hold.
+ */
+export class WorkerPool {
+  readonly #options: WorkerPoolOptions;
+  readonly #clock: Clock;
+  readonly #slots: Slot[];
+  readonly #waiting: Socket[] = [];
+  readonly #metrics = new MetricsHub();
+  #next = 0;
+  #stopping = false;
+  /** Whether all slots have been started. */
+  #complete = false;
+
+  constructor(options: WorkerPoolOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#slots = Array.from({ length: options.size }, (_, number) => ({
+      number,
+      child: undefined,
+      ready: false,
+      startedMs: 0,
+      pauseMs: 0,
+      timer: undefined,
+      onTheWay: new Set(),
+    }));
+  }
+
+  /** Starts the first worker, and the others when it is ready. */
+  start(): void {
+    const [first] = this.#slots;
+    if (first !== undefined) this.#start(first);
+  }
+
+  get readyCount(): number {
+    return this.#slots.filter((slot) => slot.ready).length;
+  }
+
+  /** Hands a paused connection to the next worker. */
+  give(socket: Socket): void {
+    const slot = this.#pick();
+    if (slot?.child !== undefined) {
+      slot.onTheWay.add(socket);
+      send(slot.child, { type: 'connection' }, socket, () => slot.onTheWay.delete(socket));
+      return;
+    }
+    if (this.#waiting.length < waitingConnectionsMax && !this.#stopping) this.#waiting.push(socket);
+    else socket.destroy();
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    for (const { child } of this.#slots) child?.kill(signal);
+  }
+
+  /**
+   * Lets all workers finish what they have begun; resolves when they have ended. Connections without a request are
+   * closed after `idleMs`. Idempotent.
+   */
+  async stop(idleMs: number): Promise<void> {
+    this.#stopping = true;
+    for (const socket of this.#waiting.splice(0)) socket.destroy();
+    const ended = this.#slots.map((slot) => {
+      clearTimeout(slot.timer);
+      const { child } = slot;
+      if (child === undefined) return undefined;
+      send(child, { type: 'stop', idleMs });
+      return new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    });
+    await Promise.all(ended.filter((end) => end !== undefined));
+  }
+
+  #pick(): Slot | undefined {
+    for (let tries = 0; tries < this.#slots.length; tries++) {
+      const slot = this.#slots[this.#next++ % this.#slots.length];
+      if (slot?.ready === true && slot.child?.connected === true) return slot;
+    }
+    return undefined;
+  }
+
+  #start(slot: Slot): void {
+    const { program, args, onEvent, ratesDescriptor } = this.#options;
+    const child = fork(program, args, {
+      env: {
+        ...process.env,
+        [workerVariable]: String(slot.number),
+        [firstWorkerVariable]: this.#options.exclusive && !this.#complete ? '1' : '',
+        [ratesVariable]: ratesDescriptor === undefined ? undefined : String(firstFreeDescriptor),
+      },
+      stdio: [
+        'ignore',
+        'inherit',
+        'inherit',
+        'ipc',
+        ...(ratesDescriptor === undefined ? [] : [ratesDescriptor]),
+      ],
+    });
+    slot.child = child;
+    slot.ready = false;
+    slot.startedMs = this.#clock.nowMs();
+    onEvent({ type: 'started', slot: slot.number, pid: child.pid });
+    child.on('message', (message) => this.#onMessage(slot, message as WorkerMessage));
+    child.on('error', () => child.kill('SIGKILL'));
+    child.once('exit', (code, signal) => this.#onExit(slot, child, code, signal));
+  }
+
+  #onMessage(slot: Slot, message: WorkerMessage): void {
+    if (message.type === 'failed') {
+      const { code, message: text } = message;
+      this.#options.onEvent({ type: 'failed', slot: slot.number, code, message: text });
+      return;
+    }
+    if (message.type !== 'ready') {
+      this.#metrics.receive(slot.number, message);
+      return;
+    }
+    slot.ready = true;
+    this.#metrics.join(slot.number, (answer) => {
+      if (slot.child !== undefined) send(slot.child, answer);
+    });
+    this.#startOthers();
+    this.#options.onEvent({ type: 'ready', slot: slot.number, pid: slot.child?.pid });
+    for (const socket of this.#waiting.splice(0)) this.give(socket);
+  }
+
+  /** After the first worker's first start; later each slot is started again by itself. */
+  #startOthers(): void {
+    if (this.#complete || this.#stopping) return;
+    this.#complete = true;
+    for (const slot of this.#slots.slice(1)) this.#start(slot);
+  }
+
+  #onExit(slot: Slot, child: ChildProcess, code: number | null, signal: NodeJS.Signals | null): void {
+    slot.child = undefined;
+    slot.ready = false;
+    const orphans = [...slot.onTheWay];
+    slot.onTheWay.clear();
+    for (const socket of orphans) this.give(socket);
+    if (this.#stopping) return;
+    this.#metrics.leave(slot.number);
+    const steady = this.#clock.nowMs() - slot.startedMs >= steadyAfterMs;
+    // The first death may be bad luck, and is made good at once; a loop of them must not burn the machine.
+    const restartInMs = steady ? 0 : slot.pauseMs;
+    slot.pauseMs = steady ? firstPauseMs : Math.min(Math.max(slot.pauseMs * 2, firstPauseMs), longestPauseMs);
+    const { pid } = child;
+    this.#options.onEvent({ type: 'died', slot: slot.number, pid, code, signal, restartInMs });
+    slot.timer = setTimeout(() => this.#start(slot), restartInMs);
+  }
+}
+
+/** macOS loses a socket that its sender closes before it was received. */
+const closesEarly = process.platform !== 'darwin';
+
+/** `done` is called when the connection has left this process, or is closed. */
+function send(child: ChildProcess, message: SupervisorMessage, socket?: Socket, done?: () => void): void {
+  const sent = (error: Error | null): void => {
+    done?.();
+    if (error !== null || closesEarly) socket?.destroy();
+  };
+  try {
+    // Left to itself the channel closes the socket here when the worker has taken it, and never if that dies
+    // before: so it is closed here as soon as it is sent.
+    if (socket === undefined) child.send(message, sent);
+    else child.send(message, socket, { keepOpen: closesEarly }, sent);
+  } catch {
+    // The channel was closed a moment ago: the worker is dying, and with it this connection.
+    done?.();
+    socket?.destroy();
+  }
+}

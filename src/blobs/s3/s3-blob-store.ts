@@ -1,0 +1,369 @@
+import { randomBytes } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { throwIfAborted } from '../../core/abort.ts';
+import type { Encoding } from '../../core/encoding.ts';
+import { FiletrackerError } from '../../core/errors.ts';
+import type {
+  BlobKey,
+  BlobReadOptions,
+  BlobStore,
+  BlobStoreCapabilities,
+  FoundBlob,
+  Placement,
+  StageOptions,
+  StagedUpload,
+} from '../blob-store.ts';
+import { isAbsence, isBeyondEnd, S3Connection, type S3ConnectionOptions } from './s3-connection.ts';
+import { listObjects, listParts, listUploads, type UnfinishedUpload } from './s3-listing.ts';
+import { probeFolder, S3Probe } from './s3-probe.ts';
+import { counted, cutOut, expectedSize, shortBlob } from './s3-range.ts';
+import { abortUpload, completeUpload, partSizeBytes, S3Upload, sizeOf } from './s3-upload.ts';
+import { Slots } from './slots.ts';
+
+export interface S3BlobStoreOptions extends S3ConnectionOptions {
+  /** Uploads larger than 1 MiB at the same time; each holds up to 16 MiB in memory, and counts for more where it is beyond 77 GiB. */
+  readonly largeUploadsMax?: number | undefined;
+  /** Whether uploads are placed by other processes than the one that staged them: then none waits in memory. */
+  readonly placedElsewhere?: boolean | undefined;
+}
+
+const largeUploadsMax = 32;
+/** Uploads of unannounced size that have grown beyond 39 GiB, each with 128 MiB in memory. */
+const largePartsMax = 2;
+const keyForm = /^[0-9a-f]{32}$/;
+const folder = 'blobs/';
+const quarantineFolder = 'quarantine/';
+const placeForm = /^[\w-]{1,64}$/;
+/** Requests side by side where many objects are meant. */
+const requestsAtOnce = 16;
+
+/**
+ * Blobs as objects of one bucket: `<prefix>blobs/<key>`, the key being a random name that the upload was given.
+ *
+ * Invariant: there is an object under a key only once the upload of that name has been placed, whole, and it
+ * never changes; a key is used once. Uploads under way are unfinished multipart uploads of the bucket, or, as
+ * long as they fit one part, memory of this process. Discarding ends uploads and never removes an object.
+ * Nothing here rests on conditional requests, on checksums, or on what a server does with two writers.
+ *
+ * The key says nothing of the content, because it is needed before the content has been seen; the catalog
+ * knows which is which.
+ */
+export class S3BlobStore implements BlobStore {
+  readonly capabilities: BlobStoreCapabilities = {
+    keysFollowContent: false,
+    digestOnRead: true,
+    presign: true,
+  };
+  readonly #connection: S3Connection;
+  readonly #slots: Slots;
+  readonly #largeParts = new Slots(largePartsMax);
+  readonly #probe: S3Probe;
+  readonly #heldSizeMaxBytes: number;
+  readonly #uploads = new Map<string, S3Upload>();
+
+  private constructor(connection: S3Connection, options: S3BlobStoreOptions) {
+    this.#connection = connection;
+    this.#probe = new S3Probe(connection);
+    this.#slots = new Slots(options.largeUploadsMax ?? largeUploadsMax);
+    this.#heldSizeMaxBytes = options.placedElsewhere === true ? 0 : partSizeBytes;
+  }
+
+  /** Asks the server for nothing yet: a store that cannot be reached now may be there in a moment. */
+  static async open(options: S3BlobStoreOptions): Promise<S3BlobStore> {
+    return new S3BlobStore(await S3Connection.create(options), options);
+  }
+
+  async stage(options: StageOptions = {}): Promise<StagedUpload> {
+    const stagedId = randomBytes(16).toString('hex');
+    const upload = new S3Upload({
+      connection: this.#connection,
+      stagedId,
+      key: objectOf(stagedId),
+      slots: this.#slots,
+      largeParts: this.#largeParts,
+      announcedSize: options.announcedSize,
+      heldSizeMaxBytes: this.#heldSizeMaxBytes,
+      encoding: options.encoding ?? 'identity',
+      signal: options.signal,
+      onEnd: () => this.#uploads.delete(stagedId),
+    });
+    this.#uploads.set(stagedId, upload);
+    return upload;
+  }
+
+  async place(placements: readonly Placement[]): Promise<readonly BlobKey[]> {
+    await Promise.all(placements.map(({ stagedId }) => this.#place(stagedId)));
+    return placements.map(({ stagedId }) => stagedId);
+  }
+
+  async #place(stagedId: string): Promise<void> {
+    const upload = this.#uploads.get(stagedId);
+    if (upload !== undefined) {
+      await upload.place();
+      return;
+    }
+    // Staged by another process, or placed by an earlier call.
+    const key = objectOf(stagedId);
+    for (const uploadId of await this.#unfinished(key)) {
+      const parts = await listParts(this.#connection, key, uploadId);
+      const sizeBytes = parts.reduce((sum, part) => sum + part.sizeBytes, 0);
+      const completed = parts.map(({ PartNumber, ETag }) => ({ PartNumber, ETag }));
+      await completeUpload(this.#connection, key, uploadId, completed, sizeBytes);
+      return;
+    }
+    if ((await sizeOf(this.#connection, key)) !== undefined) return;
+    throw new FiletrackerError('not-found', `Cannot place the upload "${stagedId}": it is gone`);
+  }
+
+  async #unfinished(key: string): Promise<string[]> {
+    const found: string[] = [];
+    for await (const upload of listUploads(this.#connection, key)) {
+      if (upload.key === key) found.push(upload.uploadId);
+    }
+    return found;
+  }
+
+  async discard(stagedId: string): Promise<void> {
+    const upload = this.#uploads.get(stagedId);
+    if (upload !== undefined) {
+      await upload.discard();
+      return;
+    }
+    const key = objectOf(stagedId);
+    for (const uploadId of await this.#unfinished(key)) await abortUpload(this.#connection, key, uploadId);
+  }
+
+  async open(key: BlobKey, options: BlobReadOptions = {}): Promise<Readable | undefined> {
+    const { range, storedSize, signal } = options;
+    throwIfAborted(signal, 'open a blob');
+    if (range !== undefined && (range.length === 0 || range.start === storedSize)) return Readable.from([]);
+    const { library, client } = this.#connection;
+    const command = new library.GetObjectCommand({
+      ...this.#connection.at(objectOf(key)),
+      ...(range !== undefined && { Range: `bytes=${range.start}-${range.start + range.length - 1}` }),
+    });
+    try {
+      const answer = await this.#connection.run(
+        'open a blob',
+        (abortSignal) => client.send(command, { abortSignal }),
+        { signal },
+      );
+      const body = answer.Body;
+      if (!(body instanceof Readable)) {
+        throw new FiletrackerError('io', 'Cannot open a blob: the object store gave no body');
+      }
+      signal?.addEventListener('abort', () => body.destroy(abortedError(signal)), { once: true });
+      const whole = range === undefined || answer.ContentRange === undefined;
+      return bodyFor(body, answer.ContentLength, { options, whole });
+    } catch (error) {
+      if (isAbsence(error)) return this.#notFound(key);
+      if (isBeyondEnd(error)) {
+        const size = await this.size(key);
+        if (range !== undefined && size === range.start) return Readable.from([]);
+        throw shortBlob(size ?? 0, storedSize ?? 0);
+      }
+      throw error;
+    }
+  }
+
+  /** Makes sure that it is the object that is absent: what is told to be gone may be given up for lost. */
+  async #notFound(key: BlobKey): Promise<undefined> {
+    if ((await this.size(key)) === undefined) return undefined;
+    throw new FiletrackerError(
+      'unavailable',
+      'Cannot open a blob: the object store does not give what it has',
+    );
+  }
+
+  async size(key: BlobKey): Promise<number | undefined> {
+    return sizeOf(this.#connection, objectOf(key));
+  }
+
+  async remove(keys: readonly BlobKey[]): Promise<void> {
+    // One by one, because servers disagree about what a request that removes many must carry.
+    const { library, client } = this.#connection;
+    const waiting = [...keys];
+    const worker = async (): Promise<void> => {
+      for (let key = waiting.pop(); key !== undefined; key = waiting.pop()) {
+        const command = new library.DeleteObjectCommand(this.#connection.at(objectOf(key)));
+        try {
+          await this.#connection.run('remove a blob', (abortSignal) => client.send(command, { abortSignal }));
+        } catch (error) {
+          if (!isAbsence(error)) throw error;
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(requestsAtOnce, keys.length) }, worker));
+  }
+
+  async *list(options: { signal?: AbortSignal } = {}): AsyncIterable<FoundBlob> {
+    for await (const found of listObjects(this.#connection, folder, options.signal)) {
+      const key = found.key.slice(folder.length);
+      if (keyForm.test(key)) yield { key, storedSize: found.sizeBytes, modifiedMs: found.modifiedMs };
+    }
+  }
+
+  async sweepStaged(beforeMs: number): Promise<number> {
+    let swept = 0;
+    const own = new Set<string>();
+    for (const upload of this.#uploads.values()) {
+      if (upload.uploadId !== undefined) own.add(upload.uploadId);
+      if (upload.lastWrittenMs >= beforeMs) continue;
+      await upload.discard();
+      swept += 1;
+    }
+    for await (const { key, uploadId } of this.#uploadsBefore(beforeMs)) {
+      if (own.has(uploadId)) continue;
+      await abortUpload(this.#connection, key, uploadId);
+      swept += 1;
+    }
+    await this.#sweepProbes(beforeMs);
+    return swept;
+  }
+
+  /**
+   * Uploads that were begun before and have got no part since: one may go on for days, and some servers give the same
+   * time for the beginning of all.
+   */
+  async *#uploadsBefore(beforeMs: number): AsyncGenerator<UnfinishedUpload> {
+    for await (const upload of this.#allUploads()) {
+      if (upload.initiatedMs >= beforeMs) continue;
+      if (beforeMs <= Date.now() && (await this.#hasPartSince(upload, beforeMs))) continue;
+      yield upload;
+    }
+  }
+
+  async #hasPartSince({ key, uploadId }: UnfinishedUpload, sinceMs: number): Promise<boolean> {
+    try {
+      const parts = await listParts(this.#connection, key, uploadId);
+      return parts.some(({ modifiedMs }) => modifiedMs >= sinceMs);
+    } catch (error) {
+      // It has ended meanwhile, which is no harm to end again.
+      if (isAbsence(error)) return false;
+      throw error;
+    }
+  }
+
+  /** Every upload below the prefix. MinIO lists those of one key, or of the whole bucket, but none of a folder. */
+  async *#allUploads(): AsyncGenerator<UnfinishedUpload> {
+    let found = false;
+    for await (const upload of listUploads(this.#connection, folder)) {
+      found = true;
+      yield upload;
+    }
+    if (found) return;
+    for await (const upload of listUploads(this.#connection, undefined)) {
+      if (upload.key.startsWith(folder)) yield upload;
+    }
+  }
+
+  /** Uploads that were begun before `beforeMs` and have come to no end, by the names that they were given. */
+  async staged(beforeMs: number): Promise<readonly string[]> {
+    const found: string[] = [];
+    for await (const { key } of this.#uploadsBefore(beforeMs)) found.push(key.slice(folder.length));
+    return found;
+  }
+
+  /** Whether this could be a key of this store. */
+  isKey(key: string): boolean {
+    return keyForm.test(key);
+  }
+
+  /**
+   * Moves an object out of the store, to `<prefix>quarantine/<place>/<key>`; none is no error. Its bytes pass through
+   * here: not every server copies what is large, or at all.
+   */
+  async setAside(key: BlobKey, place: string): Promise<void> {
+    if (!placeForm.test(place)) throw new TypeError('The place in the quarantine has a bad form');
+    const sizeBytes = await this.size(key);
+    const source = sizeBytes === undefined ? undefined : await this.open(key, { storedSize: sizeBytes });
+    if (source === undefined) return;
+    const upload = new S3Upload({
+      connection: this.#connection,
+      stagedId: key,
+      key: `${quarantineFolder}${place}/${key}`,
+      slots: this.#slots,
+      largeParts: this.#largeParts,
+      announcedSize: sizeBytes,
+      heldSizeMaxBytes: partSizeBytes,
+      encoding: 'identity',
+      onEnd: () => undefined,
+    });
+    try {
+      for await (const piece of source as AsyncIterable<Uint8Array>) await upload.write(piece);
+      await upload.seal();
+      await upload.place();
+    } catch (error) {
+      await upload.discard();
+      throw error;
+    }
+    await this.remove([key]);
+  }
+
+  /** Removes what probes left behind that were cut short. */
+  async #sweepProbes(beforeMs: number): Promise<void> {
+    const { library, client } = this.#connection;
+    for await (const { key, modifiedMs } of listObjects(this.#connection, probeFolder)) {
+      if (modifiedMs >= beforeMs) continue;
+      const command = new library.DeleteObjectCommand(this.#connection.at(key));
+      await this.#connection.run('remove a probe', (abortSignal) => client.send(command, { abortSignal }));
+    }
+  }
+
+  presign(key: BlobKey, lifetimeSeconds: number, encoding: Encoding = 'identity'): Promise<string> {
+    return this.#connection.presign(objectOf(key), lifetimeSeconds, encoding);
+  }
+
+  /** Asks for a list of one, and every few seconds writes and reads an object. */
+  async probe(options: { signal?: AbortSignal } = {}): Promise<void> {
+    const { library, client, bucket, prefix } = this.#connection;
+    const command = new library.ListObjectsV2Command({
+      Bucket: bucket,
+      Prefix: `${prefix}${folder}`,
+      MaxKeys: 1,
+    });
+    await this.#connection.run(
+      'reach the object store',
+      (abortSignal) => client.send(command, { abortSignal }),
+      { signal: options.signal },
+    );
+    await this.#probe.run();
+  }
+
+  async close(): Promise<void> {
+    this.#connection.close();
+  }
+}
+
+/** Object of a key, below the prefix. Nothing becomes part of an address that has not passed here. */
+function objectOf(key: string): string {
+  if (keyForm.test(key)) return `${folder}${key}`;
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot use ${JSON.stringify(key)} as a blob's key: bad form`,
+  );
+}
+
+/**
+ * The stream of an answer that has begun. `whole` says that the answer is the whole content, whatever was asked for: a
+ * range may be answered so.
+ */
+function bodyFor(
+  body: Readable,
+  length: number | undefined,
+  { options, whole }: { readonly options: BlobReadOptions; readonly whole: boolean },
+): Readable {
+  const { range, storedSize } = options;
+  const expected = whole ? storedSize : expectedSize(options);
+  if (expected !== undefined && length !== undefined && length !== expected) {
+    body.destroy();
+    throw shortBlob(length, expected);
+  }
+  // Node holds a body against its announced length; where none was announced nobody has.
+  const checked = length === undefined && expected !== undefined ? counted(body, expected) : body;
+  return whole && range !== undefined ? cutOut(checked, range) : checked;
+}
+
+function abortedError(signal: AbortSignal): FiletrackerError {
+  return new FiletrackerError('aborted', 'Cannot read a blob: it was aborted', { cause: signal.reason });
+}

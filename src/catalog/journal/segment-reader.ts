@@ -1,0 +1,119 @@
+import { close, open, read } from 'node:fs';
+import { LRUCache } from 'lru-cache';
+import { crc32 } from 'node:zlib';
+import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
+import { segmentPath } from './segment.ts';
+
+const openSegmentsMax = 128;
+
+/** One open segment. It is closed when it has left the cache and nobody reads from it. */
+interface OpenSegment {
+  readonly descriptor: Promise<number | undefined>;
+  readers: number;
+  evicted: boolean;
+}
+
+/**
+ * Reads inline bytes out of journal segments.
+ *
+ * Invariant: a segment's bytes never change once written, so a descriptor that is open gives right bytes even
+ * after compaction has removed the file; a file that is gone before it was opened gives `undefined`, and
+ * whoever asked looks up the new place. A descriptor is closed only when `readers` is zero.
+ */
+export class SegmentReader {
+  readonly #folder: string;
+  readonly #segments: LRUCache<number, OpenSegment>;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+    this.#segments = new LRUCache({
+      max: openSegmentsMax,
+      dispose: (segment) => {
+        segment.evicted = true;
+        closeIfUnused(segment);
+      },
+    });
+  }
+
+  /**
+   * Reads `length` bytes at `offset` of a segment and checks them. Undefined where the segment is gone.
+   * @throws FiletrackerError `damaged-blob` where the bytes are not those that were written.
+   */
+  async read(number: number, offset: number, length: number, crc: number): Promise<Buffer | undefined> {
+    const segment = this.#open(number);
+    segment.readers += 1;
+    try {
+      const descriptor = await segment.descriptor;
+      if (descriptor === undefined) {
+        this.#segments.delete(number);
+        return undefined;
+      }
+      const bytes = await readAt(descriptor, offset, length);
+      if (bytes.length === length && crc32(bytes) === crc) return bytes;
+      throw new FiletrackerError(
+        'damaged-blob',
+        'Cannot read the content: its bytes in the journal are damaged',
+      );
+    } finally {
+      segment.readers -= 1;
+      closeIfUnused(segment);
+    }
+  }
+
+  close(): void {
+    this.#segments.clear();
+  }
+
+  #open(number: number): OpenSegment {
+    const known = this.#segments.get(number);
+    if (known !== undefined) return known;
+    const segment = {
+      descriptor: openSegment(segmentPath(this.#folder, number)),
+      readers: 0,
+      evicted: false,
+    };
+    this.#segments.set(number, segment);
+    // Whoever reads awaits it too; here only so that a failure is not kept for the next reader.
+    segment.descriptor.catch(() => this.#segments.delete(number));
+    return segment;
+  }
+}
+
+function closeIfUnused(segment: OpenSegment): void {
+  if (!segment.evicted || segment.readers > 0) return;
+  segment.descriptor.then(
+    (descriptor) => {
+      // A descriptor is closed once, and a failure to close a read-only one loses nothing.
+      if (descriptor !== undefined && segment.readers === 0 && segment.evicted) {
+        segment.evicted = false;
+        close(descriptor, () => undefined);
+      }
+    },
+    () => undefined,
+  );
+}
+
+function openSegment(path: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    open(path, 'r', (error, descriptor) => {
+      if (error === null) resolve(descriptor);
+      else if (errnoOf(error) === 'ENOENT') resolve(undefined);
+      else reject(fromSystemError(error, 'open a segment of the journal'));
+    });
+  });
+}
+
+/** The bytes at `offset`; fewer where the file ends. The callback form costs half of a FileHandle's read. */
+function readAt(descriptor: number, offset: number, length: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    if (length === 0) {
+      resolve(Buffer.alloc(0));
+      return;
+    }
+    const bytes = Buffer.allocUnsafeSlow(length);
+    read(descriptor, bytes, 0, length, offset, (error, bytesRead) => {
+      if (error === null) resolve(bytesRead === length ? bytes : bytes.subarray(0, bytesRead));
+      else reject(fromSystemError(error, 'read a segment of the journal'));
+    });
+  });
+}

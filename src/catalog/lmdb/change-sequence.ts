@@ -1,0 +1,190 @@
+import type { Clock } from '../../core/clock.ts';
+import { FiletrackerError } from '../../core/errors.ts';
+import { pendingChangesMax } from '../../core/limits.ts';
+import type { BlobPlacer } from '../catalog.ts';
+import { ChangeGroup, type GroupMember, type PendingChange } from './change-group.ts';
+import type { IndexDatabase } from './index-database.ts';
+import type { RecordCommitter } from './record-committer.ts';
+import type { Room } from './room.ts';
+
+type Step = PendingChange | { readonly kind: 'exclusive'; run(): Promise<void> };
+
+export interface ChangeSequenceParts {
+  readonly index: IndexDatabase;
+  readonly placer: BlobPlacer;
+  readonly committer: RecordCommitter;
+  readonly clock: Clock;
+  readonly room: Room | undefined;
+  /** The memory of directories that hold files: see `ChangeGroup`. */
+  readonly directories: Set<string>;
+  /** Told of failures that no caller waits for. */
+  readonly onBackgroundError: (error: unknown) => void;
+  /** Told when a group has begun a new segment of the journal. */
+  readonly onNewSegment: () => void;
+}
+
+/**
+ * The one sequence of all changes of a catalog: puts and removals run in groups that share one write to the
+ * journal, every other step alone.
+ *
+ * Invariant: steps run in the order in which they came, each group and each other step only after the one before
+ * has ended: one `#drain` is under way while any step waits or runs, and never two.
+ */
+export class ChangeSequence {
+  readonly #parts: ChangeSequenceParts;
+  readonly #queue: Step[] = [];
+  #draining: Promise<void> | undefined;
+  #ended = false;
+
+  constructor(parts: ChangeSequenceParts) {
+    this.#parts = parts;
+  }
+
+  /** @throws FiletrackerError `busy` where too many wait, `unavailable` after `end`. */
+  enqueue(step: Step): void {
+    this.checkOpen();
+    if (this.#queue.length >= pendingChangesMax) {
+      throw new FiletrackerError('busy', 'Cannot change the catalog: too many changes wait for the disk');
+    }
+    this.#queue.push(step);
+    this.#draining ??= this.#drain();
+  }
+
+  /**
+   * Runs a step alone, with an index that knows all that the journal may hold: what a step finds unnamed may be
+   * removed, and what it finds live may be written again. @throws as `RecordCommitter.settle`.
+   */
+  run<Result>(step: () => Promise<Result>): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      const run = (): Promise<void> => this.#settled(step).then(resolve, reject);
+      this.enqueue({ kind: 'exclusive', run });
+    });
+  }
+
+  async #settled<Result>(step: () => Promise<Result>): Promise<Result> {
+    await this.#parts.committer.settle();
+    return step();
+  }
+
+  /** Takes no more steps. */
+  end(): void {
+    this.#ended = true;
+  }
+
+  /** Resolves when the steps that wait now have run. */
+  async idle(): Promise<void> {
+    await this.#draining;
+  }
+
+  checkOpen(): void {
+    if (this.#ended) {
+      throw new FiletrackerError('unavailable', 'Cannot change the catalog: it is closed');
+    }
+  }
+
+  /** Runs the sequence until the queue is empty. Never rejects: each step tells its own failure. */
+  async #drain(): Promise<void> {
+    while (this.#queue.length > 0) {
+      // Requests whose bytes lie ready in this turn of the event loop shall share the group and its sync.
+      await afterInput();
+      const [first] = this.#queue;
+      if (first?.kind === 'exclusive') {
+        this.#queue.shift();
+        await first.run();
+      } else {
+        await this.#runGroup().catch((error: unknown) => this.#parts.onBackgroundError(error));
+      }
+    }
+    this.#draining = undefined;
+  }
+
+  async #runGroup(): Promise<void> {
+    const { index, directories, clock, room, committer } = this.#parts;
+    const group = new ChangeGroup(index, directories, clock.nowMs(), room);
+    let taken = 0;
+    try {
+      await committer.catchUp();
+      for (const step of this.#queue) {
+        if (step.kind === 'exclusive' || group.full || !group.take(step)) break;
+        taken += 1;
+      }
+    } catch (error) {
+      // The step that failed to be decided is refused; those before it keep their places in the group.
+      const step = this.#queue[taken];
+      taken += 1;
+      if (step !== undefined && step.kind !== 'exclusive') step.reject(error);
+    }
+    this.#queue.splice(0, taken);
+    if (group.members.length > 0) await this.#commitGroup(group.members);
+  }
+
+  async #commitGroup(members: readonly GroupMember[]): Promise<void> {
+    const { committer, placer } = this.#parts;
+    const placedKeys: string[] = [];
+    const ready = await placeStaged(placer, members, placedKeys);
+    const { segment } = committer;
+    try {
+      if (ready.length > 0) await committer.commit(ready.map((member) => member.record));
+    } catch (error) {
+      for (const member of ready) member.reject(error);
+      // What the journal may name after all, now or after a crash, must stay; a later put of it finds it in its way.
+      await this.#removeObjects(committer.endIsCertain ? placedKeys : []);
+      return;
+    }
+    for (const member of ready) member.settle();
+    const replaced = ready.flatMap(({ replacedKey }) => (replacedKey === undefined ? [] : [replacedKey]));
+    await this.#removeObjects(replaced.filter((key) => !placedKeys.includes(key)));
+    if (committer.segment !== segment) this.#parts.onNewSegment();
+  }
+
+  async #removeObjects(keys: readonly string[]): Promise<void> {
+    if (keys.length === 0) return;
+    // What is left behind are stray bytes, which recovery finds; the changes themselves are not touched.
+    await this.#parts.placer.remove(keys).catch((error: unknown) => this.#parts.onBackgroundError(error));
+  }
+}
+
+/** Places the staged uploads of a group; members whose upload cannot be placed are refused, the others returned. */
+async function placeStaged(
+  placer: BlobPlacer,
+  members: readonly GroupMember[],
+  placedKeys: string[],
+): Promise<readonly GroupMember[]> {
+  const staged = members.filter((member) => member.stagedId !== undefined);
+  if (staged.length === 0) return members;
+  const failed = new Set<GroupMember>();
+  const place = async (some: readonly GroupMember[]): Promise<void> => {
+    const keys = await placer.place(some.flatMap(placementOf));
+    for (const [at, member] of some.entries()) {
+      const key = keys[at];
+      if (key === undefined || member.record.type !== 'put') continue;
+      placedKeys.push(key);
+      member.record = { ...member.record, content: { kind: 'object', key } };
+    }
+  };
+  try {
+    await place(staged);
+  } catch {
+    // One of them stands in the way of all: each is tried alone, so that it costs only its own change.
+    for (const member of staged) {
+      await place([member]).catch((error: unknown) => {
+        failed.add(member);
+        member.reject(error);
+      });
+    }
+  }
+  return failed.size === 0 ? members : members.filter((member) => !failed.has(member));
+}
+
+function placementOf(member: GroupMember): Parameters<BlobPlacer['place']>[0] {
+  const { record, stagedId } = member;
+  if (stagedId === undefined || record.type !== 'put') return [];
+  return [{ stagedId, digest: record.digest, encoding: record.encoding }];
+}
+
+/** Resolves when the input of this turn of the event loop has been handled. */
+function afterInput(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}

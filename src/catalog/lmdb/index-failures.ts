@@ -1,0 +1,28 @@
+import { constants } from 'node:os';
+import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import { isFull } from '../../fs/folders.ts';
+
+/** The error of a change that the journal may have taken and the index has not: whether it was made is unknown. */
+export function indexUnwritable(cause: unknown): FiletrackerError {
+  return new FiletrackerError('unavailable', 'Cannot change the catalog: its index cannot be written', {
+    cause,
+  });
+}
+
+/** The error of changes that were not begun because the index in `folder` cannot be written at the moment. */
+export function indexFailure(error: unknown, folder: string): FiletrackerError {
+  // LMDB tells a write that was cut short by a full disk as EIO.
+  if (!isFiletrackerError(error, 'no-space') && !isFull(folder)) return indexUnwritable(error);
+  const text = 'Cannot change the catalog: the disk of the store is full';
+  return new FiletrackerError('no-space', text, { cause: error });
+}
+
+/** The error of a write that LMDB refused: what it throws carries the system's number, or one of its own below zero. */
+export function indexWriteError(error: unknown): unknown {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'number') return error;
+  const { ENOSPC, EDQUOT } = constants.errno;
+  const full = error.code === ENOSPC || error.code === EDQUOT;
+  const state = full ? 'the disk of the store is full' : 'the disk does not take it';
+  const text = `Cannot write the index of the catalog: ${state}`;
+  return new FiletrackerError(full ? 'no-space' : 'unavailable', text, { cause: error });
+}

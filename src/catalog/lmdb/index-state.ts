@@ -1,0 +1,66 @@
+import { statSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeFileDurably } from '../../fs/durable-file.ts';
+
+// `catalog/state.json` says whether the index may be trusted. LMDB runs without syncs, so what it wrote is
+// certain only as long as the system's page cache that took it: until the next boot of the kernel, and for
+// the very file that was written, not a copy of it that was made meanwhile.
+
+interface IndexState {
+  readonly format: 1;
+  /** Whether the index was closed and synced, and nothing has written to it since. */
+  readonly clean: boolean;
+  readonly bootId: string;
+  /** Of the data file. */
+  readonly inode: number;
+}
+
+const stateFileName = 'state.json';
+const dataFileName = 'data.mdb';
+
+async function currentBootId(): Promise<string> {
+  try {
+    return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  } catch {
+    // Without a boot id nothing can be said after a crash: an id that equals no other makes the index be rebuilt.
+    return `unknown-${process.pid}-${process.hrtime.bigint()}`;
+  }
+}
+
+async function readState(folder: string): Promise<IndexState | undefined> {
+  try {
+    const state = JSON.parse(await readFile(join(folder, stateFileName), 'utf8')) as Partial<IndexState>;
+    if (state.format !== 1 || typeof state.clean !== 'boolean') return undefined;
+    if (typeof state.bootId !== 'string' || typeof state.inode !== 'number') return undefined;
+    return { format: 1, clean: state.clean, bootId: state.bootId, inode: state.inode };
+  } catch {
+    // Absent or unreadable: the index is rebuilt, which is always right.
+    return undefined;
+  }
+}
+
+/** The inode of the data file in a folder; undefined where there is none. */
+export function inodeOfIndex(folder: string): number | undefined {
+  return statSync(join(folder, dataFileName), { throwIfNoEntry: false })?.ino;
+}
+
+/** How far the index in a folder may be trusted. */
+export async function trustOfIndex(folder: string): Promise<'clean' | 'alive' | 'none'> {
+  const state = await readState(folder);
+  const data = await stat(join(folder, dataFileName)).catch(() => undefined);
+  if (state === undefined || data === undefined) return 'none';
+  if (state.clean) return 'clean';
+  return state.inode === data.ino && state.bootId === (await currentBootId()) ? 'alive' : 'none';
+}
+
+/** Notes that the index is in use (`clean: false`) or was closed and synced. */
+export async function writeIndexState(folder: string, clean: boolean): Promise<void> {
+  const { ino } = await stat(join(folder, dataFileName));
+  const state: IndexState = { format: 1, clean, bootId: await currentBootId(), inode: ino };
+  await writeFileDurably(join(folder, stateFileName), Buffer.from(`${JSON.stringify(state)}\n`));
+}
+
+/** The files of the index, to be removed before a rebuild. */
+export const indexFileNames: readonly string[] = [stateFileName, dataFileName, 'lock.mdb'];
+export const indexDataFileName = dataFileName;

@@ -1,0 +1,126 @@
+import { open, type Database, type RootDatabase } from 'lmdb';
+import { digestToBytes, type Digest } from '../../core/digest.ts';
+import type { FileName } from '../../core/file-name.ts';
+import type { NameStanding } from '../catalog.ts';
+import {
+  decodeBlobRow,
+  decodeEntryRow,
+  decodeRemovalRow,
+  decodeSegmentRow,
+  decodeTotals,
+  segmentKey,
+  totalsKey,
+  type BlobRow,
+  type EntryRow,
+  type IndexTotals,
+  type RemovalRow,
+  type SegmentRow,
+} from './rows.ts';
+
+type BinaryDatabase = Database<Buffer, Buffer>;
+
+/** Address space reserved for the map; a sparse figure, no memory and no disk. LMDB grows it when it is used up. */
+const mapSizeBytes = 64 * 1024 ** 3;
+
+const binary = { encoding: 'binary', keyEncoding: 'binary' } as const;
+
+/**
+ * The tables of the index in their LMDB file, and the look-ups in them.
+ *
+ * LMDB is opened without syncing: its file follows the journal, which alone is durable. It survives the death
+ * of the process, as what was written is in the system's page cache; after a power loss it is not trusted.
+ */
+export class IndexTables {
+  readonly root: RootDatabase<Buffer, Buffer>;
+  readonly entries: BinaryDatabase;
+  readonly blobs: BinaryDatabase;
+  readonly unreferenced: BinaryDatabase;
+  readonly segments: BinaryDatabase;
+  readonly removals: BinaryDatabase;
+  readonly state: BinaryDatabase;
+
+  protected constructor(root: RootDatabase<Buffer, Buffer>) {
+    this.root = root;
+    this.entries = root.openDB({ name: 'entries', ...binary });
+    this.blobs = root.openDB({ name: 'blobs', ...binary });
+    this.unreferenced = root.openDB({ name: 'unreferenced', ...binary });
+    this.segments = root.openDB({ name: 'segments', ...binary });
+    this.removals = root.openDB({ name: 'removals', ...binary });
+    this.state = root.openDB({ name: 'state', ...binary });
+  }
+
+  /** What any process has applied last. */
+  readTotals(): IndexTotals {
+    return decodeTotals(this.state.get(totalsKey));
+  }
+
+  entry(name: FileName): EntryRow | undefined {
+    const bytes = this.entries.getBinaryFast(Buffer.from(name));
+    return bytes && decodeEntryRow(bytes);
+  }
+
+  /** The removal of a name that is remembered. */
+  removal(name: FileName): RemovalRow | undefined {
+    const bytes = this.removals.getBinaryFast(Buffer.from(name));
+    return bytes && decodeRemovalRow(bytes);
+  }
+
+  /** What stands under a name. */
+  standing(name: FileName): NameStanding {
+    const entry = this.entry(name);
+    if (entry !== undefined) return { kind: 'entry', version: entry.version, digest: entry.digest };
+    const removal = this.removal(name);
+    return removal === undefined ? { kind: 'nothing' } : { kind: 'removed', version: removal.version };
+  }
+
+  blob(digest: Digest): BlobRow | undefined {
+    const bytes = this.blobs.getBinaryFast(digestToBytes(digest));
+    return bytes && decodeBlobRow(bytes);
+  }
+
+  /** The first name below a directory ("/a/") in byte order. */
+  firstBelow(directory: string): FileName | undefined {
+    const bounds = boundsOf(directory);
+    for (const key of this.entries.getKeys({ ...bounds, limit: 1 })) return key.toString() as FileName;
+    return undefined;
+  }
+
+  segmentRow(number: number): SegmentRow | undefined {
+    const bytes = this.segments.get(segmentKey(number));
+    return bytes && decodeSegmentRow(bytes);
+  }
+
+  /** All segments that records were applied from, ascending. */
+  segmentRows(): (SegmentRow & { number: number })[] {
+    return [...this.segments.getRange({})].map(({ key, value }) => ({
+      number: key.readUInt32BE(0),
+      ...decodeSegmentRow(value),
+    }));
+  }
+
+  async close(): Promise<void> {
+    await this.root.close();
+  }
+}
+
+/** `readOnly` changes nothing, and fails where there is no file; else one is made. */
+export function openIndexFile(folder: string, options: { readOnly?: boolean }): RootDatabase<Buffer, Buffer> {
+  return open<Buffer, Buffer>({
+    path: folder,
+    readOnly: options.readOnly ?? false,
+    noSync: true,
+    overlappingSync: false,
+    ...binary,
+    maxDbs: 8,
+    maxReaders: 1024,
+    mapSize: mapSizeBytes,
+  });
+}
+
+/** Keys of all names below a directory, after a name if one is given: no byte of UTF-8 is 0xff, and no name holds a NUL. */
+export function boundsOf(directory: string, after?: FileName): { start: Buffer; end: Buffer } {
+  const prefix = Buffer.from(directory);
+  const next = after === undefined ? prefix : Buffer.concat([Buffer.from(after), Buffer.alloc(1)]);
+  const start = Buffer.compare(next, prefix) > 0 ? next : prefix;
+  return { start, end: Buffer.concat([prefix, Buffer.from([0xff])]) };
+}

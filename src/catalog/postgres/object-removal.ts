@@ -1,0 +1,88 @@
+import type { Clock } from '../../core/clock.ts';
+import type { BlobPlacer } from '../catalog.ts';
+import type { Connections } from './connections.ts';
+import type { Statements } from './statements.ts';
+
+/** Doomed objects are left to whoever doomed them for so long; then anyone removes them. */
+const doomedPatienceMs = 60_000;
+/** How long a removed object's key is remembered: longer than any statement or retry can last. */
+const tombstoneLifetimeMs = 7 * 24 * 3_600_000;
+const objectsAtOnce = 1000;
+
+export interface ObjectRemovalParts {
+  readonly connections: Connections;
+  readonly statements: Statements;
+  readonly placer: BlobPlacer;
+  readonly clock: Clock;
+  /** Told of failures that no caller waits for. */
+  readonly onBackgroundError: (error: unknown) => void;
+}
+
+/**
+ * Takes objects out of the blob store.
+ *
+ * Invariant: bytes are removed only of keys that are doomed in the table `object`, after the transaction that
+ * doomed them; no row will ever name such a key again. See (c) and (d) in postgres-catalog.ts.
+ */
+export class ObjectRemoval {
+  readonly #parts: ObjectRemovalParts;
+
+  constructor(parts: ObjectRemovalParts) {
+    this.#parts = parts;
+  }
+
+  /** Removes what is doomed already. Failures leave the keys doomed, for `sweep`; the change itself is done. */
+  async removeDoomed(keys: readonly string[]): Promise<boolean> {
+    if (keys.length === 0) return true;
+    try {
+      await this.#remove(keys);
+      return true;
+    } catch (error) {
+      this.#parts.onBackgroundError(error);
+      return false;
+    }
+  }
+
+  /**
+   * Dooms those of the keys that no blob names, and removes them. Exact at any time: of a put and a removal that
+   * meet at one object one wins, and the other leaves it alone.
+   */
+  async removeStrays(keys: readonly string[]): Promise<readonly string[]> {
+    const { connections, statements, clock } = this.#parts;
+    const rows = await connections.run<{ key: string }>(statements.doom, [keys, clock.nowMs()]);
+    const doomed = rows.map((row) => row.key);
+    await this.#remove(doomed);
+    return doomed;
+  }
+
+  /** Removes what a put has placed and does not need; a failure leaves a stray. */
+  async giveUp(key: string): Promise<void> {
+    await this.removeStrays([key]).catch(this.#parts.onBackgroundError);
+  }
+
+  /** Those of the keys that no blob names; `removeStrays` decides anew. */
+  async findStrays(keys: readonly string[]): Promise<readonly string[]> {
+    const { connections, statements } = this.#parts;
+    const rows = await connections.run<{ key: string }>(statements.strays, [keys]);
+    return rows.map((row) => row.key);
+  }
+
+  /** Removes doomed objects that a crash or a failure left behind, and forgets keys that are long removed. */
+  async sweep(doomedBeforeMs?: number): Promise<void> {
+    const { connections, statements, clock } = this.#parts;
+    const nowMs = clock.nowMs();
+    for (;;) {
+      const values = [doomedBeforeMs ?? nowMs - doomedPatienceMs, objectsAtOnce];
+      const rows = await connections.run<{ key: string }>(statements.objectsToRemove, values);
+      const removed = await this.removeDoomed(rows.map((row) => row.key));
+      if (!removed || rows.length < objectsAtOnce) break;
+    }
+    await connections.run(statements.forgetObjects, [nowMs - tombstoneLifetimeMs]);
+  }
+
+  async #remove(keys: readonly string[]): Promise<void> {
+    const { connections, statements, placer, clock } = this.#parts;
+    await placer.remove(keys);
+    await connections.run(statements.objectsRemoved, [keys, clock.nowMs()]);
+  }
+}

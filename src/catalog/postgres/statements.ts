@@ -1,0 +1,74 @@
+import { namePrefix, type Statement } from './connections.ts';
+
+export type Statements = ReturnType<typeof statementsFor>;
+
+const blobColumns = 'digest, encoding, logical_size, stored_size, object_key, reference_count, damaged';
+
+/** The statements of one schema. Each name stands for one text for ever: connections prepare by name. */
+export function statementsFor(schema: string) {
+  const statement = (name: string, text: string): Statement => ({ name: `${namePrefix}${name}`, text });
+  const entries = `${schema}.entry e JOIN ${schema}.blob b USING (digest)`;
+  const entryColumns = 'e.name, e.version, e.digest, b.encoding, b.logical_size, b.stored_size';
+  return {
+    find: statement(
+      'find',
+      `SELECT ${entryColumns}, b.bytes, b.object_key, b.damaged FROM ${entries} WHERE e.name = $1`,
+    ),
+    findBlob: statement('find_blob', `SELECT ${blobColumns} FROM ${schema}.blob WHERE digest = $1`),
+    readBlob: statement('read_blob', `SELECT bytes FROM ${schema}.blob WHERE digest = $1`),
+    kindOfDirectory: statement(
+      'kind_of_directory',
+      `SELECT CASE
+        WHEN EXISTS (SELECT 1 FROM ${schema}.entry WHERE name = $1) THEN 'file'
+        WHEN EXISTS (SELECT 1 FROM ${schema}.entry WHERE name > $2 AND name < $3) THEN 'directory'
+        ELSE 'absent' END AS kind`,
+    ),
+    put: statement('put', `SELECT * FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)`),
+    remove: statement('remove', `SELECT * FROM ${schema}.remove($1,$2,$3,$4,$5)`),
+    collect: statement('collect', `SELECT ${blobColumns} FROM ${schema}.collect($1,$2,$3)`),
+    pin: statement(
+      'pin',
+      `SELECT ${blobColumns} FROM ${schema}.pin($1,$2,make_interval(secs => $3::double precision / 1000))`,
+    ),
+    release: statement('release', `DELETE FROM ${schema}.pin WHERE digest = $1 AND pin_id = $2`),
+    endPins: statement('end_pins', `DELETE FROM ${schema}.pin WHERE expires_at < now() - interval '1 hour'`),
+    mark: statement('mark', `SELECT ${schema}.mark($1,$2,$3)`),
+    addBlob: statement('add_blob', `SELECT ${schema}.add_blob($1,$2,$3,$4,$5,$6,$7) AS key`),
+    doom: statement('doom', `SELECT doom AS key FROM ${schema}.doom($1,$2)`),
+    strays: statement(
+      'strays',
+      `SELECT found.key FROM unnest($1::text[]) AS found(key) WHERE NOT EXISTS (
+        SELECT 1 FROM ${schema}.object o WHERE o.key = found.key AND o.doomed_ms IS NULL)`,
+    ),
+    objectsToRemove: statement(
+      'objects_to_remove',
+      `SELECT key FROM ${schema}.object WHERE doomed_ms < $1 AND removed_ms IS NULL ORDER BY doomed_ms LIMIT $2`,
+    ),
+    objectsRemoved: statement(
+      'objects_removed',
+      `UPDATE ${schema}.object SET removed_ms = $2
+        WHERE key = ANY ($1) AND doomed_ms IS NOT NULL AND removed_ms IS NULL`,
+    ),
+    forgetRemovals: statement('forget_removals', `DELETE FROM ${schema}.removal WHERE time_ms < $1`),
+    forgetObjects: statement('forget_objects', `DELETE FROM ${schema}.object WHERE removed_ms < $1`),
+    listUnreferenced: statement(
+      'list_unreferenced',
+      `SELECT digest FROM ${schema}.unreferenced WHERE since_ms < $1 ORDER BY since_ms, digest LIMIT $2`,
+    ),
+    stats: statement(
+      'stats',
+      `SELECT sum(entries)::bigint AS entries, sum(blobs)::bigint AS blobs,
+        sum(logical_bytes)::bigint AS logical_bytes, sum(stored_bytes)::bigint AS stored_bytes,
+        sum(unreferenced_blobs)::bigint AS unreferenced_blobs,
+        pg_total_relation_size('${schema}.journal')::bigint AS journal_bytes FROM ${schema}.counter`,
+    ),
+    // A change that cannot be made shows only when one is made: this one waits for the disk and leaves nothing.
+    probe: statement('probe', `UPDATE ${schema}.counter SET entries = entries WHERE shard = 63`),
+    /** Names below a directory: after $1, before $2, versions up to $3. */
+    list: (columns: string): string =>
+      `SELECT ${columns} FROM ${columns === 'e.name' ? `${schema}.entry e` : entries}
+        WHERE e.name > $1 AND e.name < $2 AND ($3::bigint IS NULL OR e.version <= $3) ORDER BY e.name`,
+    entryColumns,
+    listBlobs: `SELECT ${blobColumns} FROM ${schema}.blob WHERE digest > $1 ORDER BY digest`,
+  } as const;
+}

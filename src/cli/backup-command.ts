@@ -1,0 +1,75 @@
+import { Command } from 'commander';
+import { backupStore } from '../maintenance/backup.ts';
+import { parseTimeMs, restoreStore } from '../maintenance/restore.ts';
+import { inHouseStyle } from './house-style.ts';
+import { stepsFor, titledList } from './maintenance-output.ts';
+import { exitCodes, printJson, printLine } from './output.ts';
+
+interface Flags {
+  readonly at?: string;
+  readonly silent?: true;
+  readonly json?: true;
+}
+
+function tellMissing(missing: readonly string[], flags: Flags): void {
+  if (missing.length === 0) return;
+  process.exitCode = exitCodes.failure;
+  if (flags.json === true) return;
+  const title = 'Contents that names refer to and that are gone from the disk; run filetracker-recover';
+  for (const line of titledList(title, missing)) process.stderr.write(`${line}\n`);
+}
+
+async function backup(store: string, target: string, flags: Flags): Promise<void> {
+  const report = await backupStore(store, target, { listener: stepsFor(flags) });
+  if (flags.json === true) printJson(report);
+  else if (flags.silent !== true) {
+    const { entries, blobs, timeMs, putAside } = report;
+    const time = new Date(timeMs).toISOString();
+    if (putAside !== undefined)
+      printLine(`What a server had changed in the backup was put aside: ${putAside}`);
+    printLine(`Snapshot of ${time}: ${entries} files; ${blobs.added} of ${blobs.blobs} large blobs are new`);
+  }
+  tellMissing(report.blobs.missing, flags);
+}
+
+async function restore(source: string, store: string, flags: Flags): Promise<void> {
+  const atMs = flags.at === undefined ? undefined : parseTimeMs(flags.at);
+  const report = await restoreStore(source, store, { listener: stepsFor(flags), atMs });
+  if (flags.json === true) printJson(report);
+  else if (flags.silent !== true) {
+    for (const gap of report.gaps) printLine(`Note: ${gap}`);
+    printLine(`${report.entries} files are in ${report.store}`);
+    printLine(`Serve them with: filetracker-server -d ${report.store}`);
+  }
+  tellMissing(report.blobs.missing, flags);
+}
+
+/** Runs `backup` or `restore`, of which each has a help page of its own. */
+export async function runBackupCommand(
+  program: string,
+  name: 'backup' | 'restore',
+  args: readonly string[],
+): Promise<void> {
+  const command = new Command(`${program} ${name}`)
+    .option('-s, --silent', 'print nothing but errors')
+    .option('--json', 'print the report as JSON');
+  inHouseStyle(command, `${program} ${name}`);
+  if (name === 'backup') {
+    command
+      .description(
+        'Takes a snapshot of a store, while a server may use it. TARGET is a store itself; backed up to again, it takes ' +
+          'only what is new, and keeps the earlier snapshots.',
+      )
+      .argument('<DIR>', 'folder of the store')
+      .argument('<TARGET>', 'folder of the backup: empty, or a backup already')
+      .action(backup);
+  } else {
+    command
+      .description('Makes a store anew from a backup, as it was at its last snapshot or at any time before.')
+      .argument('<BACKUP>', 'folder of the backup')
+      .argument('<DIR>', 'folder of the new store; it must be empty')
+      .option('--at <time>', 'the state at this time, as 2026-11-23T10:00:00Z or seconds since 1970')
+      .action(restore);
+  }
+  await command.parseAsync([...args], { from: 'user' });
+}

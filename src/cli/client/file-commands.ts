@@ -1,0 +1,226 @@
+import { createReadStream, fstatSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import type { FileInfo, PutOptions, StoredFile } from '../../client/file-client.ts';
+import { fromLocalError } from '../../client/local-errors.ts';
+import { formatSize } from '../../client/size-text.ts';
+import { FiletrackerError } from '../../core/errors.ts';
+import { parseVersionedName } from '../../core/file-name.ts';
+import { exitCodes } from '../output.ts';
+import { printResult, tellDetail } from './context.ts';
+import type { CommandContext } from './context.ts';
+import { forEachName } from './each-name.ts';
+import type { PlainGet } from './plain-get.ts';
+import { endWith, withContext } from './run-command.ts';
+
+export interface GetFlags {
+  readonly cache?: boolean;
+  readonly forceRefresh?: boolean;
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  } catch {
+    return false; // What is wrong with the path is told when it is written to.
+  }
+}
+
+export async function getCommand(
+  context: CommandContext,
+  name: string,
+  local: string,
+  { cache, forceRefresh }: GetFlags,
+): Promise<void> {
+  if (local === '-') return await catCommand(context, name, { forceRefresh: forceRefresh ?? false });
+  const { name: bare } = parseVersionedName(name);
+  const target = isFolder(local) ? join(local, basename(bare)) : local;
+  const progress = context.progress(name);
+  try {
+    const { signal } = context;
+    const options = { addToCache: cache !== false, forceRefresh, signal, onProgress: progress.update };
+    const file = await context.client.getFile(name, target, options);
+    progress.end();
+    tellDetail(context, `${file.versionedName} ${file.cached ? 'from the cache' : 'fetched'} to ${target}`);
+    printResult(context, { ...file, path: target }, '');
+  } finally {
+    progress.end();
+  }
+}
+
+/** A get without flags, as a whole program. */
+export async function getPlainly({ name, target, remoteUrl, cacheDir }: PlainGet): Promise<void> {
+  const flags = {
+    ...(remoteUrl !== undefined && { remoteUrl }),
+    ...(cacheDir !== undefined && { cacheDir }),
+  };
+  try {
+    await withContext(flags, (context) => getCommand(context, name, target, {}));
+  } catch (error) {
+    endWith(error);
+  }
+}
+
+export async function catCommand(
+  context: CommandContext,
+  name: string,
+  { forceRefresh }: { readonly forceRefresh?: boolean } = {},
+): Promise<void> {
+  const { stream } = await context.client.getStream(name, { forceRefresh, signal: context.signal });
+  try {
+    await pipeline(stream, process.stdout, { end: false });
+  } catch (error) {
+    // A reader such as `head` has seen enough.
+    if (!(error instanceof Error && 'code' in error && error.code === 'EPIPE')) throw error;
+  }
+}
+
+export interface PutFlags {
+  readonly localCache?: boolean;
+  readonly remoteCache?: boolean;
+  readonly compress?: boolean;
+}
+
+export function putOptions(context: CommandContext, flags: PutFlags): PutOptions {
+  return {
+    toLocalStore: flags.localCache !== false,
+    toRemoteStore: flags.remoteCache !== false,
+    compressHint: flags.compress !== false,
+    signal: context.signal,
+  };
+}
+
+export async function putCommand(
+  context: CommandContext,
+  local: string,
+  name: string,
+  flags: PutFlags,
+): Promise<void> {
+  // Node reads a folder there as nothing at all, which would be stored.
+  if (local === '-' && fstatSync(process.stdin.fd).isDirectory()) {
+    throw new FiletrackerError('io', 'Cannot put "-": the standard input is a folder');
+  }
+  const target = name.endsWith('/') && local !== '-' ? `${name}${basename(local)}` : name;
+  const progress = context.progress(local);
+  let stored: StoredFile;
+  try {
+    const options = { ...putOptions(context, flags), onProgress: progress.update };
+    stored =
+      local === '-'
+        ? await context.client.putStream(target, process.stdin, options)
+        : await context.client.putFile(target, local, options);
+  } finally {
+    progress.end();
+  }
+  if (!stored.stored) tellDetail(context, `A newer version is stored and stays: ${stored.versionedName}`);
+  printResult(context, stored, stored.versionedName);
+}
+
+export async function removeCommand(context: CommandContext, names: readonly string[]): Promise<void> {
+  await forEachName(names, async (name) => {
+    const { keptVersion, name: removed } = await context.client.deleteFile(name, { signal: context.signal });
+    const kept =
+      keptVersion === undefined ? '' : `A newer version is stored and stays: ${removed}@${keptVersion}`;
+    if (kept !== '') tellDetail(context, kept);
+    printResult(context, { name: removed, ...(keptVersion !== undefined && { keptVersion }) }, '');
+  });
+}
+
+async function requireFile(context: CommandContext, name: string): Promise<FileInfo> {
+  const file = await context.client.stat(name, { signal: context.signal });
+  if (file !== undefined) return file;
+  throw new FiletrackerError('not-found', `Cannot find "${name}": there is no such file`);
+}
+
+export async function versionCommand(context: CommandContext, name: string): Promise<void> {
+  const file = await requireFile(context, parseVersionedName(name).name);
+  printResult(context, { name: file.name, version: file.version }, String(file.version));
+}
+
+export async function statCommand(context: CommandContext, names: readonly string[]): Promise<void> {
+  await forEachName(names, async (name) => {
+    const file = await requireFile(context, name);
+    printResult(
+      context,
+      file,
+      [
+        `name     ${file.name}`,
+        `version  ${file.version} (${new Date(file.version * 1000).toISOString()})`,
+        `size     ${file.size ?? 'not told by the server'}`,
+        `digest   ${file.digest ?? 'not told by the server'}`,
+      ].join('\n'),
+    );
+  });
+}
+
+export async function existsCommand(context: CommandContext, name: string): Promise<void> {
+  const exists = await context.client.exists(name, { signal: context.signal });
+  if (context.json) printResult(context, { name, exists }, '');
+  if (!exists) process.exitCode = exitCodes.notFound;
+}
+
+export interface ListFlags {
+  readonly long?: boolean;
+  readonly local?: boolean;
+  readonly upTo?: string;
+}
+
+function longLine({ size, version, name }: FileInfo): string {
+  const date = new Date(version * 1000).toISOString().slice(0, 19).replace('T', ' ');
+  return `${String(size ?? '?').padStart(14)}  ${date}  ${name}@${version}`;
+}
+
+/** Reads a version given as seconds since 1970 or as a date that JavaScript reads. */
+function readCutoff(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const seconds = /^-?\d+$/.test(text) ? Number(text) : Math.floor(Date.parse(text) / 1000);
+  if (Number.isSafeInteger(seconds)) return seconds;
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot read "${text}" as a version: write seconds since 1970, or a date as "2026-11-22T15:05:01Z"`,
+  );
+}
+
+export async function listCommand(
+  context: CommandContext,
+  directory: string | undefined,
+  { long, local, upTo }: ListFlags,
+): Promise<void> {
+  const { client, signal, json } = context;
+  const options = { subpath: directory ?? '/', cutoff: readCutoff(upTo), signal };
+  const fromCache = local === true || context.offline || client.remote === undefined;
+  let count = 0;
+  let bytes = 0;
+  let last = '';
+  if (!fromCache && !json && long !== true) {
+    for await (const name of client.listRemoteFiles(options)) printResult(context, name, name);
+    return;
+  }
+  const files = fromCache ? client.listLocalFiles(options) : client.listRemoteEntries(options);
+  for await (const file of files) {
+    if (file.version > (options.cutoff ?? Infinity)) continue;
+    // In place of a server the cache gives each name once, with its newest version, which comes first.
+    if (local !== true && file.name === last) continue;
+    last = file.name;
+    count += 1;
+    bytes += file.size ?? 0;
+    const { name, version, size, digest } = file;
+    const short = local === true ? file.versionedName : name;
+    printResult(context, { name, version, size, digest }, long === true ? longLine(file) : short);
+  }
+  if (long === true) tellDetail(context, `${count} files, ${formatSize(bytes)}`);
+}
+
+/** The lines of a file or of the standard input, without blank ones and comments. */
+export async function* linesFrom(source: string): AsyncGenerator<string> {
+  const { createInterface } = await import('node:readline');
+  const input = source === '-' ? process.stdin : createReadStream(source);
+  try {
+    for await (const line of createInterface({ input, crlfDelay: Infinity })) {
+      const name = line.trim();
+      if (name !== '' && !name.startsWith('#')) yield name;
+    }
+  } catch (error) {
+    throw fromLocalError(error, `read the names in "${source}"`);
+  }
+}

@@ -1,0 +1,54 @@
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { optionsFromEnvironment } from '../../client/client-options.ts';
+import { LocalCache } from '../../client/local-cache.ts';
+import { kindOfTarget } from '../../client/target-file.ts';
+import { parseVersionedName } from '../../core/file-name.ts';
+
+/**
+ * `filetracker [-r URL] [-c DIR] get NAME LOCAL`, without any other flag. Workers start the program so for each
+ * file, and loading all of it takes longer than most files: this form goes past the reading of commands.
+ */
+export interface PlainGet {
+  readonly name: string;
+  readonly target: string;
+  readonly cacheDir: string | undefined;
+  readonly remoteUrl: string | undefined;
+}
+
+/** Undefined for words of any other form. */
+export function readPlainGet(words: readonly string[]): PlainGet | undefined {
+  const flags = new Map<string, string>();
+  let at = 0;
+  for (; words[at]?.startsWith('-') === true; at += 2) {
+    const [flag, value] = [words[at] ?? '', words[at + 1]];
+    const known = ['-r', '--remote-url', '-c', '--cache-dir'].includes(flag);
+    if (!known || value === undefined || value === '' || value.startsWith('-')) return undefined;
+    flags.set(flag.replace(/^--?(.).*/, '$1'), value);
+  }
+  const [command, name, target, ...more] = words.slice(at);
+  if (command !== 'get' || name === undefined || target === undefined || more.length > 0) return undefined;
+  if (name.startsWith('-') || target.startsWith('-') || target === '') return undefined;
+  return { name, target, cacheDir: flags.get('c'), remoteUrl: flags.get('r') };
+}
+
+/**
+ * Serves a versioned name from the cache, where that is all there is to do. Gives false, without having done
+ * anything, where it is not, and where something is wrong: whoever goes on then meets it again and tells it.
+ */
+export async function serveCached({ name: text, target, cacheDir }: PlainGet): Promise<boolean> {
+  try {
+    const { name, version } = parseVersionedName(text);
+    if (version === undefined || statSync(target, { throwIfNoEntry: false })?.isDirectory() === true) {
+      return false;
+    }
+    if (kindOfTarget(target) !== 'replaceable') return false;
+    const environment = optionsFromEnvironment();
+    const folder = resolve(cacheDir ?? environment.cacheDir ?? '');
+    const cache = new LocalCache({ folder, handOut: environment.handOut });
+    const cached = cache.find(name, version);
+    return cached !== undefined && (await cache.handOut(cached, target));
+  } catch {
+    return false;
+  }
+}

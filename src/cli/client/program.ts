@@ -1,0 +1,295 @@
+import { Command, CommanderError } from 'commander';
+import { release } from '../../app/release.ts';
+import { endWithReader, exitCodes, helpWidth } from '../output.ts';
+import { programName } from './context.ts';
+import type { CommandContext, GlobalFlags } from './context.ts';
+import type { CleanFlags } from './cache-commands.ts';
+import type { GetFlags, ListFlags, PutFlags } from './file-commands.ts';
+import { endWith, withContext } from './run-command.ts';
+import type { PrefetchFlags, SyncFlags, TreeFlags } from './tree-commands.ts';
+
+const notes = `
+A NAME begins with a slash; NAME@VERSION names one version and no other, and is
+served from the cache without asking the server. The version of a file that is
+put is its time of modification unless NAME names one; the newest wins.
+
+Environment: FILETRACKER_URL is the server (none: the cache is a store of its
+own), FILETRACKER_DIR the cache, FILETRACKER_CACHE_SIZE its limit; also
+FILETRACKER_CACHE_MIN_FREE, FILETRACKER_CACHE_MODE, FILETRACKER_HAND_OUT,
+FILETRACKER_TLS_CA, FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by the
+server, 5 server not reached, 130 or 143 stopped by SIGINT or SIGTERM.
+
+Examples:
+  ${programName} put report.pdf /reports/2026.pdf
+  ${programName} get /reports/2026.pdf@1795359901 report.pdf
+  tar c src | ${programName} put - /backup/src.tar
+  ${programName} sync up ./site /site --delete --dry-run`;
+
+/** Runs a command with a client that is closed at its end. */
+type Runner = (work: (context: CommandContext) => Promise<void>) => Promise<void>;
+
+function describeProgram(run: Runner): Command {
+  const program = new Command(programName)
+    .description('Stores and fetches files by name, through a cache on this machine.')
+    .usage('[options] COMMAND')
+    .option('-r, --remote-url <url>', 'the server, as http://host:9999 ($FILETRACKER_URL)')
+    .option('-c, --cache-dir <folder>', 'the cache ($FILETRACKER_DIR, else ~/.filetracker-store)')
+    .option('--cache-size <size>', 'what the cache may take, such as 10G')
+    .option('--hand-out <way>', 'how cached files are handed out: auto, reflink, link or copy')
+    .option('--tls-ca <file>', 'trust servers with certificates of this authority too (PEM)')
+    .option('--tls-cert <file>', 'the certificate to show to the server, with its chain')
+    .option('--tls-key <file>', 'the key of that certificate')
+    .option('--offline', 'serve from the cache alone')
+    .option('--verify', 'check the digest of what the cache serves')
+    .option('--json', 'print results as JSON, one object a line')
+    .option('-q, --quiet', 'no progress bars and summaries')
+    .option('-v, --verbose', 'say what is done')
+    .version(release, '-V, --version', 'show the version')
+    .addHelpText('after', notes)
+    .enablePositionalOptions();
+  addGet(program, run);
+  addPut(program, run);
+  addLookUps(program, run);
+  addTrees(program, run);
+  addCache(program, run);
+  addCompletion(program);
+  for (const command of [
+    program,
+    ...program.commands,
+    ...program.commands.flatMap(({ commands }) => commands),
+  ]) {
+    prepare(command);
+  }
+  return program;
+}
+
+function prepare(command: Command): void {
+  command
+    .configureHelp({ helpWidth, showGlobalOptions: false, subcommandTerm: (sub) => subcommandTerm(sub) })
+    .helpOption('-h, --help', 'show this help')
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, `${programName}: `)) })
+    .showHelpAfterError(`See ${programName} --help`)
+    .allowExcessArguments(false)
+    .exitOverride();
+  if (command.parent !== null && command.commands.length === 0 && command.name() !== 'completion') {
+    command.option('--json', 'print results as JSON, one object a line');
+  }
+}
+
+/** The name and the arguments of a command, without its options, so that the list of commands fits. */
+function subcommandTerm(command: Command): string {
+  const words = command.registeredArguments.map((argument) => {
+    const name = `${argument.name().toUpperCase()}${argument.variadic ? '...' : ''}`;
+    return argument.required ? name : `[${name}]`;
+  });
+  return [command.name(), ...words].join(' ');
+}
+
+function addGet(program: Command, run: Runner): void {
+  program
+    .command('get')
+    .description('fetch a file, or with -R all files below a directory; LOCAL may be "-"')
+    .argument('<name>')
+    .argument('<local>')
+    .option('-c, --no-cache', 'do not keep the file in the cache')
+    .option('-f, --force-refresh', 'fetch it from the server whatever the cache has')
+    .option('-R, --recursive', 'all files below the directory NAME, into the folder LOCAL')
+    .option('-j, --jobs <number>', 'transfers at the same time, with -R (default: 8)')
+    .action((name: string, local: string, flags: GetFlags & TreeFlags & { recursive?: boolean }) =>
+      run(async (context) => {
+        if (flags.recursive !== true) {
+          const { getCommand } = await import('./file-commands.ts');
+          return await getCommand(context, name, local, flags);
+        }
+        const { getTreeCommand } = await import('./tree-commands.ts');
+        return await getTreeCommand(context, name, local, flags);
+      }),
+    );
+  program
+    .command('cat')
+    .description('print a file')
+    .argument('<name>')
+    .action((name: string) =>
+      run(async (context) => (await import('./file-commands.ts')).catCommand(context, name)),
+    );
+}
+
+function addPut(program: Command, run: Runner): void {
+  program
+    .command('put')
+    .description(
+      'store a file and print its versioned name, or with -R all files of a folder; LOCAL may be "-"',
+    )
+    .argument('<local>')
+    .argument('<name>')
+    .option('--no-local-cache', 'do not keep the file in the cache')
+    .option('--no-remote-cache', 'do not send the file to the server')
+    .option('--no-compress', 'send the content as it is')
+    .option('-R, --recursive', 'all files of the folder LOCAL, below the directory NAME')
+    .option('-j, --jobs <number>', 'transfers at the same time, with -R (default: 8)')
+    .action((local: string, name: string, flags: PutFlags & TreeFlags & { recursive?: boolean }) =>
+      run(async (context) => {
+        if (flags.recursive !== true) {
+          const { putCommand } = await import('./file-commands.ts');
+          return await putCommand(context, local, name, flags);
+        }
+        const { putTreeCommand } = await import('./tree-commands.ts');
+        return await putTreeCommand(context, local, name, flags);
+      }),
+    );
+  program
+    .command('rm')
+    .description('remove files; with a version, only up to that one')
+    .argument('<names...>')
+    .action((names: string[]) =>
+      run(async (context) => (await import('./file-commands.ts')).removeCommand(context, names)),
+    );
+}
+
+function addLookUps(program: Command, run: Runner): void {
+  program
+    .command('version')
+    .description('print the newest version of a file')
+    .argument('<name>')
+    .action((name: string) =>
+      run(async (context) => (await import('./file-commands.ts')).versionCommand(context, name)),
+    );
+  program
+    .command('stat')
+    .description('print version, size and digest of files')
+    .argument('<names...>')
+    .action((names: string[]) =>
+      run(async (context) => (await import('./file-commands.ts')).statCommand(context, names)),
+    );
+  program
+    .command('exists')
+    .description('exit with 0 if there is such a file, else with 3')
+    .argument('<name>')
+    .action((name: string) =>
+      run(async (context) => (await import('./file-commands.ts')).existsCommand(context, name)),
+    );
+  program
+    .command('ls')
+    .description('list the files below a directory, recursively')
+    .argument('[directory]')
+    .option('-l, --long', 'with size and date')
+    .option('--local', 'what the cache holds')
+    .option('--up-to <version>', 'only versions up to this one: seconds since 1970, or a date')
+    .action((directory: string | undefined, flags: ListFlags) =>
+      run(async (context) => (await import('./file-commands.ts')).listCommand(context, directory, flags)),
+    );
+}
+
+function addTrees(program: Command, run: Runner): void {
+  program
+    .command('sync')
+    .description(
+      'make TARGET like SOURCE, sending only what changed: "sync up FOLDER DIRECTORY" or "sync down DIRECTORY FOLDER"',
+    )
+    .argument('<up|down>')
+    .argument('<source>')
+    .argument('<target>')
+    .option('--delete', 'remove at the target what is not at the source')
+    .option('-n, --dry-run', 'only say what would be done')
+    .option('--force', "down: overwrite local files that are newer than the server's")
+    .option('-j, --jobs <number>', 'transfers at the same time (default: 8)')
+    .action((direction: string, source: string, target: string, flags: SyncFlags) =>
+      run(async (context) =>
+        (await import('./tree-commands.ts')).syncCommand(context, direction, source, target, flags),
+      ),
+    );
+  program
+    .command('prefetch')
+    .description('bring files into the cache')
+    .argument('[names...]')
+    .option('--from <file>', 'read names from a file, one a line; "-" is the standard input')
+    .option('-j, --jobs <number>', 'transfers at the same time (default: 8)')
+    .action((names: string[], flags: PrefetchFlags) =>
+      run(async (context) => (await import('./tree-commands.ts')).prefetchCommand(context, names, flags)),
+    );
+}
+
+function addCache(program: Command, run: Runner): void {
+  const cache = program.command('cache').description('look at the cache and care for it');
+  cache
+    .command('status')
+    .description('print its size, limits and counts')
+    .action(() => run(async (context) => (await import('./cache-commands.ts')).cacheStatusCommand(context)));
+  cache
+    .command('clean')
+    .description('remove the least recently used down to the limit, and what was left over')
+    .option('--size <size>', 'down to this size, such as 500M')
+    .option('--all', 'all that is not pinned, in use or the only copy')
+    .action((flags: CleanFlags) =>
+      run(async (context) => (await import('./cache-commands.ts')).cacheCleanCommand(context, flags)),
+    );
+  cache
+    .command('verify')
+    .description('read all of it and remove what is damaged')
+    .action(() => run(async (context) => (await import('./cache-commands.ts')).cacheVerifyCommand(context)));
+  cache
+    .command('pin')
+    .description('fetch files and keep them from being removed')
+    .argument('<names...>')
+    .action((names: string[]) =>
+      run(async (context) => (await import('./cache-commands.ts')).cachePinCommand(context, names)),
+    );
+  cache
+    .command('unpin')
+    .description('let pinned files be removed')
+    .argument('<names...>')
+    .action((names: string[]) =>
+      run(async (context) => (await import('./cache-commands.ts')).cacheUnpinCommand(context, names)),
+    );
+}
+
+function addCompletion(program: Command): void {
+  program
+    .command('completion')
+    .description('print a script that completes commands: bash, zsh or fish')
+    .argument('<shell>')
+    .action(async (shell: string) => {
+      const { completionScript } = await import('./completion.ts');
+      process.stdout.write(completionScript(program, shell));
+    });
+}
+
+/** Commands whose work is done when nobody reads any more what they print. */
+const printers: ReadonlySet<string> = new Set([
+  'cat',
+  'version',
+  'stat',
+  'exists',
+  'ls',
+  'status',
+  'completion',
+]);
+
+/** Runs the program with these words; its result is the exit code of the process. */
+export async function runProgram(words: readonly string[]): Promise<void> {
+  let onlyPrints = true;
+  endWithReader(programName, () => onlyPrints);
+  const program: Command = describeProgram(async (work) => {
+    // A flag that stands after the command counts as well as one before it.
+    const json = [program, ...commandsOf(program)].some(
+      (command) => command.opts<GlobalFlags>().json === true,
+    );
+    await withContext({ ...program.opts<GlobalFlags>(), json }, work);
+  });
+  program.hook('preAction', (_program, command) => {
+    onlyPrints = printers.has(command.name()) || (command.name() === 'get' && command.args[1] === '-');
+  });
+  try {
+    await program.parseAsync([...words], { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) endWith(error);
+    // Help and version end here too; commander has printed what there is to say.
+    else process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  }
+}
+
+function commandsOf(command: Command): Command[] {
+  return command.commands.flatMap((sub) => [sub, ...commandsOf(sub)]);
+}

@@ -1,0 +1,336 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { systemClock } from '../core/clock.ts';
+import type { Clock } from '../core/clock.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { formatVersionedName, parseDirectory, parseFileName, parseVersionedName } from '../core/file-name.ts';
+import type { FileName, VersionedName } from '../core/file-name.ts';
+import { checkVersion, versionFromMs } from '../core/file-version.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import type { Chunks } from '../streams/chunks.ts';
+import { cutoffOf, piecesOf, requirePath } from './arguments.ts';
+import { cacheOptionsOf, checkOptions, optionsFromEnvironment } from './client-options.ts';
+import type { ClientOptions } from './client-options.ts';
+import { Delivery } from './delivery.ts';
+import { SinkError, writeChunks } from './download.ts';
+import { Fetcher } from './fetcher.ts';
+import type { FetchRequest, Found } from './fetcher.ts';
+import type {
+  CallOptions,
+  DeletedFile,
+  FetchedFile,
+  FetchedStream,
+  FileClient,
+  FileInfo,
+  GetFileOptions,
+  GetOptions,
+  GetStreamOptions,
+  ListOptions,
+  NameListOptions,
+  PutOptions,
+  RemoteListOptions,
+  StoredFile,
+} from './file-client.ts';
+import { HttpTransport } from './http-transport.ts';
+import { LocalCache } from './local-cache.ts';
+import { fromLocalError } from './local-errors.ts';
+import { remoteVersion, type RemoteFile, type RemoteStore } from './remote-store.ts';
+import { defaultRetryPolicy } from './retries.ts';
+import { streamTo } from './stream-target.ts';
+import { kindOfTarget } from './target-file.ts';
+import { Uploader } from './uploader.ts';
+
+/** Warnings remembered, so that none is told twice. */
+const warningsMax = 1000;
+
+/**
+ * Files of a server, through a cache: what programs use. Opens nothing before it is needed. Any number of
+ * calls may run at the same time; several processes may use one cache folder.
+ */
+export class Client implements FileClient {
+  readonly remote: RemoteStore | undefined;
+  readonly cache: LocalCache | undefined;
+  readonly #options: ClientOptions;
+  readonly #clock: Clock;
+  readonly #fetcher: Fetcher;
+  readonly #delivery: Delivery;
+  readonly #uploader: Uploader;
+
+  /** @throws FiletrackerError `invalid-argument` for options that can't be used. */
+  constructor(options: ClientOptions = {}, clock: Clock = systemClock) {
+    checkOptions(options);
+    const { remoteUrl } = options;
+    const cacheOptions = cacheOptionsOf(options);
+    this.#options = options;
+    this.#clock = clock;
+    this.remote =
+      options.remoteStore ?? (remoteUrl === undefined ? undefined : new HttpTransport(remoteUrl, options));
+    this.cache = options.localStore ?? (cacheOptions && new LocalCache({ ...cacheOptions, clock }));
+    if (this.remote === undefined && this.cache === undefined) {
+      throw new FiletrackerError(
+        'invalid-argument',
+        'Cannot open a client: it needs the URL of a server, the folder of a cache, or both',
+      );
+    }
+    const parts = {
+      remote: this.remote,
+      cache: this.cache,
+      retries: { ...defaultRetryPolicy, ...options.retries },
+      clock,
+      warn: onceEach(options.onWarning),
+    };
+    this.#fetcher = new Fetcher(parts);
+    this.#delivery = new Delivery(parts, this.#fetcher);
+    this.#uploader = new Uploader(parts);
+  }
+
+  /** A client as the environment describes it; options that are given win. @throws FiletrackerError `invalid-argument`. */
+  static fromEnvironment(options: ClientOptions = {}): Client {
+    const environment = optionsFromEnvironment();
+    const tls = { ...environment.tls, ...given(options.tls ?? {}) };
+    return new Client({ ...environment, ...given(options), tls });
+  }
+
+  async getFile(name: string, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
+    const request = this.#request(name, options, options.addToCache ?? true);
+    requirePath(saveTo);
+    if (kindOfTarget(saveTo) === 'stream') {
+      const { stream, ...fetched } = await this.#stream(request);
+      await streamTo(stream, saveTo);
+      return fetched;
+    }
+    const { found, size } = await this.#delivery.toFile(request, saveTo);
+    return fetchedFile(found, size);
+  }
+
+  async getStream(name: string, options: GetStreamOptions = {}): Promise<FetchedStream> {
+    return await this.#stream(this.#request(name, options, options.serveFromCache ?? false));
+  }
+
+  async #stream(request: FetchRequest): Promise<FetchedStream> {
+    const { found, stream } = await this.#delivery.toStream(request);
+    return { ...fetchedFile(found, undefined), stream };
+  }
+
+  /** Brings a file into the cache without handing it out. */
+  async prefetch(name: string, options: GetOptions = {}): Promise<FetchedFile> {
+    if (this.cache === undefined) {
+      throw new FiletrackerError('invalid-argument', `Cannot prefetch "${name}": the client has no cache`);
+    }
+    const found = await this.#fetcher.find(this.#request(name, options, true));
+    if (found.kind === 'cached') return fetchedFile(found, undefined);
+    found.content.cancel();
+    throw new FiletrackerError('no-space', `Cannot prefetch "${name}": the cache has no room for it`);
+  }
+
+  async stat(name: string, options: CallOptions = {}): Promise<FileInfo | undefined> {
+    const asked = parseVersionedName(name);
+    const cached = asked.version === undefined ? undefined : this.#findCached(asked);
+    if (cached !== undefined || this.remote === undefined || this.#options.offline === true) {
+      return cached ?? this.#findCached(asked);
+    }
+    const found = await this.remote.stat(asked.name, options);
+    if (found === undefined || (asked.version ?? found.version) !== found.version) return undefined;
+    return infoOf(found);
+  }
+
+  #findCached({ name, version }: VersionedName): FileInfo | undefined {
+    try {
+      const cached = this.cache?.find(name, version);
+      return cached === undefined ? undefined : infoOf(cached);
+    } catch (error) {
+      throw fromLocalError(error, `use the cache "${this.cache?.folder ?? ''}"`);
+    }
+  }
+
+  async fileVersion(name: string, options: CallOptions = {}): Promise<FileVersion | undefined> {
+    return (await this.stat(parseVersionedName(name).name, options))?.version;
+  }
+
+  async fileSize(name: string, options: CallOptions = {}): Promise<number | undefined> {
+    return (await this.stat(name, options))?.size;
+  }
+
+  async exists(name: string, options: CallOptions = {}): Promise<boolean> {
+    return (await this.stat(name, options)) !== undefined;
+  }
+
+  async putFile(name: string, path: string, options: PutOptions = {}): Promise<StoredFile> {
+    const asked = parseVersionedName(name);
+    requirePath(path);
+    if (asked.version !== undefined) checkVersion(asked.version);
+    this.#requireOnline(`put "${name}"`, options.toRemoteStore);
+    return await this.#uploader.put(asked, path, (mtimeMs) => versionFromMs(mtimeMs), options);
+  }
+
+  async putStream(name: string, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
+    const asked = parseVersionedName(name);
+    const version = checkVersion(asked.version ?? versionFromMs(this.#clock.nowMs()));
+    this.#requireOnline(`put "${name}"`, options.toRemoteStore);
+    const pieces = piecesOf(source);
+    // The digest must be known before anything is sent, so the bytes wait in a file.
+    const folder = await mkdtemp(join(tmpdir(), 'filetracker-'));
+    try {
+      const path = join(folder, 'content');
+      await writeChunks(path, pieces);
+      return await this.#uploader.put({ name: asked.name, version }, path, () => version, options);
+    } catch (error) {
+      const cause = error instanceof SinkError ? error.cause : error;
+      throw fromLocalError(cause, `put "${name}"`);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  async deleteFile(name: string, options: CallOptions = {}): Promise<DeletedFile> {
+    const asked = parseVersionedName(name);
+    this.#requireOnline(`remove "${name}"`);
+    const removed =
+      this.remote === undefined ? undefined : await this.#deleteRemote(this.remote, asked, options);
+    const gone = await this.#forget(asked, removed?.keptVersion, options);
+    if (removed === undefined && (this.remote !== undefined || gone === 0)) {
+      throw new FiletrackerError('not-found', `Cannot remove "${name}": there is no such file`, {
+        details: { name: asked.name },
+      });
+    }
+    return removed ?? { name: asked.name, keptVersion: undefined };
+  }
+
+  /** Without a version it is the stored one that goes: a newer one that comes meanwhile stays. */
+  async #deleteRemote(
+    remote: RemoteStore,
+    { name, version }: VersionedName,
+    options: CallOptions,
+  ): Promise<DeletedFile | undefined> {
+    const upTo = version ?? (await remoteVersion(remote, name, options));
+    if (upTo === undefined) return undefined;
+    const removed = await remote.remove(name, checkVersion(upTo), options);
+    return removed === undefined ? undefined : { name, keptVersion: removed.kept };
+  }
+
+  async #forget(
+    { name, version }: VersionedName,
+    kept: FileVersion | undefined,
+    { signal }: CallOptions,
+  ): Promise<number> {
+    const { cache } = this;
+    if (cache === undefined || cache.record(name) === undefined) return 0;
+    try {
+      using _lock = await cache.lockName(name, signal);
+      const upTo = version ?? (kept === undefined ? undefined : kept - 1);
+      return (await cache.forget(name, upTo)).length;
+    } catch (error) {
+      throw fromLocalError(error, `remove "${name}" from the cache`);
+    }
+  }
+
+  async *listLocalFiles(options: ListOptions = {}): AsyncIterable<FileInfo> {
+    const directory = parseDirectory(options.subpath ?? '/');
+    if (this.cache === undefined) return;
+    for await (const file of this.cache.maintenance.list()) {
+      options.signal?.throwIfAborted();
+      if (file.name.startsWith(directory)) yield infoOf(file);
+    }
+  }
+
+  async *listRemoteFiles(options: NameListOptions = {}): AsyncIterable<string> {
+    const directory = parseDirectory(options.subpath ?? '/');
+    const query = { upTo: cutoffOf(options) };
+    const absolute = options.absolutePaths ?? true;
+    for await (const name of this.#requireRemote().listNames(directory, query, options)) {
+      yield absolute ? name : name.slice(directory.length);
+    }
+  }
+
+  async *listRemoteEntries(options: RemoteListOptions = {}): AsyncIterable<FileInfo> {
+    const directory = parseDirectory(options.subpath ?? '/');
+    const query = { upTo: cutoffOf(options) };
+    const remote = this.#requireRemote();
+    const { features } = await remote.abilities(options);
+    if (features.has('list-json')) {
+      for await (const file of remote.listFiles(directory, query, options)) yield infoOf(file);
+      return;
+    }
+    // A legacy server lists names alone; what is gone meanwhile is left out.
+    for await (const name of remote.listNames(directory, query, options)) {
+      const file = await remote.stat(name, options);
+      if (file !== undefined) yield infoOf(file);
+    }
+  }
+
+  /** Offline nothing is asked of the server, and nothing that it should be told is left out on the quiet. */
+  #requireOnline(action: string, wanted = true): void {
+    if (this.#options.offline !== true || this.remote === undefined || !wanted) return;
+    throw new FiletrackerError('invalid-argument', `Cannot ${action}: the client is offline`);
+  }
+
+  #requireRemote(): RemoteStore {
+    this.#requireOnline('list the files of the server');
+    if (this.remote !== undefined) return this.remote;
+    throw new FiletrackerError(
+      'invalid-argument',
+      'Cannot list the files of the server: no server is set; give its URL by FILETRACKER_URL or --remote-url',
+    );
+  }
+
+  #request(text: string, options: GetOptions, addToCache: boolean): FetchRequest {
+    const { name, version } = parseVersionedName(text);
+    return {
+      name: parseFileName(name),
+      version,
+      forceRefresh: options.forceRefresh ?? false,
+      offline: options.offline ?? this.#options.offline ?? false,
+      verify: options.verify ?? this.#options.verify ?? false,
+      addToCache,
+      signal: options.signal,
+      onProgress: options.onProgress,
+    };
+  }
+
+  /** Idempotent. */
+  close(): Promise<void> {
+    this.remote?.close();
+    this.cache?.close();
+    return Promise.resolve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Passes each warning on once: a cache that can't be used is the same trouble for every file. */
+function onceEach(listener: ((message: string) => void) | undefined): (message: string) => void {
+  const told = new Set<string>();
+  return (message) => {
+    if (listener === undefined || told.has(message)) return;
+    if (told.size < warningsMax) told.add(message);
+    listener(message);
+  };
+}
+
+interface Described {
+  readonly name: FileName;
+  readonly version: FileVersion;
+  readonly size: number | undefined;
+  readonly digest: RemoteFile['digest'];
+}
+
+function infoOf({ name, version, size, digest }: Described): FileInfo {
+  return { name, version, versionedName: formatVersionedName(name, version), size, digest };
+}
+
+/** What a look-up found; `size` is what was counted, where the server did not tell. */
+function fetchedFile(found: Found, size: number | undefined): FetchedFile {
+  if (found.kind === 'cached') return { ...infoOf(found.file), cached: !found.fresh };
+  const { file } = found.content;
+  return { ...infoOf({ ...file, size: file.size ?? size }), cached: false };
+}
+
+/** The settings that are not undefined, so that they don't hide others. */
+function given<T extends object>(settings: T): Partial<T> {
+  const known = Object.entries(settings).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(known) as Partial<T>;
+}

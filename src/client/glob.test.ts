@@ -1,0 +1,21 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { temporaryFolder } from '../../test/support/temporary-folder.ts';
+import { expandGlob } from './glob.ts';
+
+test('expandGlob() matches as a shell does', async () => {
+  const root = await temporaryFolder();
+  for (const name of ['ann/.store', 'bob/.store', 'bob/x+y', '.hidden/.store', 'c[1]/.store']) {
+    mkdirSync(join(root, name), { recursive: true });
+  }
+  const found = (pattern: string): string[] =>
+    expandGlob(`${root}/${pattern}`).map((path) => path.slice(root.length + 1));
+  expect(found('*/.store')).toEqual(['ann/.store', 'bob/.store', 'c[1]/.store']);
+  expect(found('[ab]??/.store')).toEqual(['ann/.store', 'bob/.store']);
+  expect(found('[!a]ob/*')).toEqual(['bob/x+y']);
+  expect(found('bob/x+?')).toEqual(['bob/x+y']);
+  expect(found('.*/.store')).toEqual(['.hidden/.store']);
+  expect(found('ann/.store')).toEqual(['ann/.store']);
+  expect(found('nobody/*')).toEqual([]);
+});

@@ -1,0 +1,227 @@
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fstatSync,
+  futimesSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { copyFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { Digest } from '../core/digest.ts';
+import { errnoOf, FiletrackerError } from '../core/errors.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import { isSealed, sealSeconds } from './local-cache-layout.ts';
+import { publishTarget, removeIfThere, temporaryPathFor } from './target-file.ts';
+
+/**
+ * How a cached content gets to the place where the user wants it.
+ * `auto`: a reflink where the file system can; else, for larger files, a hard link to the read-only blob, as
+ * long as no other file shares it; else a copy. `reflink`: a reflink or an error. `link`: a hard link whoever
+ * else has one, a copy across file systems. `copy`: always bytes of its own.
+ */
+export type HandOut = 'auto' | 'reflink' | 'link' | 'copy';
+
+export const handOuts: readonly HandOut[] = ['auto', 'reflink', 'link', 'copy'];
+
+/** Up to this size a copy costs no more than a link, and the user gets a file that he may edit. */
+const plainCopyMaxBytes = 64 * 1024;
+
+/** A content in the cache and the version under which it was asked for. */
+export interface HandOutSource {
+  readonly path: string;
+  readonly digest: Digest;
+  readonly size: number;
+  readonly version: FileVersion;
+  /** Set where the cache holds the only copy, which no hard link may expose. */
+  readonly local: boolean;
+  /** The content, where it lies in memory already. */
+  readonly bytes?: Buffer | undefined;
+}
+
+/** Errnos by which file systems say that they can't link or reflink here. */
+const cannotErrnos: ReadonlySet<string> = new Set([
+  'EXDEV',
+  'EPERM',
+  'EMLINK',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'EINVAL',
+  'ENOSYS',
+  'ENOTTY',
+  'EACCES',
+]);
+
+function isRefusal(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno !== undefined && cannotErrnos.has(errno);
+}
+
+/** Devices whose file system was found to have no reflinks; asked once by process. */
+const withoutReflinks = new Set<number>();
+
+/** Thrown where the blob changed while it was handed out; the caller throws it out and fetches it again. */
+export class BlobChangedError extends Error {}
+
+/**
+ * Makes the content appear at `target`, whole or not at all, whatever was there before.
+ * @throws BlobChangedError where the blob is gone or no longer sealed; system errors as they come.
+ */
+export async function handOut(source: HandOutSource, target: string, how: HandOut): Promise<void> {
+  if (source.bytes !== undefined && (how === 'auto' || how === 'copy') && source.size <= plainCopyMaxBytes) {
+    handOutBytes(source.bytes, source.version, target);
+    return;
+  }
+  const existing = lstatSync(target, { throwIfNoEntry: false });
+  const blob = statSync(source.path, { throwIfNoEntry: false });
+  if (blob === undefined || !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
+  if (how === 'link' && existing?.ino === blob.ino && existing.dev === blob.dev) return;
+  const temporaryPath = temporaryPathFor(target);
+  try {
+    await bring(source, temporaryPath, how, blob);
+    publishTarget(temporaryPath, target);
+    // A rename between two links of one file does nothing and leaves both.
+    if (existing?.ino === blob.ino) removeIfThere(temporaryPath);
+  } catch (error) {
+    removeIfThere(temporaryPath);
+    throw error;
+  }
+}
+
+/** A content that lies in memory needs nothing of the blob. */
+function handOutBytes(bytes: Buffer, version: FileVersion, target: string): void {
+  const temporaryPath = temporaryPathFor(target);
+  const descriptor = openSync(temporaryPath, 'wx', 0o666);
+  try {
+    writeFileSync(descriptor, bytes);
+    // The file was made just now, so its time of access is known without asking.
+    futimesSync(descriptor, new Date(), new Date(version * 1000));
+    publishTarget(temporaryPath, target);
+  } catch (error) {
+    removeIfThere(temporaryPath);
+    throw error;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+interface BlobAttributes {
+  readonly nlink: number;
+  readonly mtimeMs: number;
+  readonly dev: number;
+}
+
+async function bring(
+  source: HandOutSource,
+  temporaryPath: string,
+  how: HandOut,
+  blob: BlobAttributes,
+): Promise<void> {
+  if (how === 'auto' && source.size <= plainCopyMaxBytes) {
+    copySmall(source, temporaryPath);
+    return;
+  }
+  if (how === 'auto' || how === 'reflink') {
+    if (await reflink(source, temporaryPath, blob.dev)) return;
+    if (how === 'reflink') {
+      throw new FiletrackerError(
+        'invalid-argument',
+        'Cannot hand out a reflink: cache and target are not on one file system that has them',
+      );
+    }
+  }
+  const mayLink = !source.local && sealSeconds(blob) === source.version;
+  if (mayLink && (how === 'link' || (how === 'auto' && blob.nlink === 1))) {
+    if (link(source, temporaryPath, how)) return;
+  }
+  await copy(source, temporaryPath);
+}
+
+/** Links if the file system lets us, and, for `auto`, if no other user's file came to share the blob meanwhile. */
+function link(source: HandOutSource, temporaryPath: string, how: HandOut): boolean {
+  try {
+    linkSync(source.path, temporaryPath);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') throw missing(source, error);
+    if (isRefusal(error)) return false;
+    throw error;
+  }
+  if (how === 'link' || statSync(temporaryPath).nlink <= 2) return true;
+  removeIfThere(temporaryPath);
+  return false;
+}
+
+/** Creates the file that a copy goes to; gives the permissions that the user's umask leaves it. */
+function createForCopy(temporaryPath: string): number {
+  const descriptor = openSync(temporaryPath, 'wx', 0o666);
+  try {
+    return fstatSync(descriptor).mode & 0o777;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+async function reflink(source: HandOutSource, temporaryPath: string, device: number): Promise<boolean> {
+  if (withoutReflinks.has(device)) return false;
+  const mode = createForCopy(temporaryPath);
+  try {
+    await copyFile(source.path, temporaryPath, constants.COPYFILE_FICLONE_FORCE);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') throw missing(source, error);
+    if (!isRefusal(error)) throw error;
+    // Across devices nothing is learnt about the cache's own file system.
+    if (statSync(dirname(temporaryPath)).dev === device) withoutReflinks.add(device);
+    removeIfThere(temporaryPath);
+    return false;
+  }
+  finishCopy(source, temporaryPath, mode);
+  return true;
+}
+
+async function copy(source: HandOutSource, temporaryPath: string): Promise<void> {
+  const mode = createForCopy(temporaryPath);
+  try {
+    await copyFile(source.path, temporaryPath);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') throw missing(source, error);
+    throw error;
+  }
+  finishCopy(source, temporaryPath, mode);
+}
+
+function copySmall(source: HandOutSource, temporaryPath: string): void {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(source.path);
+  } catch (error) {
+    throw errnoOf(error) === 'ENOENT' ? missing(source, error) : error;
+  }
+  writeFileSync(temporaryPath, bytes, { flag: 'wx' });
+  finishCopy(source, temporaryPath, undefined);
+}
+
+/** The blob is looked at once more, because someone may have been writing to a link of it while it was copied. */
+function finishCopy(source: HandOutSource, temporaryPath: string, mode: number | undefined): void {
+  const blob = statSync(source.path, { throwIfNoEntry: false });
+  if (blob !== undefined && !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
+  if (mode !== undefined) chmodSync(temporaryPath, mode);
+  setVersion(temporaryPath, source.version);
+}
+
+/** Shows the version as the file's modification time. As a date, because Node takes a number before 1970 for now. */
+export function setVersion(path: string, version: FileVersion): void {
+  utimesSync(path, statSync(path).atime, new Date(version * 1000));
+}
+
+function missing(source: HandOutSource, cause: unknown): Error {
+  // The blob or the target's folder: the caller's next look-up tells which.
+  return lstatSync(source.path, { throwIfNoEntry: false }) === undefined
+    ? new BlobChangedError()
+    : (cause as Error);
+}

@@ -1,0 +1,134 @@
+// What the headers of a server's answers say, and what a request to put says; pure.
+import type { IncomingHttpHeaders } from 'node:http';
+import { isDigest } from '../core/digest.ts';
+import type { Digest } from '../core/digest.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import type { FileName } from '../core/file-name.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import { digestHeader, logicalSizeHeader, parseSize } from '../protocol/content-claims.ts';
+import { parseContentEncoding } from '../protocol/content-encoding.ts';
+import { formatDate, parseDate } from '../protocol/dates.ts';
+import type { VersionAnswer } from '../protocol/endpoints.ts';
+import { digestOfEtag } from '../protocol/etags.ts';
+import { formatVersionQuery } from '../protocol/query.ts';
+import { parseContentRange } from '../protocol/ranges.ts';
+import { filePath } from '../protocol/request-target.ts';
+import type { HttpRequest } from './http-connection.ts';
+import type { RemoteAbilities, RemoteFile, UploadContent } from './remote-store.ts';
+
+/** The versions of the protocol that this client speaks, the one it likes most first. */
+const spokenVersions = [2, 1];
+
+/** Errors are asked for as JSON, which tells more than a status. */
+export const acceptProblem = { Accept: 'application/problem+json, text/plain;q=0.9, */*;q=0.5' };
+
+/** Headers of a GET: the whole in whatever encoding, or the identity form from a byte on. */
+export function openHeaders(etags: readonly string[], first: number | undefined): Record<string, string> {
+  const encoding = first === undefined ? 'gzip' : 'identity';
+  const headers: Record<string, string> = { ...acceptProblem, 'Accept-Encoding': encoding };
+  if (etags.length > 0) headers['If-None-Match'] = etags.join(', ');
+  if (first !== undefined) headers['Range'] = `bytes=${first}-`;
+  return headers;
+}
+
+export function parseAbilities(text: string, shown: string): RemoteAbilities {
+  const fail = (state: string, cause?: unknown): FiletrackerError =>
+    new FiletrackerError('protocol', `Cannot use the server at "${shown}": ${state}`, { cause });
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw fail('it does not tell which versions of the protocol it speaks', error);
+  }
+  const members: Partial<Record<keyof VersionAnswer, unknown>> =
+    typeof parsed === 'object' && parsed !== null ? { ...parsed } : {};
+  const { protocol_versions: offered, features } = members;
+  const versions: readonly unknown[] = Array.isArray(offered) ? offered : [];
+  const protocolVersion = spokenVersions.find((version) => versions.includes(version));
+  if (protocolVersion === undefined) throw fail('it speaks no version of the protocol that this client does');
+  const words: readonly unknown[] = Array.isArray(features) ? features : [];
+  return { protocolVersion, features: new Set(words.filter((word) => typeof word === 'string')) };
+}
+
+export function versionOf(headers: IncomingHttpHeaders): FileVersion | undefined {
+  const text = headers['last-modified'];
+  return text === undefined ? undefined : parseDate(text);
+}
+
+function headerText(headers: IncomingHttpHeaders, name: string): string | undefined {
+  const value = headers[name];
+  return Array.isArray(value) ? value[0] : value;
+}
+
+function digestOf(headers: IncomingHttpHeaders): Digest | undefined {
+  const given = headerText(headers, digestHeader)?.trim().toLowerCase();
+  if (given !== undefined && isDigest(given)) return given;
+  return digestOfEtag(headers.etag);
+}
+
+function sizeOf(headers: IncomingHttpHeaders): number | undefined {
+  const logicalSize = headerText(headers, logicalSizeHeader);
+  if (logicalSize !== undefined) return parseSize('Logical-Size', logicalSize.trim());
+  const length = headers['content-length'];
+  const identity = parseContentEncoding(headers['content-encoding']) === 'identity';
+  return identity && length !== undefined ? parseSize('Content-Length', length) : undefined;
+}
+
+export function remoteFile(name: FileName, headers: IncomingHttpHeaders): RemoteFile {
+  const version = versionOf(headers);
+  if (version === undefined) {
+    throw new FiletrackerError('protocol', `Cannot get "${name}": the server does not tell its version`);
+  }
+  return { name, version, size: sizeOf(headers), digest: digestOf(headers), etag: headers.etag };
+}
+
+/** The whole size of a content of which a 206 brings the part from `first` to the end. */
+export function sizeOfPart(name: FileName, headers: IncomingHttpHeaders, first: number): number {
+  const range = parseContentRange(headers['content-range'] ?? '');
+  if (range !== undefined && range.first === first && range.last === range.size - 1) return range.size;
+  throw new FiletrackerError('protocol', `Cannot get "${name}": the server sent another part than asked for`);
+}
+
+/** The bytes of a body, with what Node throws about its connection translated. */
+export async function* translatedChunks(
+  body: AsyncIterable<Buffer>,
+  translate: (error: unknown) => unknown,
+): AsyncGenerator<Buffer> {
+  try {
+    yield* body;
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+export function putRequest(
+  name: FileName,
+  version: FileVersion,
+  content: UploadContent,
+  { protocolVersion, features }: RemoteAbilities,
+): Omit<HttpRequest, 'action'> {
+  const { transferSize } = content;
+  const common = {
+    'Content-Type': 'application/octet-stream',
+    ...(transferSize === undefined ? {} : { 'Content-Length': transferSize }),
+  };
+  if (protocolVersion === 1) {
+    const headers = { ...common, 'Last-Modified': formatDate(version) };
+    return { method: 'PUT', path: filePath(name), headers, body: content.bytes };
+  }
+  const headers: Record<string, string | number> = {
+    ...common,
+    ...acceptProblem,
+    'SHA256-Checksum': content.digest,
+    'Logical-Size': content.size,
+  };
+  if (content.encoding !== 'identity') headers['Content-Encoding'] = content.encoding;
+  return {
+    method: 'PUT',
+    path: `${filePath(name)}?${formatVersionQuery(version)}`,
+    headers,
+    body: content.bytes,
+    // Asking costs a round trip, so a body that fits one packet or a few is sent at once.
+    expectContinue: typeof content.bytes === 'function' && features.has('expect-continue'),
+  };
+}

@@ -1,0 +1,371 @@
+import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import type { FileName } from '../core/file-name.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import { parseSize } from '../protocol/content-claims.ts';
+import { parseContentEncoding } from '../protocol/content-encoding.ts';
+import { listJsonType } from '../protocol/endpoints.ts';
+import { parseEntryLine, parseNameLine } from '../protocol/list-format.ts';
+import type { ListedFile } from '../protocol/list-format.ts';
+import { errorOfAnswer } from '../protocol/problems.ts';
+import { formatListQuery, formatVersionQuery } from '../protocol/query.ts';
+import type { ListQuery } from '../protocol/query.ts';
+import { filePath, listPath } from '../protocol/request-target.ts';
+import { bodyChunks } from '../streams/chunks.ts';
+import {
+  acceptProblem,
+  openHeaders,
+  parseAbilities,
+  putRequest,
+  remoteFile,
+  sizeOfPart,
+  translatedChunks,
+  versionOf,
+} from './http-answers.ts';
+import { fromConnectionError, HttpConnection } from './http-connection.ts';
+import type { ConnectionOptions, HttpAnswer, TlsOptions } from './http-connection.ts';
+import { HttpRedirects } from './http-redirects.ts';
+import type { FollowedAnswer } from './http-redirects.ts';
+import { linesOf } from './lines.ts';
+import type {
+  OpenOptions,
+  RemoteAbilities,
+  RemoteAnswer,
+  RemoteContent,
+  RemoteFile,
+  RemoteStore,
+  UploadAnswer,
+  UploadContent,
+} from './remote-store.ts';
+import { defaultRetryPolicy, Retries, withRetries } from './retries.ts';
+import type { RetryPolicy } from './retries.ts';
+import { parseServerAddress } from './server-address.ts';
+
+export interface HttpTransportOptions {
+  readonly connections?: number | undefined;
+  readonly connectTimeoutMs?: number | undefined;
+  readonly stallTimeoutMs?: number | undefined;
+  readonly answerTimeoutMs?: number | undefined;
+  readonly retries?: Partial<RetryPolicy> | undefined;
+  readonly tls?: TlsOptions | undefined;
+}
+
+const defaultConnectionOptions: ConnectionOptions = {
+  connections: 16,
+  connectTimeoutMs: 10_000,
+  stallTimeoutMs: 30_000,
+  answerTimeoutMs: 600_000,
+  tls: {},
+};
+
+/** Of an error's body so much is read; it is for people. */
+const errorBodyMaxBytes = 64 * 1024;
+
+interface SignalOption {
+  readonly signal?: AbortSignal | undefined;
+}
+
+const legacyAbilities: RemoteAbilities = { protocolVersion: 1, features: new Set() };
+
+/** A server reached over HTTP, in version 2 of the protocol with or without our additions, or in version 1. */
+export class HttpTransport implements RemoteStore {
+  readonly #connection: HttpConnection;
+  readonly #redirects: HttpRedirects;
+  readonly #retries: RetryPolicy;
+  #abilities: Promise<RemoteAbilities> | undefined;
+
+  /** Connects to nothing yet. @throws FiletrackerError `invalid-argument` for an address that is none, or a certificate without its key. */
+  constructor(remoteUrl: string, options: HttpTransportOptions = {}) {
+    const defaults = defaultConnectionOptions;
+    const connectionOptions: ConnectionOptions = {
+      connections: options.connections ?? defaults.connections,
+      connectTimeoutMs: options.connectTimeoutMs ?? defaults.connectTimeoutMs,
+      stallTimeoutMs: options.stallTimeoutMs ?? defaults.stallTimeoutMs,
+      answerTimeoutMs: options.answerTimeoutMs ?? defaults.answerTimeoutMs,
+      tls: options.tls ?? defaults.tls,
+    };
+    const { cert, key } = connectionOptions.tls;
+    if ((cert === undefined) !== (key === undefined)) {
+      const missing = key === undefined ? 'key' : 'certificate';
+      throw new FiletrackerError('invalid-argument', `Cannot show a certificate: its ${missing} is missing`);
+    }
+    this.#retries = { ...defaultRetryPolicy, ...options.retries };
+    this.#connection = new HttpConnection(parseServerAddress(remoteUrl), connectionOptions);
+    this.#redirects = new HttpRedirects(this.#connection, connectionOptions);
+  }
+
+  get shown(): string {
+    return this.#connection.address.shown;
+  }
+
+  /** Asked once; reading files does not need it. */
+  async abilities(options: SignalOption = {}): Promise<RemoteAbilities> {
+    this.#abilities ??= this.#askAbilities(options.signal);
+    try {
+      return await this.#abilities;
+    } catch (error) {
+      this.#abilities = undefined;
+      throw error;
+    }
+  }
+
+  async #askAbilities(signal: AbortSignal | undefined): Promise<RemoteAbilities> {
+    const action = 'ask for the versions of the protocol';
+    return await withRetries(this.#retries, signal, async () => {
+      const answer = await this.#connection.request({ method: 'GET', path: '/version/', action, signal });
+      // A version-1 server has no such path.
+      if (answer.status === 404) {
+        answer.body.resume();
+        return legacyAbilities;
+      }
+      if (answer.status !== 200) throw await this.#errorOf(answer, action);
+      return parseAbilities(await this.#textOf(answer, action, signal), this.shown);
+    });
+  }
+
+  async stat(name: FileName, options: SignalOption = {}): Promise<RemoteFile | undefined> {
+    const action = `look at "${name}"`;
+    return await withRetries(this.#retries, options.signal, async () => {
+      const answer = await this.#redirects.request({
+        method: 'HEAD',
+        path: filePath(name),
+        action,
+        ...options,
+      });
+      answer.body.resume();
+      if (answer.status === 404) return undefined;
+      if (answer.status !== 200) throw await this.#errorOf(answer, action);
+      return remoteFile(name, answer.headers);
+    });
+  }
+
+  async open(name: FileName, options: OpenOptions = {}): Promise<RemoteAnswer> {
+    const { etags = [], signal } = options;
+    let { first } = options;
+    const action = `get "${name}"`;
+    return await withRetries(this.#retries, signal, async () => {
+      const headers = openHeaders(etags, first);
+      const request = { method: 'GET', path: filePath(name), headers, action, signal } as const;
+      // A server gives parts itself, so that a further try does not depend on where this one was sent.
+      const answer = await this.#redirects.request(request, () => (first ??= 0));
+      if (answer.direct && answer.status !== 200 && answer.status !== 206) {
+        answer.body.resume();
+        const state = `the place that the server sends readers to answered ${answer.status}`;
+        throw new FiletrackerError('unavailable', `Cannot ${action}: ${state}`);
+      }
+      switch (answer.status) {
+        case 200:
+          return this.#contentOf(name, answer, 0, { action, signal });
+        case 206:
+          return this.#contentOf(name, answer, first ?? 0, { action, signal });
+        case 304:
+          answer.body.resume();
+          return { kind: 'unchanged', version: versionOf(answer.headers), etag: answer.headers.etag };
+        case 404:
+          answer.body.resume();
+          return { kind: 'absent' };
+        default:
+          throw await this.#errorOf(answer, action);
+      }
+    });
+  }
+
+  async put(
+    name: FileName,
+    version: FileVersion,
+    content: UploadContent,
+    options: SignalOption = {},
+  ): Promise<UploadAnswer> {
+    const { signal } = options;
+    const action = `put "${name}"`;
+    const abilities = await this.abilities(options);
+    const request = putRequest(name, version, content, abilities);
+    return await withRetries(this.#retries, signal, async () => {
+      let sent = Buffer.isBuffer(request.body);
+      const { body } = request;
+      const counted = typeof body === 'function' ? () => ((sent = true), body()) : body;
+      const answer = await this.#connection.request({ ...request, body: counted, action, signal });
+      if (answer.status !== 200 && answer.status !== 201) throw await this.#errorOf(answer, action);
+      answer.body.resume();
+      return { version: versionOf(answer.headers) ?? version, sent };
+    });
+  }
+
+  async remove(
+    name: FileName,
+    version: FileVersion,
+    options: SignalOption = {},
+  ): Promise<{ readonly kept: FileVersion | undefined } | undefined> {
+    const { signal } = options;
+    const action = `remove "${name}"`;
+    await this.#requireVersion2(action, options);
+    const path = `${filePath(name)}?${formatVersionQuery(version)}`;
+    return await withRetries(this.#retries, signal, async () => {
+      const answer = await this.#connection.request({
+        method: 'DELETE',
+        path,
+        headers: acceptProblem,
+        action,
+        signal,
+      });
+      if (answer.status === 200) {
+        answer.body.resume();
+        const stored = versionOf(answer.headers);
+        return { kept: stored !== undefined && stored > version ? stored : undefined };
+      }
+      if (answer.status !== 404) throw await this.#errorOf(answer, action);
+      answer.body.resume();
+      return undefined;
+    });
+  }
+
+  async *listNames(directory: string, query: ListQuery, options: SignalOption = {}): AsyncIterable<FileName> {
+    yield* this.#list(directory, query, 'text/plain', options, (line) => {
+      const name = parseNameLine(line, directory);
+      return { name, item: name };
+    });
+  }
+
+  async *listFiles(
+    directory: string,
+    query: ListQuery,
+    options: SignalOption = {},
+  ): AsyncIterable<ListedFile> {
+    yield* this.#list(directory, query, listJsonType, options, (line) => {
+      const item = parseEntryLine(line);
+      return { name: item.name, item };
+    });
+  }
+
+  /** The items of a list; one that is cut goes on after its last name, where the server can begin there. */
+  async *#list<T>(
+    directory: string,
+    query: ListQuery,
+    accept: string,
+    { signal }: SignalOption,
+    read: (line: string) => { readonly name: FileName; readonly item: T },
+  ): AsyncIterable<T> {
+    const action = `list "${directory}"`;
+    await this.#requireVersion2(action, { signal });
+    const { features } = await this.abilities({ signal });
+    const retries = new Retries(this.#retries, signal);
+    for (let { after } = query; ;) {
+      const lines = this.#listLines(directory, { ...query, after }, accept, action, signal);
+      try {
+        for await (const line of lines) {
+          if (line === '') continue;
+          const { name, item } = read(line);
+          after = name;
+          retries.reset();
+          yield item;
+        }
+        return;
+      } catch (error) {
+        if (after === undefined || !features.has('list-pages')) throw error;
+        await retries.pauseAfter(error);
+      }
+    }
+  }
+
+  async *#listLines(
+    directory: string,
+    query: ListQuery,
+    accept: string,
+    action: string,
+    signal: AbortSignal | undefined,
+  ): AsyncIterable<string> {
+    const parameters = formatListQuery(query);
+    const path = `${listPath(directory)}${parameters === '' ? '' : `?${parameters}`}`;
+    const answer = await withRetries(this.#retries, signal, async () => {
+      const headers = { Accept: `${accept}, application/problem+json;q=0.9` };
+      const opened = await this.#connection.request({ method: 'GET', path, headers, action, signal });
+      if (opened.status !== 200) throw await this.#errorOf(opened, action);
+      return opened;
+    });
+    try {
+      yield* linesOf(bodyChunks(answer.body, signal));
+    } catch (error) {
+      throw fromConnectionError(causeOf(error), action, this.#connection.address, signal);
+    } finally {
+      answer.body.destroy();
+    }
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#connection.close();
+    this.#redirects.close();
+  }
+
+  /** What a 200 or 206 brings. */
+  #contentOf(
+    name: FileName,
+    answer: FollowedAnswer,
+    first: number,
+    { action, signal }: SignalOption & { readonly action: string },
+  ): RemoteContent {
+    const { headers, body, status, direct } = answer;
+    const { address } = this.#connection;
+    try {
+      const length = headers['content-length'];
+      const file = remoteFile(name, headers);
+      return {
+        kind: 'content',
+        file: status === 206 ? { ...file, size: sizeOfPart(name, headers, first) } : file,
+        encoding: parseContentEncoding(headers['content-encoding']),
+        transferSize: length === undefined ? undefined : parseSize('Content-Length', length),
+        first,
+        direct,
+        body: translatedChunks(body, (error) => fromConnectionError(error, action, address, signal)),
+        cancel: () => body.destroy(),
+      };
+    } catch (error) {
+      body.destroy();
+      throw error;
+    }
+  }
+
+  async #requireVersion2(action: string, options: SignalOption): Promise<void> {
+    const { protocolVersion } = await this.abilities(options);
+    if (protocolVersion >= 2) return;
+    throw new FiletrackerError(
+      'protocol',
+      `Cannot ${action}: the server at "${this.shown}" speaks version 1 of the protocol, which has no such request`,
+    );
+  }
+
+  async #textOf(answer: HttpAnswer, action: string, signal?: AbortSignal): Promise<string> {
+    const parts: Buffer[] = [];
+    let sizeBytes = 0;
+    try {
+      for await (const part of answer.body as AsyncIterable<Buffer>) {
+        parts.push(part);
+        sizeBytes += part.length;
+        if (sizeBytes > errorBodyMaxBytes) break;
+      }
+    } catch (error) {
+      throw fromConnectionError(error, action, this.#connection.address, signal);
+    }
+    return Buffer.concat(parts).toString();
+  }
+
+  async #errorOf(answer: HttpAnswer, action: string): Promise<FiletrackerError> {
+    const { headers, status } = answer;
+    const exceptionLine = headers['x-exception'];
+    const code = headers['x-exception-code'];
+    return errorOfAnswer(
+      {
+        status,
+        contentType: headers['content-type'],
+        exceptionLine: Array.isArray(exceptionLine) ? exceptionLine[0] : exceptionLine,
+        ...(typeof code === 'string' && { code, version: versionOf(headers) }),
+        retryAfter: headers['retry-after'],
+        body: await this.#textOf(answer, action),
+      },
+      action,
+    );
+  }
+}
+
+function causeOf(error: unknown): unknown {
+  return isFiletrackerError(error, 'aborted') ? error.cause : error;
+}

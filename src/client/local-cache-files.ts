@@ -1,0 +1,167 @@
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fstatSync,
+  futimesSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import type { Digest } from '../core/digest.ts';
+import { makeFoldersSync } from '../fs/folders.ts';
+import { errnoOf, FiletrackerError } from '../core/errors.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import { blobMode, fileMode, isSealed, sealOf } from './local-cache-layout.ts';
+import type { CacheLayout, CachePermissions } from './local-cache-layout.ts';
+import type { KnownVersion, NameRecord } from './local-cache-names.ts';
+import { removeIfThere, uniqueTag } from './target-file.ts';
+
+/**
+ * How the files of a cache come into being, with the permissions that they shall have.
+ *
+ * Invariant: a content gets its seal when it is complete, and a record that replaces another is complete
+ * before it gets its name. The first record of a name, and small contents, are written in their places,
+ * because whoever finds one that is not complete takes it for none.
+ */
+export class CacheFiles {
+  readonly #layout: CacheLayout;
+  readonly #permissions: CachePermissions;
+  readonly #nowMs: () => number;
+  #prepared = false;
+  #newFolders: string[] = [];
+  #keepsSeals = false;
+  #lastStampMs = 0;
+
+  constructor(layout: CacheLayout, permissions: CachePermissions, nowMs: () => number) {
+    this.#layout = layout;
+    this.#permissions = permissions;
+    this.#nowMs = nowMs;
+  }
+
+  /** The folders in which the cache's folder, and those above it that were missing, were created. */
+  get newFolders(): readonly string[] {
+    return this.#newFolders;
+  }
+
+  /** Creates the folders that all others lie in, unless they are there; somebody may have removed them. */
+  prepare(): void {
+    if (this.#prepared && existsSync(this.#layout.partial)) return;
+    this.#newFolders = this.#makeFolder(this.#layout.folder).map((folder) => dirname(folder));
+    for (const folder of [this.#layout.partial, this.#layout.pins]) this.#makeFolder(folder);
+    this.#prepared = true;
+  }
+
+  /** Writes a small content where it belongs, unless `isThere` finds it there. */
+  writeBlob({ digest, version }: KnownVersion, bytes: Buffer, isThere: () => boolean): void {
+    const path = this.#layout.blob(digest);
+    const mode = blobMode(this.#permissions);
+    const descriptor = this.#create(path, mode, () => !isThere());
+    if (descriptor === undefined) return;
+    try {
+      writeFileSync(descriptor, bytes);
+      if (this.#permissions.folderMode !== undefined) fchmodSync(descriptor, mode);
+      this.#seal(descriptor, digest, version);
+    } catch (error) {
+      removeIfThere(path);
+      throw error;
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+
+  /** Gives a complete and verified file its place among the contents. */
+  placeBlob(from: string, digest: Digest, version: FileVersion): void {
+    const descriptor = openSync(from, 'r');
+    try {
+      fchmodSync(descriptor, blobMode(this.#permissions));
+      this.#seal(descriptor, digest, version);
+    } finally {
+      closeSync(descriptor);
+    }
+    this.#renameInto(from, this.#layout.blob(digest));
+  }
+
+  #seal(descriptor: number, digest: Digest, version: FileVersion): void {
+    futimesSync(descriptor, this.stampSeconds(), sealOf(digest, version));
+    if (this.#keepsSeals) return;
+    const attributes = fstatSync(descriptor);
+    this.#keepsSeals = isSealed(attributes, digest, attributes.size);
+    if (this.#keepsSeals) return;
+    throw new FiletrackerError(
+      'io',
+      `Cannot use the cache folder "${this.#layout.folder}": its file system keeps no microseconds`,
+    );
+  }
+
+  /** Writes the first record of a name; false where there is a file already. */
+  writeFirstRecord(path: string, record: NameRecord): boolean {
+    const mode = fileMode(this.#permissions);
+    const descriptor = this.#create(path, mode ?? 0o666, () => false);
+    if (descriptor === undefined) return false;
+    try {
+      writeFileSync(descriptor, JSON.stringify(record));
+      if (mode !== undefined) fchmodSync(descriptor, mode);
+    } finally {
+      closeSync(descriptor);
+    }
+    return true;
+  }
+
+  /** Writes a small file in place of another: a reader sees the old one or the new one. */
+  replaceFile(path: string, text: string): void {
+    this.prepare();
+    const mode = fileMode(this.#permissions);
+    const temporaryPath = `${this.#layout.partial}/n-${uniqueTag()}`;
+    try {
+      writeFileSync(temporaryPath, text, { flag: 'wx' });
+      if (mode !== undefined) chmodSync(temporaryPath, mode);
+      this.#renameInto(temporaryPath, path);
+    } catch (error) {
+      rmSync(temporaryPath, { force: true });
+      throw error;
+    }
+  }
+
+  /** Creates a file and, where it is missing, its folder; where there is a file already, if `mayReplace` says so. */
+  #create(path: string, mode: number, mayReplace: () => boolean): number | undefined {
+    for (;;) {
+      try {
+        return openSync(path, 'wx', mode);
+      } catch (error) {
+        if (errnoOf(error) === 'ENOENT') this.#makeFolder(dirname(path));
+        else if (errnoOf(error) !== 'EEXIST') throw error;
+        else if (mayReplace()) removeIfThere(path);
+        else return undefined;
+      }
+    }
+  }
+
+  #renameInto(from: string, to: string): void {
+    try {
+      renameSync(from, to);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw error;
+      this.#makeFolder(dirname(to));
+      renameSync(from, to);
+    }
+  }
+
+  /** Creates a folder and those above it that are missing; gives them. */
+  #makeFolder(path: string): readonly string[] {
+    const { folderMode } = this.#permissions;
+    const created = makeFoldersSync(path);
+    // The umask took from the permissions what the option asks for.
+    if (folderMode !== undefined) for (const folder of created) chmodSync(folder, folderMode);
+    return created;
+  }
+
+  /** The time in seconds, a little later at each call, so that uses keep their order. */
+  stampSeconds(): number {
+    this.#lastStampMs = Math.max(this.#nowMs(), this.#lastStampMs + 0.002);
+    return this.#lastStampMs / 1000;
+  }
+}

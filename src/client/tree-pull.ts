@@ -1,0 +1,220 @@
+import { lstat, rmdir, stat, unlink, utimes } from 'node:fs/promises';
+import { dirname, join, sep } from 'node:path';
+import { errnoOf, FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import { parseDirectory } from '../core/file-name.ts';
+import { versionFromMs } from '../core/file-version.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import { makeFolders } from '../fs/folders.ts';
+import type { FileClient, FileInfo, GetFileOptions } from './file-client.ts';
+import { fromLocalError } from './local-errors.ts';
+import { removeEmptyFolders, sameContent, walkFolder } from './local-tree.ts';
+import type { LocalFile } from './local-tree.ts';
+import { forEachParallel } from './parallel.ts';
+import { Steps, Tally } from './tree-tally.ts';
+import type { TreeOptions, TreeSummary } from './tree-tally.ts';
+
+/** Brings the files below `directory` of the server into a folder. */
+export async function pullTree(
+  client: FileClient,
+  directory: string,
+  folder: string,
+  options: TreeOptions,
+): Promise<TreeSummary> {
+  const { signal } = options;
+  const prefix = parseDirectory(directory);
+  await requireNoFile(folder);
+  const tally = new Tally(options);
+  const wanted = new Set<string>();
+  const entries = async function* (): AsyncGenerator<FileInfo> {
+    for await (const remote of client.listRemoteEntries({ subpath: directory, signal })) {
+      wanted.add(remote.name.slice(prefix.length));
+      tally.expect(remote.size ?? 0);
+      yield remote;
+    }
+  };
+  const pull = async (remote: FileInfo): Promise<void> => {
+    const relative = remote.name.slice(prefix.length);
+    const path = join(folder, relative);
+    await tally.guard({ name: remote.versionedName, path, size: remote.size }, () =>
+      pullFile(client, remote, { path, folder, relative }, tally, options),
+    );
+  };
+  if (options.delete) {
+    const remotes: FileInfo[] = [];
+    for await (const remote of entries()) remotes.push(remote);
+    for (const remote of remotes) await clearWay(folder, remote.name.slice(prefix.length), tally, options);
+    await forEachParallel(remotes, options.parallel, pull);
+  } else {
+    await forEachParallel(entries(), options.parallel, pull);
+  }
+  // A directory without files becomes a folder too; where it can't, the files that failed are told all the same.
+  if (!options.dryRun) {
+    await tally.guard({ name: undefined, path: folder, size: undefined }, async () => {
+      await makeFolders(folder);
+    });
+  }
+  if (options.delete) await deleteOthers(folder, prefix, wanted, tally, options.dryRun);
+  return tally.summary;
+}
+
+/** @throws FiletrackerError `io` where the target is no folder and can't become one. */
+async function requireNoFile(folder: string): Promise<void> {
+  try {
+    if ((await stat(folder)).isDirectory()) return;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    throw fromLocalError(error, `write to the folder "${folder}"`);
+  }
+  throw new FiletrackerError('io', `Cannot write to the folder "${folder}": it is a file and not a folder`);
+}
+
+interface Place {
+  readonly folder: string;
+  readonly relative: string;
+  readonly path: string;
+}
+
+async function pullFile(
+  client: FileClient,
+  remote: FileInfo,
+  place: Place,
+  tally: Tally,
+  options: TreeOptions,
+): Promise<void> {
+  const { signal } = options;
+  const { path } = place;
+  const event = { name: remote.versionedName, path, size: remote.size };
+  await requireNoLinks(place);
+  const local = await localFile(path);
+  if (options.onlyChanged && local !== undefined) {
+    if (await sameContent(local, remote, signal)) {
+      if (!options.dryRun) await showVersion(local, remote.version);
+      tally.tell({ ...event, action: 'unchanged' });
+      return;
+    }
+    if (!options.force && versionFromMs(local.mtimeMs) > remote.version) {
+      tally.tell({ ...event, action: 'kept', reason: 'the local file is newer' });
+      return;
+    }
+  }
+  if (options.dryRun) {
+    tally.tell({ ...event, action: 'fetched' });
+    return;
+  }
+  await makeFolders(dirname(path));
+  const steps = new Steps(options.onBytes);
+  const transfer = { ...options.transfer, signal, onProgress: steps.onProgress };
+  const got = await fetchListed(client, remote, path, transfer);
+  steps.end(got.size ?? 0);
+  tally.tell({ ...event, name: got.versionedName, size: got.size, action: 'fetched' });
+}
+
+const microsecondsPerSecond = 1_000_000;
+
+/**
+ * Gives a file the time of a version. Its microseconds stay: the file may be a link to a content of the cache, which is
+ * known by them and taken for damaged without.
+ */
+async function showVersion({ path, mtimeMs }: LocalFile, version: FileVersion): Promise<void> {
+  if (versionFromMs(mtimeMs) === version) return;
+  const microseconds = Math.round(mtimeMs * 1000 - versionFromMs(mtimeMs) * microsecondsPerSecond);
+  // Half a microsecond more, because the system cuts fractions off and a double is not exact.
+  const seconds = version + (microseconds + 0.5) / microsecondsPerSecond;
+  // A number before 1970 would be taken for now; a date is not.
+  await utimes(path, new Date(), version < 0 ? new Date(version * 1000) : seconds);
+}
+
+/** The paths of the folders between the target folder and a file below it, the nearest to the target first. */
+function foldersTo(folder: string, relative: string): string[] {
+  const components = relative.split('/').slice(0, -1);
+  return components.map((_component, index) => join(folder, components.slice(0, index + 1).join(sep)));
+}
+
+/**
+ * What lies behind a link is not below the folder that was named: nothing is written there.
+ * @throws FiletrackerError `io`.
+ */
+async function requireNoLinks({ folder, relative, path }: Place): Promise<void> {
+  for (const above of foldersTo(folder, relative)) {
+    const attributes = await attributesOf(above);
+    if (attributes === undefined) return;
+    if (attributes.isSymbolicLink()) {
+      const state = `"${above}" is a symbolic link, which is not followed`;
+      throw new FiletrackerError('io', `Cannot write "${path}": ${state}`);
+    }
+  }
+}
+
+async function attributesOf(path: string): Promise<Awaited<ReturnType<typeof lstat>> | undefined> {
+  try {
+    return await lstat(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    throw fromLocalError(error, `look at "${path}"`);
+  }
+}
+
+/** The regular file at a path; a link is none, and gives way to what is fetched. */
+async function localFile(path: string): Promise<LocalFile | undefined> {
+  const attributes = await attributesOf(path);
+  if (attributes?.isFile() !== true) return undefined;
+  return { path, relative: '', size: Number(attributes.size), mtimeMs: Number(attributes.mtimeMs) };
+}
+
+/** Fetches the version that was listed, or the newer one that has come since. */
+async function fetchListed(
+  client: FileClient,
+  remote: FileInfo,
+  path: string,
+  options: GetFileOptions,
+): Promise<FileInfo> {
+  try {
+    return await client.getFile(remote.versionedName, path, options);
+  } catch (error) {
+    if (!isFiletrackerError(error, 'not-found') || error.details.version === undefined) throw error;
+    return await client.getFile(remote.name, path, options);
+  }
+}
+
+/** Removes what is a folder here and a file on the server, or the other way round: the one must go before the other. */
+async function clearWay(
+  folder: string,
+  relative: string,
+  tally: Tally,
+  { dryRun }: TreeOptions,
+): Promise<void> {
+  for (const above of foldersTo(folder, relative)) {
+    const attributes = await attributesOf(above);
+    if (attributes === undefined) return;
+    if (attributes.isDirectory()) continue;
+    if (!attributes.isFile() && !attributes.isSymbolicLink()) return;
+    await tally.remove({ name: undefined, path: above, size: undefined }, () => unlink(above));
+    return;
+  }
+  const path = join(folder, relative);
+  if ((await attributesOf(path))?.isDirectory() !== true) return;
+  for await (const { path: below, size } of walkFolder(path)) {
+    await tally.remove({ name: undefined, path: below, size }, () => unlink(below));
+  }
+  if (dryRun) return;
+  await tally.guard({ name: undefined, path, size: undefined }, async () => {
+    await removeEmptyFolders(path);
+    await rmdir(path);
+  });
+}
+
+async function deleteOthers(
+  folder: string,
+  prefix: string,
+  wanted: ReadonlySet<string>,
+  tally: Tally,
+  dryRun: boolean,
+): Promise<void> {
+  // A dry run made no folder.
+  if ((await attributesOf(folder)) === undefined) return;
+  for await (const { path, relative, size } of walkFolder(folder)) {
+    if (wanted.has(relative)) continue;
+    await tally.remove({ name: `${prefix}${relative}`, path, size }, () => unlink(path));
+  }
+  if (!dryRun) await removeEmptyFolders(folder);
+}

@@ -1,0 +1,140 @@
+import { isFiletrackerError, messageOf } from '../core/errors.ts';
+import type { TransferProgress } from './download.ts';
+import { fromLocalError } from './local-errors.ts';
+
+/** What was done, or with a dry run would be, with one file. */
+export type TreeAction =
+  | 'fetched'
+  | 'sent'
+  | 'unchanged'
+  | 'deleted'
+  /** Nothing was overwritten because the other side's is newer, or nothing deleted because transfers failed. */
+  | 'kept'
+  | 'skipped'
+  | 'failed';
+
+export interface TreeEvent {
+  readonly action: TreeAction;
+  /** Name on the server, with the version where there is one; undefined for what can have none. */
+  readonly name: string | undefined;
+  /** Local path; undefined for what is on the server alone. */
+  readonly path: string | undefined;
+  readonly size: number | undefined;
+  /** Why a file was kept or skipped, or failed. */
+  readonly reason?: string | undefined;
+}
+
+export interface TreeOptions {
+  /** Leave out what is the same on both sides. */
+  readonly onlyChanged: boolean;
+  /** Remove at the target what is not at the source. */
+  readonly delete: boolean;
+  /** Overwrite what is newer at the target; fetching only, a server keeps the newer version. */
+  readonly force: boolean;
+  readonly dryRun: boolean;
+  /** Transfers at the same time. */
+  readonly parallel: number;
+  /** Options of each transfer. */
+  readonly transfer: {
+    readonly toLocalStore?: boolean;
+    readonly toRemoteStore?: boolean;
+    readonly addToCache?: boolean;
+    readonly forceRefresh?: boolean;
+    readonly compressHint?: boolean;
+  };
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent: (event: TreeEvent) => void;
+  /** Called with bytes that have passed, and with the number of bytes there are when it is known. */
+  readonly onBytes: (bytes: number) => void;
+  readonly onTotal: (bytes: number) => void;
+}
+
+export type TreeSummary = Readonly<Record<TreeAction, number>> & { readonly bytes: number };
+
+/** Errors after which the other files would fail too. */
+const fatalCodes: ReadonlySet<string> = new Set([
+  'unreachable',
+  'timeout',
+  'unauthorized',
+  'aborted',
+  'protocol',
+]);
+
+/** Counts and tells what happens. */
+export class Tally {
+  readonly #options: TreeOptions;
+  readonly #counts = { fetched: 0, sent: 0, unchanged: 0, deleted: 0, kept: 0, skipped: 0, failed: 0 };
+  #bytes = 0;
+  #total = 0;
+  #failedWork = 0;
+
+  constructor(options: TreeOptions) {
+    this.#options = options;
+  }
+
+  tell(event: TreeEvent): void {
+    this.#counts[event.action] += 1;
+    if (event.action === 'fetched' || event.action === 'sent') this.#bytes += event.size ?? 0;
+    this.#options.onEvent(event);
+  }
+
+  expect(bytes: number): void {
+    this.#total += bytes;
+    this.#options.onTotal(this.#total);
+  }
+
+  /** Runs the work on one file; its failure is told, unless the others would fail too. */
+  async guard(event: Omit<TreeEvent, 'action'>, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      const translatedError = fromLocalError(error, `write "${event.path ?? event.name}"`);
+      if (!isFiletrackerError(translatedError) || fatalCodes.has(translatedError.code)) throw translatedError;
+      this.#failedWork += 1;
+      this.tell({ ...event, action: 'failed', reason: messageOf(translatedError) });
+    }
+  }
+
+  /**
+   * Removes a file at the target. Not once a transfer has failed: the file may be the last copy of what the source
+   * lost, or of what did not arrive under another name.
+   */
+  async remove(event: Omit<TreeEvent, 'action'>, work: () => Promise<void>): Promise<void> {
+    if (this.#failedWork > 0) {
+      this.tell({ ...event, action: 'kept', reason: 'it was not deleted, because something else failed' });
+      return;
+    }
+    await this.guard(event, async () => {
+      if (!this.#options.dryRun) await work();
+      this.tell({ ...event, action: 'deleted' });
+    });
+  }
+
+  get summary(): TreeSummary {
+    return { ...this.#counts, bytes: this.#bytes };
+  }
+}
+
+/** Passes on how much of one file was transferred since it was last asked. */
+export class Steps {
+  readonly #onBytes: (bytes: number) => void;
+  #done = 0;
+
+  constructor(onBytes: (bytes: number) => void) {
+    this.#onBytes = onBytes;
+  }
+
+  readonly onProgress = ({ phase, done }: TransferProgress): void => {
+    if (phase !== 'reading') this.#to(done);
+  };
+
+  /** What needed no transfer is done too. */
+  end(size: number): void {
+    this.#to(size);
+  }
+
+  #to(done: number): void {
+    this.#onBytes(done - this.#done);
+    this.#done = done;
+  }
+}

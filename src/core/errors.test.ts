@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest';
+import { errnoOf, FiletrackerError, fromSystemError, localMessageOf } from './errors.ts';
+
+function systemError(code: string): Error {
+  return Object.assign(new Error(`${code}, write`), { code });
+}
+
+describe('fromSystemError()', () => {
+  it('tells a quota that is used up from other errors, though Node has no name for it', () => {
+    const error = systemError('Unknown system error -122');
+    expect(errnoOf(error)).toBe('EDQUOT');
+    expect(fromSystemError(error, 'write a file')).toMatchObject({ code: 'no-space', retryable: true });
+  });
+
+  it('translates what the system says of the disk', () => {
+    expect(fromSystemError(systemError('ENOSPC'), 'write a file')).toMatchObject({ code: 'no-space' });
+    expect(fromSystemError(systemError('EROFS'), 'write a file')).toMatchObject({ code: 'read-only' });
+    expect(fromSystemError(systemError('EMFILE'), 'write a file')).toMatchObject({ code: 'busy' });
+    expect(fromSystemError(systemError('Unknown system error -4095'), 'write a file')).toMatchObject({
+      code: 'io',
+    });
+  });
+
+  it('leaves what is no system error as it is', () => {
+    const bug = new TypeError('undefined is not a function');
+    const own = new FiletrackerError('busy', 'Cannot do it: busy');
+    expect(fromSystemError(bug, 'write a file')).toBe(bug);
+    expect(fromSystemError(own, 'write a file')).toBe(own);
+  });
+});
+
+describe('localMessageOf()', () => {
+  it('names the path that the system refused, once', () => {
+    const cause = Object.assign(new Error('EACCES'), { code: 'EACCES', path: '/srv/store/journal/lock' });
+    const error = new FiletrackerError('io', 'Cannot lock a folder: the disk answered with EACCES', {
+      cause,
+    });
+    expect(localMessageOf(error)).toBe(`${error.message} ("/srv/store/journal/lock")`);
+    const named = new FiletrackerError('io', 'Cannot read "/srv/store/journal/lock"', { cause });
+    expect(localMessageOf(named)).toBe(named.message);
+    expect(localMessageOf(new Error('plain'))).toBe('plain');
+  });
+});

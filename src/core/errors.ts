@@ -1,0 +1,142 @@
+import { constants } from 'node:os';
+
+/**
+ * What went wrong, as a word that programs can match. The protocol layer maps each code to an HTTP status,
+ * the command line to an exit code; nothing else does.
+ */
+export type ErrorCode =
+  // The caller's mistake.
+  | 'invalid-argument'
+  | 'invalid-name'
+  | 'invalid-version'
+  | 'invalid-digest'
+  | 'digest-mismatch'
+  | 'size-mismatch'
+  | 'corrupt-encoding'
+  | 'unsupported-encoding'
+  | 'truncated-body'
+  | 'too-large'
+  | 'name-conflict'
+  | 'not-found'
+  | 'not-a-directory'
+  | 'precondition-failed'
+  | 'range-not-satisfiable'
+  | 'unauthorized'
+  | 'forbidden'
+  | 'changed-during-upload'
+  // The store's or the machine's state.
+  | 'no-space'
+  | 'quota-exceeded'
+  | 'rate-limited'
+  | 'busy'
+  | 'unavailable'
+  | 'read-only'
+  | 'store-locked'
+  | 'damaged-blob'
+  | 'corrupt-store'
+  | 'io'
+  // The way between client and server.
+  | 'aborted'
+  | 'timeout'
+  | 'unreachable'
+  | 'protocol';
+
+/** What an error may carry besides its code and text; all of it is safe to show to a peer. */
+export interface ErrorDetails {
+  readonly name?: string;
+  readonly version?: number;
+  readonly digest?: string;
+  readonly expected?: string | number;
+  readonly actual?: string | number;
+  /** HTTP status of a server's answer, for errors of the client side. */
+  readonly status?: number;
+  /** When a retry may succeed, in seconds. */
+  readonly retryAfterSeconds?: number;
+}
+
+export interface ErrorOptions {
+  readonly cause?: unknown;
+  /** Whether the same call may succeed later without the caller changing it. */
+  readonly retryable?: boolean;
+  readonly details?: ErrorDetails;
+}
+
+const retryableCodes: ReadonlySet<ErrorCode> = new Set([
+  'no-space',
+  'rate-limited',
+  'busy',
+  'unavailable',
+  'timeout',
+  'unreachable',
+  'truncated-body',
+]);
+
+/**
+ * The one error class of this project. Match `code`, never the text. The text reads
+ * `Cannot <action> "<value>": <state>` and never holds a path of the server or a stack, so that it may be
+ * shown to a peer; the cause may hold anything and stays here.
+ */
+export class FiletrackerError extends Error {
+  readonly code: ErrorCode;
+  readonly retryable: boolean;
+  readonly details: ErrorDetails;
+
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'FiletrackerError';
+    this.code = code;
+    this.retryable = options.retryable ?? retryableCodes.has(code);
+    this.details = options.details ?? {};
+  }
+}
+
+/** Whether `error` is one of ours, with this code if one is given. */
+export function isFiletrackerError(error: unknown, code?: ErrorCode): error is FiletrackerError {
+  return error instanceof FiletrackerError && (code === undefined || error.code === code);
+}
+
+/** The errno code (`ENOENT`) of a system error, or undefined for any other value. */
+export function errnoOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined;
+  if (/^E[A-Z0-9]+$/.test(error.code)) return error.code;
+  // What Node has no name for (EDQUOT, of disks with quotas) it gives as "Unknown system error -122".
+  const number = /^Unknown system error -(\d+)$/.exec(error.code)?.[1];
+  if (number === undefined) return undefined;
+  return Object.entries(constants.errno).find(([, value]) => value === Number(number))?.[0] ?? 'EUNKNOWN';
+}
+
+const spaceErrnos: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
+const passingErrnos: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN', 'EBUSY']);
+
+/**
+ * Translates an errno of the file system at the edge where it appears. `action` completes the sentence
+ * "Cannot …". What is no system error comes back as it is.
+ */
+export function fromSystemError(error: unknown, action: string): unknown {
+  const errno = errnoOf(error);
+  if (errno === undefined || isFiletrackerError(error)) return error;
+  const fail = (code: ErrorCode, state: string): FiletrackerError =>
+    new FiletrackerError(code, `Cannot ${action}: ${state}`, { cause: error });
+  if (spaceErrnos.has(errno)) return fail('no-space', 'the disk of the store is full');
+  if (errno === 'EROFS') return fail('read-only', 'the file system of the store is read-only');
+  if (passingErrnos.has(errno)) return fail('busy', `the system is out of a resource (${errno})`);
+  return fail('io', `the disk answered with ${errno}`);
+}
+
+/**
+ * The text of an error for people at this machine, never for a peer: with the path that the system refused, where
+ * the text, which may go to peers, leaves it out.
+ */
+export function localMessageOf(error: unknown): string {
+  const message = messageOf(error);
+  const cause: unknown = error instanceof Error ? error.cause : undefined;
+  const path = cause instanceof Error && 'path' in cause ? cause.path : undefined;
+  return typeof path !== 'string' || message.includes(path)
+    ? message
+    : `${message} (${JSON.stringify(path)})`;
+}
+
+/** A short text for people about anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

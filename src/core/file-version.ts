@@ -1,0 +1,22 @@
+import { FiletrackerError } from './errors.ts';
+
+/** Seconds since 1970 UTC, an integer; may be negative. The newest wins. */
+export type FileVersion = number;
+
+/** The years 0001 to 9999, because a version must have a form as an HTTP date. */
+export const minVersion: FileVersion = -62_135_596_800;
+export const maxVersion: FileVersion = 253_402_300_799;
+
+/** @throws FiletrackerError `invalid-version` for what is no integer between the years 1 and 9999. */
+export function checkVersion(version: number): FileVersion {
+  if (Number.isInteger(version) && version >= minVersion && version <= maxVersion) return version;
+  throw new FiletrackerError(
+    'invalid-version',
+    `Cannot use "${version}" as a version: it must be whole seconds since 1970, in the years 1 to 9999`,
+  );
+}
+
+/** The version of a file on disk: its modification time, a fraction of a second cut off. */
+export function versionFromMs(timeMs: number): FileVersion {
+  return checkVersion(Math.floor(timeMs / 1000));
+}

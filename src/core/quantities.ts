@@ -1,0 +1,49 @@
+import { FiletrackerError } from './errors.ts';
+
+const durationUnitsMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const sizeUnits: Readonly<Record<string, number>> = {
+  B: 1,
+  K: 1024,
+  M: 1024 ** 2,
+  G: 1024 ** 3,
+  T: 1024 ** 4,
+};
+
+/** Sums a chain such as `1h30m` or `1G512M`; undefined where a part is not a number and a unit. */
+function sumChain(text: string, units: Readonly<Record<string, number>>): number | undefined {
+  const parts = text.match(/\d+(?:\.\d+)?[A-Za-z]/g);
+  if (parts === null || parts.join('') !== text) return undefined;
+  let sum = 0;
+  for (const part of parts) {
+    const unit = units[part.slice(-1)];
+    if (unit === undefined) return undefined;
+    sum += Number(part.slice(0, -1)) * unit;
+  }
+  return Math.round(sum);
+}
+
+/**
+ * Reads a length of time, `1h30m`; units s, m, h, d; a bare `0` needs none. In milliseconds.
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export function parseDurationMs(text: string): number {
+  const sum = text === '0' ? 0 : sumChain(text, durationUnitsMs);
+  if (sum !== undefined) return sum;
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot use "${text}" as a length of time: write it as 90s, 10m, 1h30m or 2d`,
+  );
+}
+
+/**
+ * Reads a size, `1G512M`; units B, K, M, G, T, each 1,024 times the one before. In bytes.
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export function parseSizeBytes(text: string): number {
+  const sum = sumChain(text.toUpperCase(), sizeUnits);
+  if (sum !== undefined) return sum;
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot use "${text}" as a size: write it as 500M, 10G or 1G512M`,
+  );
+}

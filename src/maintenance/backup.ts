@@ -1,0 +1,273 @@
+import { copyFile, readdir, rename, rm, truncate } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
+import { listSegments, segmentPath } from '../catalog/journal/segment.ts';
+import { IndexDatabase } from '../catalog/lmdb/index-database.ts';
+import { tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
+import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
+import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
+import { retainAll } from '../catalog/lmdb/retention.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
+import { FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
+import { linkOrCopy } from '../fs/link-or-copy.ts';
+import { syncFile } from '../fs/sync-file.ts';
+import { checkApart } from './apart.ts';
+import {
+  backupStateName,
+  claimBackupTarget,
+  historyFolder,
+  isSameSegment,
+  isUnchanged,
+  listSnapshots,
+  makeSnapshotFolder,
+  putAsideSuffix,
+  removeUnfinished,
+  writeBackupState,
+  writeSnapshot,
+  type BackupState,
+  type StoredSnapshot,
+} from './backup-layout.ts';
+import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
+import { Steps, type ProgressListener, type StepReport } from './progress.ts';
+import { findStore } from './folder-kind.ts';
+import { identityFileName, identityOf } from './store-identity.ts';
+import { storeFolders, type StoreFolders } from './store-folders.ts';
+
+export interface BackupOptions {
+  readonly listener?: ProgressListener | undefined;
+  readonly clock?: Clock | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface BackupReport {
+  readonly target: string;
+  readonly timeMs: number;
+  readonly steps: readonly StepReport[];
+  readonly entries: number;
+  readonly segments: number;
+  readonly blobs: CopiedBlobs;
+  /** A server had gone on from the backup; what it had changed was put aside here. */
+  readonly putAside: string | undefined;
+}
+
+/**
+ * Takes a snapshot of a store into a folder that is a store itself, while a server may change the source. What
+ * the folder has already from earlier backups is not copied again.
+ *
+ * Why the snapshot is consistent: from before it begins to its end this process holds the store's retention
+ * lock, under which no process removes a segment or a blob. Then it reads from the index the end E of the journal.
+ * All before E is durable and never changes, so the segments up to E are the state at E, whenever they are
+ * copied. An entry at E names a blob that was placed before its record was written (invariant 5), so its file is
+ * there at E, and because nothing is removed, still there when it is copied, however much later. Blobs that
+ * are placed meanwhile are copied too or not; nothing at E names them.
+ *
+ * Why the target is a store at any instant: blobs go first; then the journal takes the new segments in ascending
+ * order, so that it is always a beginning of the source's; and at last it loses those that the source has
+ * compacted away, the oldest first, as a later one may hold the removal of what an older one stored.
+ * @throws FiletrackerError `store-locked` while a server serves the target, `invalid-argument` for a target that
+ * holds something else, or backups of another store, `not-found`.
+ */
+export async function backupStore(
+  folder: string,
+  target: string,
+  options: BackupOptions = {},
+): Promise<BackupReport> {
+  const source = await findStore(folder);
+  await checkApart(folder, target, 'back up');
+  const state = { format: 1, source: source.root, store: await identityOf(source.root) } as const;
+  await claimBackupTarget(target, state, source.journal);
+  const goal = storeFolders(resolve(target));
+  await makeFolderDurably(goal.journal);
+  await using lock = await tryLockJournal(goal.journal);
+  if (lock === undefined) {
+    throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
+  }
+  await removeUnfinished(target);
+  await settleOffline(source);
+  await using _retained = await retainAll(source.journal, options.signal);
+  return await new Backup(source, goal, options).run(folder, state);
+}
+
+/** Where no server runs, brings the index up to the journal, as the next start would. */
+async function settleOffline(source: StoreFolders): Promise<void> {
+  await makeFolderDurably(source.journal);
+  const lock = await tryLockJournal(source.journal);
+  if (lock === undefined) return;
+  const blobs = await DiskBlobStore.open(source.root);
+  const catalog = await LmdbCatalog.open({ folders: source, placer: blobs, lock });
+  await catalog.close();
+  await blobs.close();
+}
+
+/** What tells of one folder alone: a backup that is served becomes a store of its own. */
+const notTaken: ReadonlySet<string> = new Set([backupStateName, identityFileName]);
+
+class Backup {
+  readonly #source: StoreFolders;
+  readonly #goal: StoreFolders;
+  readonly #options: BackupOptions;
+  readonly #steps: Steps;
+
+  constructor(source: StoreFolders, goal: StoreFolders, options: BackupOptions) {
+    this.#source = source;
+    this.#goal = goal;
+    this.#options = options;
+    this.#steps = new Steps(options.listener);
+  }
+
+  async run(root: string, state: BackupState): Promise<BackupReport> {
+    const { clock = systemClock } = this.#options;
+    const index = await IndexDatabase.openToRead(this.#source.catalog);
+    const reader = new LmdbReader(index, this.#source);
+    try {
+      // The time is taken before the end: what was acknowledged until then is in the snapshot.
+      const timeMs = clock.nowMs();
+      const { segment, offset, entries } = index.readTotals();
+      const blobs = await this.#takeBlobs(reader);
+      const snapshot = await this.#takeJournal(timeMs, { segment, offset });
+      const putAside = await this.#showJournal(snapshot);
+      await this.#takeLooseFiles(root);
+      await writeBackupState(this.#goal.root, state);
+      const { segments } = snapshot;
+      const steps = this.#steps.reports;
+      return { target: this.#goal.root, timeMs, steps, entries, segments: segments.length, blobs, putAside };
+    } finally {
+      await reader.close();
+      await index.close();
+    }
+  }
+
+  #takeBlobs(reader: LmdbReader): Promise<CopiedBlobs> {
+    return this.#steps.run('blobs', 'Linking or copying the blobs', async (advance) => {
+      const target = await DiskBlobStore.open(this.#goal.root);
+      const { signal } = this.#options;
+      const result = await copyBlobs(reader, this.#source.blobs, target, { advance, signal });
+      await target.close();
+      return { counts: { blobs: result.blobs, new: result.added, missing: result.missing.length }, result };
+    });
+  }
+
+  /** Puts the segments of the snapshot into its folder of the history. */
+  #takeJournal(timeMs: number, end: { segment: number; offset: number }): Promise<StoredSnapshot> {
+    return this.#steps.run('journal', 'Taking the journal', async (advance) => {
+      const earlier = await listSnapshots(this.#goal.root);
+      const before = earlier.at(-1);
+      const folder = await makeSnapshotFolder(this.#goal.root, timeMs);
+      const segments = (await listSegments(this.#source.journal)).filter((segment) => segment <= end.segment);
+      for (const [at, segment] of segments.entries()) {
+        this.#options.signal?.throwIfAborted();
+        const path = segmentPath(folder, segment);
+        if (segment === end.segment)
+          await copyUpTo(segmentPath(this.#source.journal, segment), path, end.offset);
+        else await this.#takeSealed(segment, path, before);
+        advance(at + 1, segments.length);
+      }
+      await syncFolder(folder);
+      const snapshot = { format: 1, timeMs, end, segments } as const;
+      await writeSnapshot(folder, snapshot);
+      await syncFolder(historyFolder(this.#goal.root));
+      if (before !== undefined) {
+        const { segment } = before.end;
+        for (const other of earlier.filter(({ segments: theirs }) => theirs.includes(segment))) {
+          await shareSegment(segment, other, { ...snapshot, folder });
+        }
+      }
+      return { counts: { segments: segments.length }, result: { ...snapshot, folder } };
+    });
+  }
+
+  /** A sealed segment never changes: the one that the snapshot before has is taken, if it is the same. */
+  async #takeSealed(segment: number, path: string, before: StoredSnapshot | undefined): Promise<void> {
+    const known = before !== undefined && before.segments.includes(segment) && segment < before.end.segment;
+    const from = known && (await isSameSegment(before.folder, this.#source.journal, segment));
+    const folder = known && from ? before.folder : this.#source.journal;
+    await linkOrCopy(segmentPath(folder, segment), path, `${path}.temporary`);
+  }
+
+  /** Makes the journal of the backup that of the snapshot. Gives where a changed one was put aside. */
+  async #showJournal(snapshot: StoredSnapshot): Promise<string | undefined> {
+    const { root, journal, catalog } = this.#goal;
+    const last = (await listSnapshots(root)).at(-2);
+    const there = await listSegments(journal);
+    const changed = last !== undefined && there.length > 0 && !(await isUnchanged(journal, last));
+    const putAside = changed ? await this.#putAside(there) : undefined;
+    // The index is made anew when the backup is served: it would have to be copied in one instant.
+    await rm(catalog, { recursive: true, force: true });
+    for (const segment of snapshot.segments) {
+      const path = segmentPath(journal, segment);
+      const temporary = `${path}.temporary`;
+      await rm(temporary, { force: true });
+      if (segment === snapshot.end.segment) {
+        // A server that serves the backup writes on in this one, so it has a copy of its own.
+        await copyFile(segmentPath(snapshot.folder, segment), temporary);
+      } else {
+        await linkOrCopy(segmentPath(snapshot.folder, segment), temporary, `${temporary}2`);
+      }
+      await rename(temporary, path);
+    }
+    await syncFolder(journal);
+    const wanted = new Set(snapshot.segments);
+    for (const segment of there)
+      if (!wanted.has(segment)) await rm(segmentPath(journal, segment), { force: true });
+    await syncFolder(journal);
+    return putAside;
+  }
+
+  async #putAside(segments: readonly number[]): Promise<string> {
+    const folder = await makeSnapshotFolder(
+      this.#goal.root,
+      (this.#options.clock ?? systemClock).nowMs() + 1,
+    );
+    const aside = `${folder}${putAsideSuffix}`;
+    await rename(folder, aside);
+    for (const segment of segments) {
+      const path = segmentPath(aside, segment);
+      await linkOrCopy(segmentPath(this.#goal.journal, segment), path, `${path}.temporary`);
+    }
+    return aside;
+  }
+
+  /** Tokens and the like: the files that lie loose in the folder of the store. */
+  async #takeLooseFiles(root: string): Promise<void> {
+    for (const folder of new Set([resolve(root), this.#source.root])) {
+      for (const item of await readdir(folder, { withFileTypes: true })) {
+        if (!item.isFile() || !item.name.endsWith('.json') || notTaken.has(item.name)) continue;
+        const temporary = join(this.#goal.root, `.${item.name}.temporary`);
+        await copyFile(join(folder, item.name), temporary);
+        await rename(temporary, join(this.#goal.root, item.name));
+      }
+    }
+  }
+}
+
+/**
+ * The last segment of a snapshot is a beginning of the same segment in later ones, and its end is told beside
+ * it: one copy is enough for all.
+ */
+async function shareSegment(
+  segment: number,
+  before: StoredSnapshot,
+  snapshot: StoredSnapshot,
+): Promise<void> {
+  const { end, segments, folder } = snapshot;
+  const needed = segment === before.end.segment ? before.end.offset : Infinity;
+  const reaches = segments.includes(segment) && (segment < end.segment || needed <= end.offset);
+  if (!reaches || !(await isSameSegment(before.folder, folder, segment))) return;
+  const path = segmentPath(before.folder, segment);
+  const temporary = `${path}.temporary`;
+  await rm(temporary, { force: true });
+  await linkOrCopy(segmentPath(folder, segment), temporary, `${temporary}2`);
+  await rename(temporary, path);
+}
+
+async function copyUpTo(source: string, target: string, sizeBytes: number): Promise<void> {
+  try {
+    await rm(target, { force: true });
+    await copyFile(source, target);
+    await truncate(target, sizeBytes);
+    await syncFile(target);
+  } catch (error) {
+    throw fromSystemError(error, 'copy the journal');
+  }
+}

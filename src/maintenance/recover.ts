@@ -1,0 +1,207 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { BlobStore } from '../blobs/blob-store.ts';
+import { inspectJournal, type JournalInspection } from '../catalog/lmdb/inspection.ts';
+import { hasJournalLock, tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
+import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { reportItemsMax } from '../core/limits.ts';
+import type { FolderLock } from '../fs/folder-lock.ts';
+import { makeFolderDurably } from '../fs/folders.ts';
+import { FolderContents, type ContentPlace } from './content-place.ts';
+import { Steps, type ProgressListener } from './progress.ts';
+import { Quarantine } from './quarantine.ts';
+import { actionsFor, notesFor } from './recovery-actions.ts';
+import { isNeeded, repairStore, type Survey } from './recovery-repair.ts';
+import type { DamagedFile, RecoveryReport } from './recovery-report.ts';
+import { surveyBlobs, surveyCatalog, type IndexComparer } from './recovery-survey.ts';
+import { flattened } from './side-by-side.ts';
+import { findStore } from './folder-kind.ts';
+import type { StoreFolders } from './store-folders.ts';
+
+export interface RecoverOptions {
+  /** Read every blob and check its digest, not only that it is there in its size. */
+  readonly full?: boolean | undefined;
+  /** Find everything, change nothing. */
+  readonly dryRun?: boolean | undefined;
+  /** How indexes are compared: in a process of its own, because a damaged one may end it. */
+  readonly compare: IndexComparer;
+  /** Where the contents are, if not in the folder; whoever gives it closes it. */
+  readonly contents?: ContentPlace | undefined;
+  readonly listener?: ProgressListener | undefined;
+  readonly clock?: Clock | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Checks an embedded store and mends it: the catalog is made anew from journal and blobs where it is not what they
+ * say, damaged parts of the journal are taken out, damaged content is marked, so that reading it answers
+ * an error until it is stored again. What is damaged goes to `quarantine/`. A second run finds nothing to do.
+ * @throws FiletrackerError `not-found` where there is no store, `invalid-argument` for a folder of an older
+ * filetracker, `store-locked` while a server has it open.
+ */
+export async function recoverStore(folder: string, options: RecoverOptions): Promise<RecoveryReport> {
+  const folders = await findStore(folder, { journalMayBeLost: true });
+  const lock = await lockStore(folders, options.dryRun ?? false);
+  const scratch = options.dryRun
+    ? await mkdtemp(join(tmpdir(), 'filetracker-recover-'))
+    : join(folders.root, 'recovery-scratch');
+  try {
+    return await new Recovery(folders, scratch, options).run(lock);
+  } finally {
+    // The catalog, if it was opened, has released it already.
+    await lock?.release();
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Sees to it that no server has the store open, nor comes to. Who changes nothing makes no file for the lock either:
+ * where there is none, nobody can hold it.
+ */
+async function lockStore(folders: StoreFolders, dryRun: boolean): Promise<FolderLock | undefined> {
+  if (dryRun && !(await hasJournalLock(folders.journal))) return undefined;
+  await makeFolderDurably(folders.journal);
+  const lock = await tryLockJournal(folders.journal);
+  if (lock !== undefined) return lock;
+  throw new FiletrackerError(
+    'store-locked',
+    `Cannot recover "${folders.root}": a server has the store open; stop it first`,
+  );
+}
+
+class Recovery {
+  readonly #folders: StoreFolders;
+  readonly #scratch: string;
+  readonly #options: RecoverOptions;
+  readonly #clock: Clock;
+  readonly #steps: Steps;
+
+  constructor(folders: StoreFolders, scratch: string, options: RecoverOptions) {
+    this.#folders = folders;
+    this.#scratch = scratch;
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#steps = new Steps(options.listener);
+  }
+
+  async run(lock: FolderLock | undefined): Promise<RecoveryReport> {
+    const { dryRun = false, full = false } = this.#options;
+    const folders = this.#folders;
+    const contents = this.#options.contents ?? (await FolderContents.open(folders, dryRun));
+    const inspection = await this.#inspect(contents.blobs);
+    const quarantine = new Quarantine(folders.quarantine, this.#clock);
+    try {
+      const reader = new LmdbReader(inspection.index, folders);
+      await contents.checkAddress(reader);
+      const survey = await this.#survey(inspection, reader, contents);
+      const { files, count, entries } = await this.#damagedFiles(survey, reader);
+      await reader.close();
+      const { actions, actionCount } = actionsFor(survey);
+      const notes = notesFor(survey);
+      if (lock !== undefined && !dryRun && actionCount > 0) {
+        const parts = { folders, contents, quarantine, clock: this.#clock, lock };
+        await this.#steps.run('repair', 'Mending what was found', async () => {
+          await repairStore(survey, parts);
+          return { counts: { done: actionCount }, result: undefined };
+        });
+        const lines = [...actions.map((action) => JSON.stringify(action)), ...notes];
+        if (quarantine.folder !== undefined) await quarantine.write('report.txt', `${lines.join('\n')}\n`);
+      }
+      return {
+        store: folders.root,
+        dryRun,
+        full,
+        steps: this.#steps.reports,
+        actionCount,
+        actions,
+        entries,
+        damagedFileCount: count,
+        damagedFiles: files,
+        notes,
+        quarantine: quarantine.folder,
+      };
+    } finally {
+      await inspection.index.close();
+      if (contents !== this.#options.contents) await contents.close();
+    }
+  }
+
+  #inspect(blobs: BlobStore): Promise<JournalInspection> {
+    return this.#steps.run('journal', 'Reading the journal', async (advance) => {
+      const options = { placer: blobs, onProgress: advance };
+      const result = await inspectJournal(this.#folders.journal, this.#scratch, options);
+      const { segments, records, sizeBytes, damaged, headless, tornBytes } = result;
+      const counts = {
+        segments: segments.length,
+        records,
+        bytes: sizeBytes,
+        damagedRanges: damaged.length + headless.length,
+        damagedBytes: damaged.reduce((sum, { start, end }) => sum + end - start, 0),
+        tornBytes,
+      };
+      return { counts, result };
+    });
+  }
+
+  async #survey(inspection: JournalInspection, reader: LmdbReader, contents: ContentPlace): Promise<Survey> {
+    const folders = this.#folders;
+    const { compare, full = false, signal } = this.#options;
+    const catalog = await this.#steps.run('catalog', 'Comparing the catalog with the journal', async () => {
+      const parts = { compare, reader, contents };
+      const result = await surveyCatalog(folders, this.#scratch, inspection, parts);
+      const { surplus = [], missing = [], differingBlobs = 0 } = result.comparison ?? {};
+      const counts = {
+        state: result.state,
+        entries: inspection.index.totals.entries,
+        surplusEntries: surplus.length,
+        missingEntries: missing.length,
+        differingBlobs,
+        countsDiffer: result.comparison?.countsDiffer === true ? 1 : 0,
+        lostRecords: result.lostRecords.length,
+      };
+      return { counts, result };
+    });
+    const blobs = await this.#steps.run('blobs', 'Checking the blobs', async (advance) => {
+      const total = inspection.index.totals.blobs;
+      const onChecked = (checked: number): void => advance(checked, total);
+      const result = await surveyBlobs(reader, contents, { full, signal, onChecked });
+      const bad = result.bad.filter(({ known }) => !known).length;
+      const knownBad = result.bad.length - bad;
+      const { checked, readBytes, mendable } = result;
+      return { counts: { checked, readBytes, bad, knownBad, mendable: mendable.length }, result };
+    });
+    const strays = await this.#steps.run('strays', 'Looking for stray blobs', async () => {
+      const all = await contents.findStrays(reader);
+      const found = all.found.filter((stray) => !isNeeded(stray, { blobs, catalog }));
+      return { counts: { strays: found.length }, result: { ...all, found } };
+    });
+    const uploads = await this.#steps.run('uploads', 'Looking for uploads left over', async () => {
+      const result = await contents.findUploads();
+      return { counts: { uploads: result.length }, result };
+    });
+    return { inspection, catalog, blobs, strays, uploads };
+  }
+
+  /** The files whose content is bad: one pass over all entries, if there are any. */
+  async #damagedFiles(
+    survey: Survey,
+    reader: LmdbReader,
+  ): Promise<{ files: DamagedFile[]; count: number; entries: number }> {
+    const { entries } = survey.inspection.index.totals;
+    const bad = new Set(survey.blobs.bad.map(({ digest }) => digest));
+    const files: DamagedFile[] = [];
+    let count = 0;
+    const note = ({ name, version, digest, logicalSize }: DamagedFile): void => {
+      count += 1;
+      if (files.length < reportItemsMax) files.push({ name, version, digest, logicalSize });
+    };
+    if (bad.size > 0) {
+      for await (const entry of flattened(reader.listEntries('/'))) if (bad.has(entry.digest)) note(entry);
+    }
+    for (const { entry, content } of survey.catalog.lostRecords) if (content === undefined) note(entry);
+    return { files, count, entries };
+  }
+}

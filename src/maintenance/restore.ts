@@ -1,0 +1,235 @@
+import { stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
+import { JournalWriter } from '../catalog/journal/journal-writer.ts';
+import type { JournalRecord } from '../catalog/journal/record.ts';
+import {
+  readSegmentHeader,
+  scanSegment,
+  segmentPath,
+  type DamagedRange,
+} from '../catalog/journal/segment.ts';
+import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
+import { systemClock } from '../core/clock.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { makeFolderDurably } from '../fs/folders.ts';
+import { checkApart } from './apart.ts';
+import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
+import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
+import { Steps, type ProgressListener, type StepReport } from './progress.ts';
+import { RestoreTarget } from './restore-target.ts';
+import { storeFolders, type StoreFolders } from './store-folders.ts';
+import { restoreTokens } from './token-files.ts';
+
+export interface RestoreOptions {
+  /** The state at this time, in milliseconds since 1970; that of the last snapshot unless given. */
+  readonly atMs?: number | undefined;
+  readonly listener?: ProgressListener | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface RestoreReport {
+  readonly store: string;
+  readonly steps: readonly StepReport[];
+  readonly entries: number;
+  readonly blobs: CopiedBlobs;
+  /** What stands between this and the exact state at that time; empty if nothing does. */
+  readonly gaps: readonly string[];
+}
+
+/** A segment to be read: from which folder, how far, and whether its records are held against the time. */
+interface Source {
+  readonly folder: string;
+  readonly segment: number;
+  readonly end: number;
+}
+
+/**
+ * Makes a store anew from a backup, as it was at its last snapshot, or at any time before.
+ *
+ * For a time between two snapshots the journals of both are read: the earlier one holds all that was true at its
+ * time, the later one what came after. What compaction dropped in between, because it was overwritten by then,
+ * can be missing; that is told in `gaps`.
+ * @throws FiletrackerError `not-found` where there is no backup, or none that reaches the time;
+ * `invalid-argument` where the folder of the new store is not empty, unless a restore that was killed has left it.
+ */
+export async function restoreStore(
+  backup: string,
+  folder: string,
+  options: RestoreOptions = {},
+): Promise<RestoreReport> {
+  if ((await readBackupState(backup)) === undefined) {
+    throw new FiletrackerError('not-found', `Cannot restore from "${backup}": it is no backup`);
+  }
+  await checkApart(backup, folder, 'restore');
+  const snapshots = await listSnapshots(backup);
+  const { sources, gaps } = await sourcesFor(snapshots, options.atMs);
+  if (options.atMs !== undefined) await checkReach(sources, options.atMs);
+  const goal = storeFolders(resolve(folder));
+  await using target = await RestoreTarget.claim(goal.root);
+  const report = await fill(goal, backup, sources, gaps, options);
+  await target.finish();
+  return report;
+}
+
+async function fill(
+  goal: StoreFolders,
+  backup: string,
+  sources: readonly Source[],
+  gaps: string[],
+  options: RestoreOptions,
+): Promise<RestoreReport> {
+  const steps = new Steps(options.listener);
+  await makeFolderDurably(goal.journal);
+  await restoreTokens(backup, goal.root);
+  await steps.run('journal', 'Restoring the journal', async (advance) => {
+    const records = await writeJournal(goal.journal, sources, options, { advance, gaps });
+    return { counts: { records }, result: undefined };
+  });
+  const blobs = await DiskBlobStore.open(goal.root);
+  const kept = storeFolders(resolve(backup));
+  const keptBlobs = await DiskBlobStore.open(kept.root);
+  const catalog = await LmdbCatalog.open({
+    folders: goal,
+    placer: {
+      place: (placements) => blobs.place(placements),
+      remove: (keys) => blobs.remove(keys),
+      size: (key) => keptBlobs.size(key),
+    },
+  });
+  try {
+    const copied = await steps.run('blobs', 'Linking or copying the blobs', async (advance) => {
+      const { signal } = options;
+      const result = await copyBlobs(catalog, kept.blobs, blobs, { advance, signal });
+      for (const digest of result.missing) await catalog.markDamaged(digest, true);
+      return { counts: { blobs: result.blobs, missing: result.missing.length }, result };
+    });
+    const { entries } = await catalog.stats();
+    return { store: goal.root, steps: steps.reports, entries, blobs: copied, gaps };
+  } finally {
+    await catalog.close();
+    await keptBlobs.close();
+    await blobs.close();
+  }
+}
+
+/** Which segments make up the state at a time. */
+async function sourcesFor(
+  snapshots: readonly StoredSnapshot[],
+  atMs: number | undefined,
+): Promise<{ sources: Source[]; gaps: string[] }> {
+  const last = snapshots.at(-1);
+  if (last === undefined)
+    throw new FiletrackerError('not-found', 'Cannot restore: the backup has no snapshot');
+  const later = atMs === undefined ? last : snapshots.find(({ timeMs }) => timeMs >= atMs);
+  if (later === undefined) {
+    const reach = new Date(last.timeMs).toISOString();
+    throw new FiletrackerError(
+      'not-found',
+      `Cannot restore the state of that time: the last snapshot is of ${reach}; restore that one, without --at`,
+    );
+  }
+  const earlier = atMs === undefined ? undefined : snapshots.findLast(({ timeMs }) => timeMs <= atMs);
+  if (earlier === undefined) {
+    const sources = await segmentsOf(later);
+    return { sources, gaps: atMs === undefined ? [] : gapsBetween(1, later.end.segment, sources) };
+  }
+  if (earlier === later) return { sources: await segmentsOf(earlier), gaps: [] };
+  const before = await segmentsOf(earlier);
+  // The last segment of the earlier one was being written: the later one has more of it.
+  const own = before.filter(({ segment }) => segment < earlier.end.segment);
+  const after = (await segmentsOf(later)).filter(({ segment }) => segment >= earlier.end.segment);
+  const reached = after.some(({ segment }) => segment === earlier.end.segment);
+  const tail = reached ? [] : before.filter(({ segment }) => segment === earlier.end.segment);
+  const sources = [...own, ...tail, ...after];
+  return { sources, gaps: gapsBetween(earlier.end.segment + 1, later.end.segment, sources) };
+}
+
+/** A time before all that the backup knows of is taken for a mistake, and not for the wish for an empty store. */
+async function checkReach(sources: readonly Source[], atMs: number): Promise<void> {
+  let oldestMs = Number.POSITIVE_INFINITY;
+  for (const { folder, segment, end } of sources) {
+    for await (const batch of scanSegment(folder, segment, { end, onDamage: () => undefined })) {
+      for (const { record } of batch) oldestMs = Math.min(oldestMs, record.timeMs);
+      if (oldestMs <= atMs) return;
+    }
+  }
+  if (oldestMs === Number.POSITIVE_INFINITY) return;
+  throw new FiletrackerError(
+    'not-found',
+    `Cannot restore the state of that time: the backup knows nothing from before ${new Date(oldestMs).toISOString()}`,
+  );
+}
+
+async function segmentsOf(snapshot: StoredSnapshot): Promise<Source[]> {
+  const { folder, segments, end } = snapshot;
+  return Promise.all(
+    segments.map(async (segment) => {
+      const { size } = await stat(segmentPath(folder, segment));
+      if (segment === end.segment) return { folder, segment, end: Math.min(size, end.offset) };
+      // What lies beyond the end that the next header tells was never acknowledged.
+      const next = segments.includes(segment + 1) ? await readSegmentHeader(folder, segment + 1) : undefined;
+      return { folder, segment, end: Math.min(size, next?.previousEnd ?? size) };
+    }),
+  );
+}
+
+function gapsBetween(first: number, last: number, sources: readonly Source[]): string[] {
+  const there = new Set(sources.map(({ segment }) => segment));
+  const missing: number[] = [];
+  for (let segment = first; segment <= last; segment += 1) if (!there.has(segment)) missing.push(segment);
+  if (missing.length === 0) return [];
+  return [
+    `${missing.length} segments of the journal were compacted away before a backup kept them: files that were ` +
+      'overwritten or removed soon after that time may be missing',
+  ];
+}
+
+async function writeJournal(
+  journal: string,
+  sources: readonly Source[],
+  options: RestoreOptions,
+  parts: { readonly advance: (done: number, total: number) => void; readonly gaps: string[] },
+): Promise<number> {
+  const atMs = options.atMs ?? Number.POSITIVE_INFINITY;
+  const writer = await JournalWriter.open(
+    journal,
+    { segment: 0, offset: 0, clean: false },
+    { clock: systemClock },
+  );
+  const onDamage = ({ segment, start, end }: DamagedRange): void => {
+    parts.gaps.push(`Segment ${segment} of the backup is damaged from byte ${start} to ${end}`);
+  };
+  let records = 0;
+  try {
+    for (const [at, { folder, segment, end }] of sources.entries()) {
+      for await (const batch of scanSegment(folder, segment, { end, onDamage })) {
+        options.signal?.throwIfAborted();
+        const wanted = batch
+          .filter(({ record }) => record.timeMs <= atMs)
+          .map(({ record }) => renewed(record));
+        if (wanted.length > 0) await writer.append(wanted);
+        records += wanted.length;
+      }
+      parts.advance(at + 1, sources.length);
+    }
+  } finally {
+    await writer.close();
+  }
+  return records;
+}
+
+/** A removal names the segment in which it was recorded first; in the new journal that is the one it is written to. */
+function renewed(record: JournalRecord): JournalRecord {
+  return record.type === 'remove' ? { ...record, origin: undefined } : record;
+}
+
+/** Reads a time for `--at`: ISO 8601, or seconds since 1970. @throws FiletrackerError `invalid-argument`. */
+export function parseTimeMs(text: string): number {
+  const ms = /^\d{1,12}$/.test(text) ? Number(text) * 1000 : Date.parse(text);
+  if (Number.isFinite(ms)) return ms;
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot use --at "${text}": give a time such as 2026-11-23T10:00:00Z, or seconds since 1970`,
+  );
+}

@@ -1,0 +1,71 @@
+import type { BlobDescription } from '../core/blob-description.ts';
+import { isDigest, type Digest } from '../core/digest.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { parseFileName, type FileName } from '../core/file-name.ts';
+import { checkVersion, type FileVersion } from '../core/file-version.ts';
+
+/** A file as a list in JSON tells it; the keys on the wire are the same. */
+export interface ListedFile {
+  readonly name: FileName;
+  readonly version: FileVersion;
+  /** Bytes before encoding. */
+  readonly size: number;
+  /** Bytes as they lie in the store. */
+  readonly storedSize: number;
+  readonly digest: Digest;
+}
+
+/** What a list tells of an entry; an entry of the catalog has this shape. */
+export interface ListableEntry extends Omit<BlobDescription, 'encoding'> {
+  readonly name: FileName;
+  readonly version: FileVersion;
+}
+
+/** Lines of the text form: names relative to the directory, without a leading slash. */
+export function formatNameLines(names: readonly FileName[], directory: string): string {
+  let lines = '';
+  for (const name of names) lines += `${name.slice(directory.length)}\n`;
+  return lines;
+}
+
+/** Lines of the JSON form (application/x-ndjson): an object a line, with the whole name. */
+export function formatEntryLines(entries: readonly ListableEntry[]): string {
+  let lines = '';
+  for (const { name, version, logicalSize, storedSize, digest } of entries) {
+    const quoted = JSON.stringify(name);
+    lines += `{"name":${quoted},"version":${version},"size":${logicalSize},"storedSize":${storedSize},"digest":"${digest}"}\n`;
+  }
+  return lines;
+}
+
+function refuseLine(state: string, cause?: unknown): never {
+  throw new FiletrackerError('protocol', `Cannot read the list of the server: ${state}`, { cause });
+}
+
+function isSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
+/** Reads one line of the JSON form. @throws FiletrackerError `protocol` for what is not as it must be. */
+export function parseEntryLine(line: string): ListedFile {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(line);
+  } catch (error) {
+    refuseLine('a line is no JSON', error);
+  }
+  if (typeof parsed !== 'object' || parsed === null) refuseLine('a line is no object');
+  const { name, version, size, storedSize, digest }: Record<string, unknown> = { ...parsed };
+  if (typeof name !== 'string' || typeof digest !== 'string' || !isDigest(digest)) {
+    refuseLine('a line lacks the name or the digest');
+  }
+  if (typeof version !== 'number' || !isSize(size) || !isSize(storedSize)) {
+    refuseLine('a line lacks the version or a size');
+  }
+  return { name: parseFileName(name), version: checkVersion(version), size, storedSize, digest };
+}
+
+/** Reads one line of the text form. @throws FiletrackerError `invalid-name`. */
+export function parseNameLine(line: string, directory: string): FileName {
+  return parseFileName(directory + line);
+}

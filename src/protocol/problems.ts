@@ -1,0 +1,123 @@
+import { FiletrackerError, isFiletrackerError, type ErrorDetails } from '../core/errors.ts';
+import { jsonType, problemType } from './endpoints.ts';
+import { namesType } from './quality.ts';
+import { codeOfStatus, isErrorCode } from './statuses.ts';
+
+/** The header that carries the text of an error; what the Python client shows to its user. */
+export const exceptionHeader = 'X-Exception';
+
+/** The header that carries the code of an error where there is no body to tell it: in the answer to a HEAD. */
+export const exceptionCodeHeader = 'X-Exception-Code';
+
+/** An error as `application/problem+json` (RFC 9457). */
+export interface Problem extends ErrorDetails {
+  /** The code says what the problem is; there is no page about it to point to. */
+  readonly type: 'about:blank';
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly code: string;
+}
+
+/** Everything but printable ASCII. The lines of a header end elsewhere for some clients than for others. */
+const notPrintable = /[^\u0020-\u007e]/gu;
+
+function escapeCharacter(character: string): string {
+  return [...Array(character.length).keys()]
+    .map((index) => `\\u${character.charCodeAt(index).toString(16).padStart(4, '0')}`)
+    .join('');
+}
+
+/** The text of an error as one line of printable ASCII, fit for a header; the rest is written as `\u017c`. */
+export function asOneLine(message: string): string {
+  return message.replace(notPrintable, escapeCharacter);
+}
+
+/** What a server says of an error: the text alone, never a cause or a stack. */
+export function describeProblem(error: FiletrackerError, status: number, title: string): Problem {
+  const { message: detail, code, details } = error;
+  return { ...details, type: 'about:blank', title, status, detail, code };
+}
+
+const jsonTypes = [problemType, jsonType];
+
+/** Whether an error should be told as JSON: only where the client names a type of JSON. */
+export function wantsProblem(accept: string | undefined): boolean {
+  return namesType(accept, jsonTypes);
+}
+
+/** What a client knows of an answer that is an error. */
+export interface ErrorAnswer {
+  readonly status: number;
+  readonly contentType?: string | undefined;
+  /** The X-Exception header. */
+  readonly exceptionLine?: string | undefined;
+  /** The X-Exception-Code header. */
+  readonly code?: string | undefined;
+  /** The version of the file, where the headers of an error tell it. */
+  readonly version?: number | undefined;
+  /** The Retry-After header. */
+  readonly retryAfter?: string | undefined;
+  /** The beginning of the body, as text. */
+  readonly body?: string | undefined;
+}
+
+/** Statuses that a later try may not get, where the server does not say what went wrong. */
+const passingStatuses: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504, 507]);
+
+function parseProblem(answer: ErrorAnswer): Record<string, unknown> | undefined {
+  const type = answer.contentType?.split(';')[0]?.trim().toLowerCase() ?? '';
+  if (!jsonTypes.includes(type) || answer.body === undefined) return undefined;
+  try {
+    const parsed: unknown = JSON.parse(answer.body);
+    return typeof parsed === 'object' && parsed !== null ? { ...parsed } : undefined;
+  } catch {
+    return undefined; // The status still tells what went wrong.
+  }
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' && value.trim() !== '' ? value.trim() : undefined;
+}
+
+function numberOf(value: unknown): number | undefined {
+  return typeof value === 'number' && Number.isFinite(value) ? value : undefined;
+}
+
+/**
+ * The error that a server's answer stands for, on the client's side. `action` completes the sentence
+ * "Cannot …" where the server gave no text.
+ */
+export function errorOfAnswer(answer: ErrorAnswer, action: string): FiletrackerError {
+  const problem = parseProblem(answer);
+  const given = problem?.['code'] ?? answer.code;
+  const code = isErrorCode(given) ? given : codeOfStatus(answer.status);
+  const firstLine = answer.body?.trimStart().split('\n')[0];
+  const plain = answer.contentType?.startsWith('text/plain') === true ? firstLine : undefined;
+  const message = textOf(problem?.['detail']) ?? textOf(answer.exceptionLine) ?? textOf(plain);
+  const name = textOf(problem?.['name']);
+  const version = numberOf(problem?.['version']) ?? answer.version;
+  const retryAfterSeconds = /^\d{1,6}$/.test(answer.retryAfter ?? '') ? Number(answer.retryAfter) : undefined;
+  return new FiletrackerError(code, message ?? `Cannot ${action}: the server answered ${answer.status}`, {
+    ...(!isErrorCode(given) && { retryable: passingStatuses.has(answer.status) }),
+    details: {
+      status: answer.status,
+      ...(name !== undefined && { name }),
+      ...(version !== undefined && { version }),
+      ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
+    },
+  });
+}
+
+/**
+ * What may be told of anything that was thrown while a request was answered. What is no error of ours is a
+ * bug, whose text may hold paths: it is replaced, and `requestId` leads to it in the log.
+ */
+export function publicError(error: unknown, requestId: string): FiletrackerError {
+  if (isFiletrackerError(error)) return error;
+  return new FiletrackerError(
+    'io',
+    `Cannot answer the request: the server failed (request ${requestId} in its log)`,
+    { cause: error },
+  );
+}

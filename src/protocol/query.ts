@@ -1,0 +1,103 @@
+import { FiletrackerError } from '../core/errors.ts';
+import { parseFileName, type FileName } from '../core/file-name.ts';
+import type { FileVersion } from '../core/file-version.ts';
+import { formatDate, parseDate } from './dates.ts';
+
+function decodeQuery(raw: string): string {
+  const spaced = raw.includes('+') ? raw.replaceAll('+', ' ') : raw;
+  if (!spaced.includes('%')) return spaced;
+  try {
+    return decodeURIComponent(spaced);
+  } catch {
+    throw new FiletrackerError(
+      'invalid-argument',
+      'Cannot read the query of the request: it is not percent-encoded UTF-8',
+    );
+  }
+}
+
+/**
+ * The first value of a key, decoded as forms are (`+` is a blank); undefined where the key is not there.
+ * @throws FiletrackerError `invalid-argument` for a value that is not percent-encoded UTF-8.
+ */
+export function queryValue(query: string, key: string): string | undefined {
+  let start = 0;
+  while (start < query.length) {
+    const separator = query.indexOf('&', start);
+    const end = separator === -1 ? query.length : separator;
+    const equals = query.indexOf('=', start);
+    const keyEnd = equals === -1 || equals > end ? end : equals;
+    const found = query.slice(start, keyEnd);
+    if (found === key || (found.includes('%') && decodeQuery(found) === key)) {
+      return decodeQuery(query.slice(keyEnd + 1, end));
+    }
+    start = end + 1;
+  }
+  return undefined;
+}
+
+const versionKey = 'last_modified';
+
+/** The version that a request names, undefined where it names none. @throws FiletrackerError `invalid-version`. */
+export function queryVersion(query: string): FileVersion | undefined {
+  const text = queryValue(query, versionKey);
+  return text === undefined ? undefined : parseDate(text);
+}
+
+/** The version that a PUT or DELETE must name. @throws FiletrackerError `invalid-version`. */
+export function requiredVersion(query: string): FileVersion {
+  const version = queryVersion(query);
+  if (version !== undefined) return version;
+  throw new FiletrackerError(
+    'invalid-version',
+    `Cannot read the version of the request: give it as "?${versionKey}=" and a date such as "Sun, 22 Nov 2026 15:05:01 GMT"`,
+  );
+}
+
+/** What a list is narrowed to. */
+export interface ListQuery {
+  /** Versions up to and including this one. */
+  readonly upTo?: FileVersion | undefined;
+  readonly limit?: number | undefined;
+  /** Names after this one in byte order. */
+  readonly after?: FileName | undefined;
+}
+
+function parseLimit(text: string): number {
+  const limit = /^\d{1,15}$/.test(text) ? Number(text) : 0;
+  if (limit > 0) return limit;
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot use ${JSON.stringify(text.slice(0, 40))} as a limit: it must be a whole number above 0`,
+  );
+}
+
+/**
+ * Reads the query of a list. `after` is a line of the text form, relative to the directory, or a whole name,
+ * as the JSON form gives it.
+ * @throws FiletrackerError `invalid-version`, `invalid-argument`, `invalid-name`.
+ */
+export function parseListQuery(query: string, directory: string): ListQuery {
+  if (query === '') return {};
+  const limit = queryValue(query, 'limit');
+  const after = queryValue(query, 'after');
+  return {
+    upTo: queryVersion(query),
+    limit: limit === undefined ? undefined : parseLimit(limit),
+    after: after === undefined ? undefined : parseFileName(after.startsWith('/') ? after : directory + after),
+  };
+}
+
+/** The query that names a version, as a client sends it; without the `?`. */
+export function formatVersionQuery(version: FileVersion): string {
+  return `${versionKey}=${encodeURIComponent(formatDate(version))}`;
+}
+
+/** The query of a list, as a client sends it, without the `?`; empty where nothing is narrowed. */
+export function formatListQuery(list: ListQuery): string {
+  const parts: string[] = [];
+  if (list.upTo !== undefined) parts.push(formatVersionQuery(list.upTo));
+  if (list.limit !== undefined) parts.push(`limit=${list.limit}`);
+  if (list.after !== undefined) parts.push(`after=${encodeURIComponent(list.after)}`);
+  return parts.join('&');
+}

@@ -1,0 +1,62 @@
+import type { Digest } from '../core/digest.ts';
+import { etagOf } from './etags.ts';
+import { readDate } from './dates.ts';
+import type { FileVersion } from '../core/file-version.ts';
+
+/** What a Range header asks for; both ends inclusive. */
+export type RequestedRange =
+  | { readonly kind: 'whole' }
+  | { readonly kind: 'part'; readonly first: number; readonly last: number }
+  | { readonly kind: 'unsatisfiable' };
+
+const whole: RequestedRange = { kind: 'whole' };
+const unsatisfiable: RequestedRange = { kind: 'unsatisfiable' };
+const singleRange = /^\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*$/i;
+
+/**
+ * Reads a Range header for a content of `size` bytes. Several ranges, other units and what can't be read
+ * get the whole content, which RFC 9110 (14.2) allows.
+ */
+export function parseRange(header: string, size: number): RequestedRange {
+  const parts = singleRange.exec(header);
+  if (parts === null) return whole;
+  const [, from = '', to = ''] = parts;
+  if (from === '') {
+    if (to === '') return whole;
+    const length = Number(to);
+    if (length === 0) return unsatisfiable;
+    // The last bytes of nothing are nothing, which a 206 can't express.
+    return size === 0 ? whole : { kind: 'part', first: Math.max(0, size - length), last: size - 1 };
+  }
+  const first = Number(from);
+  const last = to === '' ? Infinity : Number(to);
+  if (last < first) return whole;
+  return first >= size ? unsatisfiable : { kind: 'part', first, last: Math.min(last, size - 1) };
+}
+
+/**
+ * Whether If-Range still names the identity form of the content, so that a part of it fits to what the client
+ * has. A date must be the very version (RFC 9110, 13.1.5).
+ */
+export function ifRangeHolds(header: string, digest: Digest, version: FileVersion): boolean {
+  const text = header.trim();
+  return text.endsWith('"') ? text === etagOf(digest, 'identity') : readDate(text) === version;
+}
+
+/** Content-Range of a 206. */
+export function formatContentRange(first: number, last: number, size: number): string {
+  return `bytes ${first}-${last}/${size}`;
+}
+
+/** Content-Range of a 416. */
+export function formatUnsatisfiedRange(size: number): string {
+  return `bytes */${size}`;
+}
+
+/** Reads Content-Range of a 206, on the client's side; undefined where it can't be read. */
+export function parseContentRange(header: string): { first: number; last: number; size: number } | undefined {
+  const parts = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(header.trim());
+  if (parts === null) return undefined;
+  const [first, last, size] = [Number(parts[1]), Number(parts[2]), Number(parts[3])];
+  return first <= last && last < size ? { first, last, size } : undefined;
+}

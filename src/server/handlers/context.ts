@@ -1,0 +1,29 @@
+import type { Clock } from '../../core/clock.ts';
+import type { MetricsSource } from '../admission.ts';
+import type { FileStore } from '../../store/file-store.ts';
+
+/** Reads everything in the background and checks it. */
+export interface VerificationControl {
+  /** Begins a run; false where one is under way. */
+  start(): Promise<boolean>;
+  /** How the last run got on, fit for JSON; undefined where there was none. */
+  status(): Promise<object | undefined>;
+}
+
+/** What the handlers of one server share. */
+export interface ServerContext {
+  readonly store: FileStore;
+  readonly clock: Clock;
+  /** Software and release, as `/version` and `/status` tell it. */
+  readonly serverName: string;
+  readonly release: string;
+  /** Base URL of the server that files are being moved from; undefined outside of a migration. */
+  readonly fallbackUrl: string | undefined;
+  /** Whether readers are sent to where the bytes are, if such a place exists. */
+  readonly redirectDownloads: boolean;
+  readonly metrics: MetricsSource | undefined;
+  readonly verification: VerificationControl | undefined;
+  readonly startedAtMs: number;
+  /** Whether the server is going down: it takes no new work then. */
+  isDraining(): boolean;
+}

@@ -1,0 +1,79 @@
+import { FiletrackerError } from '../core/errors.ts';
+import { endpointMethods, type Endpoint } from '../protocol/endpoints.ts';
+import type { Route } from '../protocol/request-target.ts';
+import type { Exchange } from './exchange.ts';
+import {
+  startVerification,
+  tellHealth,
+  tellMetrics,
+  tellReadiness,
+  tellStatus,
+  tellVersion,
+} from './handlers/about-server.ts';
+import { deleteFile, putFile } from './handlers/change-file.ts';
+import type { ServerContext } from './handlers/context.ts';
+import { listFiles } from './handlers/list-files.ts';
+import { getFile, headFile } from './handlers/read-file.ts';
+
+function refuseMethod(exchange: Exchange, endpoint: Endpoint): void {
+  const allowed = endpointMethods[endpoint].join(', ');
+  const error = new FiletrackerError(
+    'invalid-argument',
+    `Cannot ${exchange.request.method ?? ''} at /${endpoint}: the methods here are ${allowed}`,
+  );
+  exchange.sendError(error, 405, ['Allow', allowed]);
+}
+
+function handleFile(
+  exchange: Exchange,
+  route: Extract<Route, { endpoint: 'files' }>,
+  context: ServerContext,
+): Promise<void> | void {
+  switch (exchange.request.method) {
+    case 'GET':
+      return getFile(exchange, route.name, context);
+    case 'HEAD':
+      return headFile(exchange, route.name, context);
+    case 'PUT':
+      return putFile(exchange, route.name, route.query, context);
+    case 'DELETE':
+      return deleteFile(exchange, route.name, route.query, context);
+    case undefined:
+    default:
+      return refuseMethod(exchange, 'files');
+  }
+}
+
+/** Hands a request to its handler. @throws what the handler throws, and `not-found` for an unknown endpoint. */
+export function handle(
+  exchange: Exchange,
+  route: Route | undefined,
+  context: ServerContext,
+): Promise<void> | void {
+  if (route === undefined) {
+    throw new FiletrackerError(
+      'not-found',
+      'Cannot find the endpoint: the paths here are /files/{name}, /list/{directory}, /version and /status',
+    );
+  }
+  if (route.endpoint === 'files') return handleFile(exchange, route, context);
+  const { method } = exchange.request;
+  if (route.endpoint === 'admin') {
+    return method === 'POST' ? startVerification(exchange, context) : refuseMethod(exchange, 'admin');
+  }
+  if (method !== 'GET' && method !== 'HEAD') return refuseMethod(exchange, route.endpoint);
+  switch (route.endpoint) {
+    case 'list':
+      return listFiles(exchange, route.directory, route.query, context);
+    case 'version':
+      return tellVersion(exchange, context);
+    case 'status':
+      return tellStatus(exchange, context);
+    case 'healthz':
+      return tellHealth(exchange);
+    case 'readyz':
+      return tellReadiness(exchange, context);
+    case 'metrics':
+      return tellMetrics(exchange, context);
+  }
+}

@@ -1,0 +1,121 @@
+import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import type { Clock } from '../core/clock.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { parseAuthorization } from '../protocol/authorization.ts';
+import type { Access, Principal, Right } from './access.ts';
+import type { TokenBook, TokenPrincipal } from './token.ts';
+
+/** What those may do who do not say who they are. */
+export type AnonymousAccess = 'all' | 'read' | 'none';
+
+const anonymousRights: Readonly<Record<AnonymousAccess, readonly Right[]>> = {
+  all: ['read', 'write', 'delete', 'list', 'admin'],
+  read: ['read', 'list'],
+  none: [],
+};
+
+const lostState =
+  'the tokens of this store are lost, who runs the server must bring them back or add new ones';
+
+function anonymousPrincipal(access: AnonymousAccess, refusal?: string): Principal {
+  const rights = anonymousRights[access];
+  return {
+    name: undefined,
+    refusal,
+    unrestricted: access === 'all',
+    may: (right) => rights.includes(right),
+    listable: (directory) => (rights.includes('list') ? [directory] : []),
+  };
+}
+
+function anonymousPrincipals(refusal?: string): Readonly<Record<AnonymousAccess, Principal>> {
+  return {
+    all: anonymousPrincipal('all', refusal),
+    read: anonymousPrincipal('read', refusal),
+    none: anonymousPrincipal('none', refusal),
+  };
+}
+
+function refuseUnread(): never {
+  throw new FiletrackerError(
+    'unavailable',
+    'Cannot tell who sent the request: the tokens cannot be read yet',
+    {
+      details: { retryAfterSeconds: 2 },
+    },
+  );
+}
+
+/** Whoever it is, while the tokens are unread; what needs no right is answered. */
+const unreadPrincipal: Principal = {
+  name: undefined,
+  unrestricted: false,
+  unknowable: true,
+  may: refuseUnread,
+  listable: refuseUnread,
+};
+
+const anonymous = anonymousPrincipals();
+const anonymousWhereLost = anonymousPrincipals(lostState);
+
+export interface TokenAccessOptions {
+  /** The tokens as they are now; asked with every request, because they change while the server runs. */
+  readonly tokens: () => TokenBook;
+  /** The same: a store is open to all until it has its first token. */
+  readonly anonymous: () => AnonymousAccess;
+  readonly clock: Clock;
+}
+
+/**
+ * Knows who sent a request by the token in its `Authorization` header or, without one, by the name in the
+ * certificate of its connection. A wrong token is refused, even where nobody needs one: its sender is
+ * mistaken about who he is.
+ */
+export class TokenAccess implements Access {
+  readonly #options: TokenAccessOptions;
+
+  constructor(options: TokenAccessOptions) {
+    this.#options = options;
+  }
+
+  identify(request: IncomingMessage): Principal {
+    const { authorization } = request.headers;
+    const book = this.#options.tokens();
+    if (book.unread) return unreadPrincipal;
+    if (authorization === undefined) return this.#byCertificate(request, book);
+    const credentials = parseAuthorization(authorization);
+    if (credentials === undefined) throw unauthorized('the Authorization header is neither Basic nor Bearer');
+    const holder = book.holderOf(credentials.secret);
+    const named = credentials.name === undefined || credentials.name === holder?.name;
+    if (holder === undefined || !named) throw unauthorized(book.lost ? lostState : 'the token is not known');
+    return this.#current(holder);
+  }
+
+  #byCertificate(request: IncomingMessage, book: TokenBook): Principal {
+    const name = certificateName(request);
+    if (name === undefined) return (book.lost ? anonymousWhereLost : anonymous)[this.#options.anonymous()];
+    const holder = book.named(name);
+    if (holder === undefined)
+      throw unauthorized(book.lost ? lostState : 'no token has the name of the certificate');
+    return this.#current(holder);
+  }
+
+  #current(holder: TokenPrincipal): Principal {
+    if (holder.expiresAtMs > this.#options.clock.nowMs()) return holder;
+    throw unauthorized('the token has expired');
+  }
+}
+
+function unauthorized(state: string): FiletrackerError {
+  return new FiletrackerError('unauthorized', `Cannot tell who sent the request: ${state}`);
+}
+
+/** The common name of the certificate that a client has proved to hold; undefined where it has shown none. */
+function certificateName(request: IncomingMessage): string | undefined {
+  const socket: Socket & Partial<Pick<TLSSocket, 'authorized' | 'getPeerCertificate'>> = request.socket;
+  if (socket.authorized !== true) return undefined;
+  const name: unknown = socket.getPeerCertificate?.().subject?.CN;
+  return typeof name === 'string' ? name : undefined;
+}

@@ -1,0 +1,72 @@
+import { array, assert, constantFrom, property, tuple } from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parseFileName } from '../core/file-name.ts';
+import { UploadSlots } from './upload-slots.ts';
+
+const name = parseFileName('/a');
+
+/** How many a sender gets who takes all that he can. */
+function takeAll(slots: UploadSlots, sender: string | undefined): number {
+  for (let count = 0; ; count += 1) {
+    try {
+      slots.take(name, sender);
+    } catch {
+      return count;
+    }
+  }
+}
+
+describe('UploadSlots', () => {
+  it('leaves as many for others as a sender has', () => {
+    const slots = new UploadSlots({ uploadsMax: 12 });
+    expect(takeAll(slots, 'one')).toBe(6);
+    expect(() => slots.take(name, 'one')).toThrow(expect.objectContaining({ code: 'rate-limited' }));
+    expect(takeAll(slots, 'two')).toBe(3);
+    expect(takeAll(slots, 'three')).toBe(2);
+    expect(takeAll(slots, 'four')).toBe(1);
+    expect(() => slots.take(name, 'five')).toThrow(expect.objectContaining({ code: 'busy' }));
+  });
+
+  it('gives a sender more when others have ended', () => {
+    const slots = new UploadSlots({ uploadsMax: 3 });
+    slots.take(name, 'one');
+    slots.take(name, 'two');
+    expect(() => slots.check(name, 'one')).toThrow(/1 uploads of the same token/);
+    slots.release('two');
+    slots.take(name, 'one');
+    slots.release('one');
+    slots.release('one');
+    expect(slots.count).toBe(0);
+    expect(takeAll(slots, undefined)).toBe(3);
+  });
+
+  it('keeps to a part that is given', () => {
+    const slots = new UploadSlots({ uploadsMax: 12, senderUploadsMax: 10 });
+    expect(takeAll(slots, 'one')).toBe(10);
+    expect(takeAll(slots, 'two')).toBe(2);
+  });
+
+  it('lets the first upload of everyone in while there is room at all, whatever the others do', () => {
+    const steps = array(tuple(constantFrom('a', 'b', 'c'), constantFrom('take', 'release')));
+    const cases = property(steps, (all) => {
+      const slots = new UploadSlots({ uploadsMax: 8 });
+      const held = { a: 0, b: 0, c: 0 };
+      for (const [sender, step] of all) {
+        if (step === 'release' && held[sender] > 0) {
+          slots.release(sender);
+          held[sender] -= 1;
+        } else if (step === 'take') {
+          try {
+            slots.take(name, sender);
+            held[sender] += 1;
+          } catch {
+            expect(held[sender]).toBeGreaterThan(0);
+          }
+        }
+        expect(slots.count).toBe(held.a + held.b + held.c);
+        expect(() => slots.check(name, 'newcomer')).not.toThrow();
+      }
+    });
+    assert(cases, { numRuns: 100 });
+  });
+});

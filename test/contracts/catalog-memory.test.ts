@@ -1,0 +1,7 @@
+import { MemoryCatalog } from '../../src/catalog/memory-catalog.ts';
+import { describeCatalog } from './catalog.contract.ts';
+
+describeCatalog('MemoryCatalog', async (placer, clock) => {
+  const catalog = new MemoryCatalog(placer, { clock });
+  return { catalog, dispose: () => catalog.close() };
+});

@@ -1,0 +1,172 @@
+import { appendFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pino } from 'pino';
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { connectOldServer } from '../../src/app/old-server.ts';
+import { openStore } from '../../src/app/open-store.ts';
+import { parseFileName, type FileName } from '../../src/core/file-name.ts';
+import { ImportingFileStore } from '../../src/maintenance/importing/importing-file-store.ts';
+import type { OldServer } from '../../src/maintenance/importing/old-server.ts';
+import type { FileStore } from '../../src/store/file-store.ts';
+import { collected, noise, prose } from '../support/contents.ts';
+import { openTestServer, type TestServer } from '../support/test-server.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+
+let old: TestServer;
+let oldServer: OldServer;
+let inner: FileStore;
+let store: ImportingFileStore;
+let folder: string;
+let fetches: number;
+
+const name = (text: string): FileName => parseFileName(text);
+
+async function put(path: string, version: number, bytes: Buffer): Promise<unknown> {
+  const intent = { name: name(path), version, claims: {} };
+  return store.put(intent, { source: bytes, encoding: 'identity' });
+}
+
+async function read(path: string): Promise<Buffer | undefined> {
+  const file = await store.open(name(path), { form: 'identity' });
+  if (file === undefined) return undefined;
+  return Buffer.isBuffer(file.body) ? file.body : collected(file.body);
+}
+
+async function names(directory = '/', options = {}): Promise<string[]> {
+  const all: string[] = [];
+  for await (const batch of store.listNames(directory, options)) all.push(...batch);
+  return all;
+}
+
+beforeEach(async () => {
+  old = await openTestServer();
+  folder = await temporaryFolder();
+  const settings = { folder, collectionGraceMs: 0, exclusive: true };
+  const opened = await openStore(settings, pino({ level: 'silent' }));
+  inner = opened.files;
+  const connected = connectOldServer(`http://127.0.0.1:${old.port}`);
+  fetches = 0;
+  oldServer = {
+    ...connected,
+    open: (path, signal) => {
+      fetches += 1;
+      return connected.open(path, signal);
+    },
+  };
+  store = await ImportingFileStore.open({ store: inner, oldServer, folder: join(folder, 'fallback') });
+  onTestFinished(async () => {
+    await opened.close();
+    connected.close();
+  });
+});
+
+describe('ImportingFileStore', () => {
+  it('fetches a missing file once, however many ask for it, and keeps it with its version', async () => {
+    const bytes = noise(300_000);
+    await old.put('/a/file', bytes, { version: 1_600_000_000 });
+    const answers = await Promise.all(Array.from({ length: 20 }, () => read('/a/file')));
+    for (const answer of answers) expect(answer?.equals(bytes)).toBe(true);
+    expect(fetches).toBe(1);
+    expect((await inner.stat(name('/a/file')))?.version).toBe(1_600_000_000);
+    expect(await read('/absent')).toBeUndefined();
+    expect((await store.stat(name('/a/file')))?.logicalSize).toBe(300_000);
+  });
+
+  it('fetches once for two processes', async () => {
+    await old.put('/file', prose(500), { version: 5 });
+    const other = await ImportingFileStore.open({
+      store: inner,
+      oldServer,
+      folder: join(folder, 'fallback'),
+    });
+    await Promise.all([store.stat(name('/file')), other.stat(name('/file'))]);
+    expect(fetches).toBe(1);
+  });
+
+  it('shows both in lists', async () => {
+    for (const path of ['/d/1', '/d/3', '/e']) await old.put(path, prose(50, path), { version: 100 });
+    await put('/d/2', 200, prose(50));
+    await put('/d/3', 300, prose(50));
+    expect(await names()).toEqual(['/d/1', '/d/2', '/d/3', '/e']);
+    expect(await names('/d/', { after: name('/d/1'), limit: 1 })).toEqual(['/d/2']);
+    expect(await names('/', { upTo: 150 })).toEqual(['/d/1', '/e']);
+    expect(await names('/nowhere/')).toEqual([]);
+    expect(await store.kindOfDirectory('/d/')).toBe('directory');
+    expect(await store.kindOfDirectory('/nowhere/')).toBe('absent');
+  });
+
+  it('does not let the old server undo a deletion, here or after a restart', async () => {
+    await old.put('/gone', prose(50), { version: 100 });
+    await old.put('/kept', prose(50), { version: 100 });
+    await read('/gone');
+    expect(await store.remove({ name: name('/gone'), version: 100 })).toEqual({
+      version: 100,
+      removed: true,
+    });
+    expect(await store.remove({ name: name('/kept'), version: 99 })).toEqual({
+      version: 100,
+      removed: false,
+    });
+    expect(await store.remove({ name: name('/never'), version: 99 })).toBeUndefined();
+    expect(await read('/gone')).toBeUndefined();
+    expect(await names()).toEqual(['/kept']);
+    await appendFile(join(folder, 'fallback', 'deletions.jsonl'), '["/cut sh');
+    const restarted = await ImportingFileStore.open({
+      store: inner,
+      oldServer,
+      folder: join(folder, 'fallback'),
+    });
+    expect(await restarted.stat(name('/gone'))).toBeUndefined();
+    expect(await restarted.remove({ name: name('/kept'), version: 100 })).toMatchObject({ removed: true });
+    expect(await read('/kept')).toBeUndefined();
+    await put('/gone', 101, prose(60));
+    expect(await read('/gone')).toEqual(prose(60));
+  });
+
+  it('takes back an import that a deletion has overtaken', async () => {
+    await old.put('/file', prose(50), { version: 100 });
+    const slow: OldServer = {
+      ...oldServer,
+      open: async (path, signal) => {
+        const found = await oldServer.open(path, signal);
+        await store.remove({ name: name('/file'), version: 100 });
+        return found;
+      },
+    };
+    const slower = await ImportingFileStore.open({
+      store: inner,
+      oldServer: slow,
+      folder: join(folder, 'fallback'),
+    });
+    expect(await slower.stat(name('/file'))).toBeUndefined();
+    expect(await inner.stat(name('/file'))).toBeUndefined();
+  });
+
+  it('lets the newest version win over both', async () => {
+    await old.put('/file', prose(50, 'old'), { version: 100 });
+    expect(await put('/file', 50, prose(50, 'older'))).toMatchObject({ version: 100, stored: false });
+    expect(await read('/file')).toEqual(prose(50, 'old'));
+    expect(await put('/file', 150, prose(50, 'newer'))).toMatchObject({ version: 150, stored: true });
+    await old.put('/other', prose(50, 'old'), { version: 100 });
+    const absent = {
+      name: name('/other'),
+      version: 200,
+      claims: {},
+      precondition: { kind: 'absent' },
+    } as const;
+    await expect(store.put(absent, { source: prose(5), encoding: 'identity' })).rejects.toMatchObject({
+      code: 'precondition-failed',
+    });
+  });
+
+  it('says that the old server is at fault where it is', async () => {
+    await old.server.close({ timeoutMs: 0 });
+    await put('/here', 1, prose(50)).catch(() => undefined);
+    await expect(read('/there')).rejects.toMatchObject({ code: 'unavailable', retryable: true });
+    // Its address is for the log, not for who asked.
+    await expect(read('/there')).rejects.toMatchObject({
+      message: 'Cannot get the file: the server that files are moved from cannot be reached',
+      cause: { message: expect.stringContaining('127.0.0.1') as string },
+    });
+  });
+});

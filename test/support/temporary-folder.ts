@@ -1,0 +1,13 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+
+/** A folder of the running test alone, removed when the test is over. */
+export async function temporaryFolder(): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'filetracker-test-'));
+  onTestFinished(async () => {
+    await rm(path, { recursive: true, force: true });
+  });
+  return path;
+}

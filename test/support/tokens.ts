@@ -1,0 +1,34 @@
+import { systemClock } from '../../src/core/clock.ts';
+import type { Access, Right } from '../../src/server/access.ts';
+import { TokenAccess, type AnonymousAccess } from '../../src/server/token-access.ts';
+import { makeSecret, TokenBook, type Token } from '../../src/server/token.ts';
+
+/** What tokens of a test may do, by their names: prefixes and rights. */
+export type TokenPlan = Readonly<Record<string, readonly [prefix: string, ...rights: Right[]]>>;
+
+export interface TestTokens {
+  readonly access: Access;
+  /** An Authorization header of the token of that name. */
+  header(name: string): Record<string, string>;
+  text(name: string): string;
+}
+
+export function makeTokens(
+  plan: TokenPlan,
+  anonymous: AnonymousAccess = 'none',
+  state: { readonly lost?: boolean } = {},
+): TestTokens {
+  const texts = new Map<string, string>();
+  const tokens = Object.entries(plan).map(([name, [prefix, ...rights]]): Token => {
+    const { text, id, secretHash } = makeSecret();
+    texts.set(name, text);
+    return { name, id, secretHash, prefixes: prefix.split(' '), rights, createdAtMs: 0 };
+  });
+  const book = new TokenBook(tokens, state);
+  const text = (name: string): string => texts.get(name) ?? '';
+  return {
+    access: new TokenAccess({ tokens: () => book, anonymous: () => anonymous, clock: systemClock }),
+    header: (name) => ({ Authorization: `Bearer ${text(name)}` }),
+    text,
+  };
+}
