@@ -95,6 +95,8 @@ export const lingerTimeMs = 2_000;
 export const lingerSizeMaxBytes = 64 * mib;
 /** Time that running requests are given when the server stops. */
 export const shutdownTimeoutMs = 30_000;
+/** Time that a new connection has to bring its first request when the server stops. */
+export const firstRequestTimeMs = 1000;
 
 /** Uploads under way at once in one store; each holds a few hundred KiB at the most. */
 export const uploadsMax = 1024;

@@ -18,6 +18,8 @@ export class Connection {
   readonly socket: Socket;
   /** Asked of the system once: it costs a call each time, and is gone once the socket is closed. */
   readonly remoteAddress: string;
+  /** By the clock that only goes forward. */
+  readonly openedAtMs = performance.now();
   /** Requests that have begun and are not over. */
   active = 0;
   /** Settles when the request that came last is over. */

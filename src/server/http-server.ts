@@ -22,7 +22,8 @@ import { parseTarget } from '../protocol/request-target.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { openAccess, type Access } from './access.ts';
 import { admitAll, type MetricsSource, type RequestAdmission } from './admission.ts';
-import { brokenBody, Connection, slowBody, stalledBody, truncatedBody } from './connection.ts';
+import { ConnectionTable } from './connection-table.ts';
+import { brokenBody, slowBody, stalledBody, truncatedBody } from './connection.ts';
 import { Exchange } from './exchange.ts';
 import type { ServerContext, VerificationControl } from './handlers/context.ts';
 import {
@@ -102,14 +103,11 @@ export class HttpServer {
   readonly #tls: boolean;
   readonly #basePath: string;
   readonly #timeouts: ServerTimeouts;
-  readonly #connections = new Map<Duplex, Connection>();
+  readonly #connections = new ConnectionTable();
   readonly #pace: PaceWatch;
   #paceTimer: NodeJS.Timeout | undefined;
-  /** Connections as the system counts them: with TLS, those in a handshake too. */
-  #openSockets = 0;
   #requests = 0;
   #draining = false;
-  #onIdle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(options: HttpServerOptions) {
@@ -198,18 +196,15 @@ export class HttpServer {
     if (this.#tls) replaceTlsMaterial(this.#server, tls);
   }
 
-  /** Connections that are open. */
+  /** Connections that are open; with TLS, those in a handshake too. */
   get connectionCount(): number {
-    return this.#openSockets;
+    return this.#connections.size;
   }
 
   #onSocket(socket: Socket): void {
-    this.#openSockets += 1;
-    socket.once('close', () => {
-      this.#openSockets -= 1;
-    });
-    if (this.#openSockets > this.#connectionsMax) this.#refuseConnection(socket);
-    else if (!this.#tls) this.#onConnection(socket);
+    this.#connections.addSocket(socket);
+    if (this.#connections.size > this.#connectionsMax) this.#refuseConnection(socket);
+    else if (!this.#tls) this.#connections.add(socket);
   }
 
   #onSecureConnection(socket: TLSSocket): void {
@@ -218,7 +213,7 @@ export class HttpServer {
     if (shown && !socket.authorized) {
       this.#observer.refusedConnection(socket.remoteAddress ?? '', 0, 'the certificate is not valid');
       socket.destroy();
-    } else this.#onConnection(socket);
+    } else this.#connections.add(socket);
   }
 
   #refuseConnection(socket: Socket): void {
@@ -233,15 +228,6 @@ export class HttpServer {
       ]),
     );
     socket.destroySoon();
-  }
-
-  #onConnection(socket: Socket): void {
-    this.#connections.set(socket, new Connection(socket));
-    socket.once('close', () => {
-      this.#connections.get(socket)?.interrupt(truncatedBody());
-      this.#connections.delete(socket);
-      if (this.#connections.size === 0) this.#onIdle?.();
-    });
   }
 
   /** @param unmet whether it expects something that is not done here. */
@@ -357,7 +343,8 @@ export class HttpServer {
    * Stops: takes no new connection, lets running requests finish for at most `timeoutMs`, and destroys what
    * is left. A connection with nothing to do is closed at once, or after `idleMs`: in that time it may still
    * bring a request, whose answer tells the client to close, so that none is cut off by a close it did not
-   * expect. Idempotent; a later call with a shorter time does not shorten the first.
+   * expect. One that has only just come has a second in which to bring its first. Idempotent; a later call with a
+   * shorter time does not shorten the first.
    */
   close(options: { timeoutMs?: number; idleMs?: number } = {}): Promise<void> {
     this.#closing ??= this.#close(options.timeoutMs ?? shutdownTimeoutMs, options.idleMs ?? 0);
@@ -368,27 +355,9 @@ export class HttpServer {
     this.#draining = true;
     // Not http.Server's own close: it destroys sockets that have not yet sent the end of their answer.
     if (this.#server.listening) NetServer.prototype.close.call(this.#server);
-    const idle = new Promise<void>((resolve) => {
-      if (this.#connections.size === 0) resolve();
-      else this.#onIdle = resolve;
-    });
-    const closeIdle = (): void => {
-      for (const connection of this.#connections.values()) connection.closeAfterAnswers();
-    };
-    if (idleMs === 0) closeIdle();
-    else for (const connection of this.#connections.values()) connection.closeWithNextAnswer();
-    const idleTimer = setTimeout(closeIdle, idleMs);
-    const timer = setTimeout(() => this.destroyConnections(), timeoutMs);
-    await idle;
-    clearTimeout(idleTimer);
-    clearTimeout(timer);
+    await this.#connections.drain(timeoutMs, idleMs);
     clearInterval(this.#paceTimer);
     this.#server.closeAllConnections();
-  }
-
-  /** Breaks off what is still running; for a shutdown that may wait no longer. */
-  destroyConnections(): void {
-    for (const { socket } of this.#connections.values()) socket.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

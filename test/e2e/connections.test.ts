@@ -226,6 +226,24 @@ describe('HttpServer', () => {
     expect((await server.store.stats()).entries).toBe(1);
   });
 
+  it('close() waits a moment for the first request of a connection that has just come', async () => {
+    const server = await openTestServer();
+    const old = await RawConnection.open(server.port);
+    await sleep(1100);
+    const [asking, silent] = [await RawConnection.open(server.port), await RawConnection.open(server.port)];
+    await expect.poll(() => server.server.connectionCount).toBe(3);
+    const start = performance.now();
+    const closed = server.server.close();
+    await old.closed();
+    expect(performance.now() - start).toBeLessThan(800);
+    const answer = await asking.request({ target: '/healthz' });
+    expect(answer).toMatchObject({ status: 200, text: 'ok\n' });
+    expect(answer.headers.get('connection')).toBe('close');
+    await silent.closed();
+    await closed;
+    expect(performance.now() - start).toBeGreaterThan(900);
+  });
+
   it('close() waits no longer than it is told', async () => {
     const server = await openTestServer();
     const upload = await RawConnection.open(server.port);

@@ -371,5 +371,11 @@ describe('TLS', () => {
     await expect
       .poll(async () => (await get(Number(port), folder)).subject, { timeout: 5000 })
       .toBe('second');
+    // Who never ends his handshake does not hold up the end of the server.
+    await RawConnection.open(Number(port));
+    const start = performance.now();
+    program.kill('SIGTERM');
+    expect(await program.ended()).toMatchObject({ code: 0 });
+    expect(performance.now() - start).toBeLessThan(10_000);
   });
 });
