@@ -10,6 +10,33 @@ export interface FileRange {
 
 /** Bytes read at a time: a megabyte takes four trips to the thread pool, and a fifth less time than in sixteen. */
 const readSizeBytes = 256 * 1024;
+/** Pieces kept for the next reads of any file: 16 MiB, which 32 readers at once use. */
+const sparePiecesMax = 64;
+
+/**
+ * Memory for pieces, used again and again.
+ *
+ * Invariant: a piece is in the hands of one reader, or spare. Giving back what is not lent does nothing, so that
+ * nobody gets a piece that another has given back twice.
+ */
+class PieceMemory {
+  readonly #spare: Buffer[] = [];
+  readonly #lent = new WeakSet<ArrayBufferLike>();
+
+  lend(): Buffer {
+    // Not from Node's pool: a slice of it would keep 8 KiB alive for as long as the slice waits in a socket.
+    const piece = this.#spare.pop() ?? Buffer.allocUnsafeSlow(readSizeBytes);
+    this.#lent.add(piece.buffer);
+    return piece;
+  }
+
+  giveBack(part: Uint8Array): void {
+    if (!this.#lent.delete(part.buffer)) return;
+    if (this.#spare.length < sparePiecesMax) this.#spare.push(Buffer.from(part.buffer));
+  }
+}
+
+const memory = new PieceMemory();
 
 /**
  * A section of an open file as a stream. Owns the descriptor and closes it.
@@ -20,18 +47,23 @@ const readSizeBytes = 256 * 1024;
 export class FileSection extends Readable {
   readonly #descriptor: number;
   readonly #endByte: number;
+  readonly #reuses: boolean;
   #nextByte: number;
   #reading = false;
   #closeWhenRead: (() => void) | undefined;
 
   constructor(descriptor: number, range: FileRange, options: { signal?: AbortSignal | undefined } = {}) {
+    // As objects, pieces are never joined to a copy that nobody could give back.
     super({
-      highWaterMark: readSizeBytes,
+      objectMode: true,
+      highWaterMark: 1,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     this.#descriptor = descriptor;
     this.#nextByte = range.start;
     this.#endByte = range.start + range.length;
+    // What is read at once may be kept for long, by the memory of small contents: it has memory of its own.
+    this.#reuses = range.length > readSizeBytes;
   }
 
   override _read(): void {
@@ -41,14 +73,18 @@ export class FileSection extends Readable {
       return;
     }
     this.#reading = true;
-    // Not from Node's pool: a slice of it would keep 8 KiB alive for as long as the slice waits in a socket.
-    const buffer = Buffer.allocUnsafeSlow(length);
+    const buffer = this.#reuses ? memory.lend() : Buffer.allocUnsafeSlow(length);
     read(this.#descriptor, buffer, 0, length, this.#nextByte, (error, bytesRead) => {
       this.#reading = false;
       if (this.#closeWhenRead !== undefined) this.#closeWhenRead();
       else if (error !== null) this.destroy(fromSystemError(error, 'read a file') as Error);
       else this.#give(buffer, bytesRead);
     });
+  }
+
+  /** Lets a piece be used again that came from here, and that nobody looks at any more. */
+  giveBack(piece: Uint8Array): void {
+    memory.giveBack(piece);
   }
 
   #give(buffer: Buffer, bytesRead: number): void {

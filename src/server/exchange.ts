@@ -1,6 +1,5 @@
 import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { STATUS_CODES } from 'node:http';
 import { FiletrackerError } from '../core/errors.ts';
 import { refusedBodyDrainMaxBytes } from '../core/limits.ts';
@@ -18,6 +17,7 @@ import { defaultRetryAfterSeconds, statusOf } from '../protocol/statuses.ts';
 import type { Principal, Right } from './access.ts';
 import type { Connection } from './connection.ts';
 import { announcesBody, lingerOn } from './request-body.ts';
+import { sendBody } from './send-body.ts';
 
 /** Asked of the system once. */
 const processId = process.pid.toString(36);
@@ -172,7 +172,7 @@ export class Exchange {
     this.response.writeHead(status, headers);
     const startBytes = this.connection.socket.bytesWritten;
     try {
-      await pipeline(body, this.response);
+      await sendBody(body, this.response, this.connection.socket);
     } finally {
       this.sentBytes = this.connection.socket.bytesWritten - startBytes;
     }

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import { FiletrackerError, isFiletrackerError, messageOf } from '../core/errors.ts';
 
-/** Bytes that come piece by piece. Who takes a piece may keep it: it is not written to again. */
+/** Bytes that come piece by piece. Who takes a piece may keep it: it is not written to again unless he gives it back (reused-pieces.ts). */
 export type Chunks = AsyncIterable<Uint8Array>;
 
 /**
