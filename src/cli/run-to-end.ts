@@ -1,5 +1,6 @@
 import { CommanderError } from 'commander';
 import { exitCodeOf, exitCodes, tellError } from './output.ts';
+import { refuseUnreadableWords } from './unreadable-words.ts';
 
 /**
  * Runs a program, whose result is the exit code of the process: what `main` throws is told, to `onFailure` too.
@@ -11,6 +12,7 @@ export async function runToEnd(
   onFailure?: (error: unknown) => void,
 ): Promise<void> {
   try {
+    refuseUnreadableWords();
     await main();
   } catch (error) {
     if (error instanceof CommanderError) {

@@ -128,6 +128,37 @@ test('--json prints objects, before and after the command', async () => {
   expect(JSON.parse(await ok(['rm', '/a', '--json']))).toEqual({ name: '/a' });
 });
 
+test('options of the program count after the command too, and there before those that stand before it', async () => {
+  const { run, ok, write, folder } = await shell();
+  write('local', 'hello');
+  const elsewhere = join(folder, 'elsewhere');
+  expect(await run(['-c', 'nowhere', 'put', 'local', '/a', '-q', '-c', elsewhere])).toMatchObject({
+    code: 0,
+    stderr: '',
+  });
+  const [status] = [await ok(['cache', 'status', '--json', '--cache-dir', elsewhere])];
+  expect(JSON.parse(status)).toMatchObject({ folder: elsewhere, contents: 1 });
+  expect(await ok(['cat', '/a@1700000000', '--offline', '-c', elsewhere])).toBe('hello');
+  expect(await run(['cat', '/a@1700000000', '--offline'])).toMatchObject({ code: 3 });
+  // This one has a meaning of its own for the letter.
+  expect(await ok(['get', '-c', '/a', 'out', '-v'])).toBe('');
+  expect(readFileSync(join(folder, 'out'), 'utf8')).toBe('hello');
+});
+
+test('arguments that are not UTF-8 are refused, and those with the mark of such are not', async () => {
+  const { url, folder, ok, write } = await shell();
+  write('local\u{FFFD}', 'hello');
+  expect(await ok(['put', 'local\u{FFFD}', '/\u{FFFD}'])).toMatch(/@1700000000\n$/);
+  const program = `"${process.execPath}" "${programPath('filetracker')}"`;
+  const env = { ...process.env, FILETRACKER_URL: url, FILETRACKER_DIR: join(folder, 'cache') };
+  for (const words of ["get /a@1 $'\\xe9'", "rm $'/\\xe9'", "-c $'\\xff' ls"]) {
+    await expect(promisify(execFile)('bash', ['-c', `${program} ${words}`], { env })).rejects.toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^filetracker: Cannot read the argument ".*": .*UTF-8.*\n$/),
+    });
+  }
+});
+
 test('get -R and put -R carry trees, and tell what they skip', async () => {
   const { folder, ok, run, write } = await shell();
   for (let index = 0; index < 30; index += 1) write(`tree/d${index % 3}/f ${index}.txt`, prose(1000 + index));

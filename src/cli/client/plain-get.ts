@@ -4,6 +4,7 @@ import { optionsFromEnvironment } from '../../client/client-options.ts';
 import { LocalCache } from '../../client/local-cache.ts';
 import { kindOfTarget } from '../../client/target-file.ts';
 import { parseVersionedName } from '../../core/file-name.ts';
+import { replacement } from '../unreadable-words.ts';
 
 /**
  * `filetracker [-r URL] [-c DIR] get NAME LOCAL`, without any other flag. Workers start the program so for each
@@ -29,6 +30,7 @@ export function readPlainGet(words: readonly string[]): PlainGet | undefined {
   const [command, name, target, ...more] = words.slice(at);
   if (command !== 'get' || name === undefined || target === undefined || more.length > 0) return undefined;
   if (name.startsWith('-') || target.startsWith('-') || target === '') return undefined;
+  if (words.some((word) => word.includes(replacement))) return undefined;
   return { name, target, cacheDir: flags.get('c'), remoteUrl: flags.get('r') };
 }
 

@@ -1,6 +1,7 @@
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { release } from '../../app/release.ts';
 import { endWithReader, exitCodes, helpWidth } from '../output.ts';
+import { refuseUnreadableWords } from '../unreadable-words.ts';
 import { programName } from './context.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
 import type { CleanFlags } from './cache-commands.ts';
@@ -12,6 +13,7 @@ const notes = `
 A NAME begins with a slash; NAME@VERSION names one version and no other, and is
 served from the cache without asking the server. The version of a file that is
 put is its time of modification unless NAME names one; the newest wins.
+The options above may also follow the command; "get -c" is --no-cache there.
 
 Environment: FILETRACKER_URL is the server (none: the cache is a store of its
 own), FILETRACKER_DIR the cache, FILETRACKER_CACHE_SIZE its limit; also
@@ -27,6 +29,22 @@ Examples:
   tar c src | ${programName} put - /backup/src.tar
   ${programName} sync up ./site /site --delete --dry-run`;
 
+/** Options of the program, which may also follow a command. */
+const globalOptions: readonly (readonly [flags: string, description: string])[] = [
+  ['-r, --remote-url <url>', 'the server, as http://host:9999 ($FILETRACKER_URL)'],
+  ['-c, --cache-dir <folder>', 'the cache ($FILETRACKER_DIR, else ~/.filetracker-store)'],
+  ['--cache-size <size>', 'what the cache may take, such as 10G'],
+  ['--hand-out <way>', 'how cached files are handed out: auto, reflink, link or copy'],
+  ['--tls-ca <file>', 'trust servers with certificates of this authority too (PEM)'],
+  ['--tls-cert <file>', 'the certificate to show to the server, with its chain'],
+  ['--tls-key <file>', 'the key of that certificate'],
+  ['--offline', 'serve from the cache alone'],
+  ['--verify', 'check the digest of what the cache serves'],
+  ['--json', 'print results as JSON, one object a line'],
+  ['-q, --quiet', 'no progress bars and summaries'],
+  ['-v, --verbose', 'say what is done'],
+];
+
 /** Runs a command with a client that is closed at its end. */
 type Runner = (work: (context: CommandContext) => Promise<void>) => Promise<void>;
 
@@ -34,21 +52,10 @@ function describeProgram(run: Runner): Command {
   const program = new Command(programName)
     .description('Stores and fetches files by name, through a cache on this machine.')
     .usage('[options] COMMAND')
-    .option('-r, --remote-url <url>', 'the server, as http://host:9999 ($FILETRACKER_URL)')
-    .option('-c, --cache-dir <folder>', 'the cache ($FILETRACKER_DIR, else ~/.filetracker-store)')
-    .option('--cache-size <size>', 'what the cache may take, such as 10G')
-    .option('--hand-out <way>', 'how cached files are handed out: auto, reflink, link or copy')
-    .option('--tls-ca <file>', 'trust servers with certificates of this authority too (PEM)')
-    .option('--tls-cert <file>', 'the certificate to show to the server, with its chain')
-    .option('--tls-key <file>', 'the key of that certificate')
-    .option('--offline', 'serve from the cache alone')
-    .option('--verify', 'check the digest of what the cache serves')
-    .option('--json', 'print results as JSON, one object a line')
-    .option('-q, --quiet', 'no progress bars and summaries')
-    .option('-v, --verbose', 'say what is done')
     .version(release, '-V, --version', 'show the version')
     .addHelpText('after', notes)
     .enablePositionalOptions();
+  for (const [flags, description] of globalOptions) program.option(flags, description);
   addGet(program, run);
   addPut(program, run);
   addLookUps(program, run);
@@ -74,7 +81,17 @@ function prepare(command: Command): void {
     .allowExcessArguments(false)
     .exitOverride();
   if (command.parent !== null && command.commands.length === 0 && command.name() !== 'completion') {
-    command.option('--json', 'print results as JSON, one object a line');
+    addGlobalOptions(command);
+  }
+}
+
+/** The options of the program, for who writes them after the command; a letter that the command has is its own. */
+function addGlobalOptions(command: Command): void {
+  const letters = new Set(command.options.map(({ short }) => short));
+  for (const [flags, description] of globalOptions) {
+    const [short] = flags.split(', ');
+    const option = new Option(letters.has(short) ? flags.slice(flags.indexOf('--')) : flags, description);
+    command.addOption(option.hideHelp(option.long !== '--json'));
   }
 }
 
@@ -272,24 +289,20 @@ export async function runProgram(words: readonly string[]): Promise<void> {
   let onlyPrints = true;
   endWithReader(programName, () => onlyPrints);
   const program: Command = describeProgram(async (work) => {
-    // A flag that stands after the command counts as well as one before it.
-    const json = [program, ...commandsOf(program)].some(
-      (command) => command.opts<GlobalFlags>().json === true,
-    );
-    await withContext({ ...program.opts<GlobalFlags>(), json }, work);
+    // What stands after the command is nearer to it than what stands before.
+    await withContext({ ...program.opts<GlobalFlags>(), ...acting.opts<GlobalFlags>() }, work);
   });
+  let acting = program;
   program.hook('preAction', (_program, command) => {
+    acting = command;
     onlyPrints = printers.has(command.name()) || (command.name() === 'get' && command.args[1] === '-');
   });
   try {
+    refuseUnreadableWords();
     await program.parseAsync([...words], { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) endWith(error);
     // Help and version end here too; commander has printed what there is to say.
     else process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
   }
-}
-
-function commandsOf(command: Command): Command[] {
-  return command.commands.flatMap((sub) => [sub, ...commandsOf(sub)]);
 }

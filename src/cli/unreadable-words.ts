@@ -1,0 +1,29 @@
+import { isUtf8 } from 'node:buffer';
+import { readFileSync } from 'node:fs';
+import { FiletrackerError } from '../core/errors.ts';
+
+/** What Node puts where the bytes of an argument are not UTF-8. */
+export const replacement = '\u{FFFD}';
+
+/**
+ * Refuses arguments that are not UTF-8: Node has changed them, so that files of other names would be read, written or
+ * removed. Where the system does not show the bytes (it does on Linux) one with this mark in it is taken as it is.
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export function refuseUnreadableWords(): void {
+  if (!process.argv.some((word) => word.includes(replacement))) return;
+  if (isUtf8(bytesOfArguments())) return;
+  const shown = process.argv.filter((word) => word.includes(replacement)).map((word) => JSON.stringify(word));
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot read the argument ${shown.join(', ')}: names and paths must be UTF-8; rename the file, or name its folder`,
+  );
+}
+
+function bytesOfArguments(): Buffer {
+  try {
+    return readFileSync('/proc/self/cmdline');
+  } catch {
+    return Buffer.alloc(0);
+  }
+}
