@@ -3,7 +3,7 @@ import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { loadSystemLocks, lockExclusive, lockShared, lockUnlock, type SystemLocks } from './folder-lock.ts';
 
 const pauseMs = 0.5;
-const waitMaxMs = 10_000;
+const defaultWaitMaxMs = 10_000;
 
 /**
  * A lock on a file among processes, by flock(2) on the file itself, for work that does not give up the thread: it is
@@ -12,17 +12,19 @@ const waitMaxMs = 10_000;
 export class FileGuard {
   readonly #locks: SystemLocks;
   readonly #descriptor: number;
+  readonly #waitMaxMs: number;
 
-  private constructor(locks: SystemLocks, descriptor: number) {
+  private constructor(locks: SystemLocks, descriptor: number, waitMaxMs: number) {
     this.#locks = locks;
     this.#descriptor = descriptor;
+    this.#waitMaxMs = waitMaxMs;
   }
 
   /** Undefined where there is no such file. */
-  static async open(path: string): Promise<FileGuard | undefined> {
+  static async open(path: string, waitMaxMs = defaultWaitMaxMs): Promise<FileGuard | undefined> {
     const locks = await loadSystemLocks();
     try {
-      return new FileGuard(locks, openSync(path, 'r'));
+      return new FileGuard(locks, openSync(path, 'r'), waitMaxMs);
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
       throw fromSystemError(error, 'open a file to lock it');
@@ -49,7 +51,7 @@ export class FileGuard {
     const pause = new Int32Array(new SharedArrayBuffer(4));
     const startMs = performance.now();
     while (!this.#locks.tryLock(this.#descriptor, operation)) {
-      if (performance.now() - startMs > waitMaxMs) {
+      if (performance.now() - startMs > this.#waitMaxMs) {
         throw new FiletrackerError('busy', 'Cannot lock a file: another process does not let go of it');
       }
       Atomics.wait(pause, 0, 0, pauseMs);
