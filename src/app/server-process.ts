@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { RateTable } from '../server/rate-table.ts';
+import type { DrainTimes } from '../server/connection-table.ts';
 import { HttpServer } from '../server/http-server.ts';
 import type { ServerConfig } from './config.ts';
 import { usesFolder } from './engine-config.ts';
@@ -115,14 +116,14 @@ export class ServerProcess {
   }
 
   /** Lets running requests finish, for a bounded time, and closes the store. Idempotent. */
-  close(options: { timeoutMs?: number; idleMs?: number } = {}): Promise<void> {
-    this.#closing ??= this.#close(options);
+  close(times: Partial<DrainTimes> = {}): Promise<void> {
+    this.#closing ??= this.#close(times);
     return this.#closing;
   }
 
-  async #close(options: { timeoutMs?: number; idleMs?: number }): Promise<void> {
+  async #close(times: Partial<DrainTimes>): Promise<void> {
     try {
-      await this.#server.close(options);
+      await this.#server.close(times);
     } finally {
       await this.#guard.close();
       await this.#store.close();

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { isFiletrackerError, localMessageOf } from '../core/errors.ts';
 import type { ServerConfig } from './config.ts';
+import type { DrainTimes } from '../server/connection-table.ts';
 import { Log } from './log.ts';
 import { ServerProcess } from './server-process.ts';
 import { sharedRates } from './shared-rates.ts';
@@ -70,13 +71,8 @@ export async function runWorker(config: ServerConfig): Promise<void> {
   if (process.connected) process.disconnect();
 }
 
-interface StopTimes {
-  readonly timeoutMs?: number;
-  readonly idleMs?: number;
-}
-
 /** Resolves when this worker shall stop, to the times that it may take. */
-function stopRequest(): Promise<StopTimes> {
+function stopRequest(): Promise<Partial<DrainTimes>> {
   return new Promise((resolve) => {
     process.on('SIGTERM', () => resolve({}));
     process.on('disconnect', () => resolve({ timeoutMs: orphanTimeoutMs }));

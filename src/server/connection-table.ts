@@ -1,11 +1,20 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { firstRequestTimeMs } from '../core/limits.ts';
 import { Connection, truncatedBody } from './connection.ts';
 
 /** What the socket that speaks TLS has in common with the one below it. */
 function peerOf(socket: Socket): string {
   return `${socket.remoteAddress} ${socket.remotePort}`;
+}
+
+/** How long connections may stay when a server stops, in milliseconds. */
+export interface DrainTimes {
+  /** For what is under way; then it is broken off. */
+  readonly timeoutMs: number;
+  /** Without a request; 0 for not at all. */
+  readonly idleMs: number;
+  /** From its beginning until its first request. */
+  readonly firstRequestMs: number;
 }
 
 /**
@@ -55,10 +64,9 @@ export class ConnectionTable {
 
   /**
    * Resolves when all are closed: those with requests under way after their answers, those that have just come
-   * after their first, and the others after `idleMs`. What is left after `timeoutMs` is destroyed. None may be added
-   * to an empty table after this.
+   * after their first, and the others in time. None may be added to an empty table after this.
    */
-  async drain(timeoutMs: number, idleMs: number): Promise<void> {
+  async drain({ timeoutMs, idleMs, firstRequestMs }: DrainTimes): Promise<void> {
     if (this.#sockets.size === 0) return;
     this.#draining = true;
     const empty = new Promise<void>((resolve) => {
@@ -67,12 +75,12 @@ export class ConnectionTable {
     const nowMs = performance.now();
     for (const connection of this.#connections.values()) {
       // Its client could not know that the server stops, and a request of its own is most likely on its way.
-      const isNew = connection.requests === 0 && nowMs - connection.openedAtMs < firstRequestTimeMs;
+      const isNew = connection.requests === 0 && nowMs - connection.openedAtMs < firstRequestMs;
       if (idleMs > 0 || isNew) connection.closeWithNextAnswer();
       else connection.closeAfterAnswers();
     }
     const timers = [
-      setTimeout(() => this.#endIdle(), Math.max(idleMs, firstRequestTimeMs)),
+      setTimeout(() => this.#endIdle(), Math.max(idleMs, firstRequestMs)),
       setTimeout(() => this.#destroy(), timeoutMs),
     ];
     await empty;

@@ -13,6 +13,7 @@ import { FiletrackerError } from '../core/errors.ts';
 import {
   bodyBytesPerSecondMin,
   connectionsMax,
+  firstRequestTimeMs,
   headersTimeoutMs,
   idleTimeoutMs,
   shutdownTimeoutMs,
@@ -22,7 +23,7 @@ import { parseTarget } from '../protocol/request-target.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { openAccess, type Access } from './access.ts';
 import { admitAll, type MetricsSource, type RequestAdmission } from './admission.ts';
-import { ConnectionTable } from './connection-table.ts';
+import { ConnectionTable, type DrainTimes } from './connection-table.ts';
 import { brokenBody, slowBody, stalledBody, truncatedBody } from './connection.ts';
 import { Exchange } from './exchange.ts';
 import type { ServerContext, VerificationControl } from './handlers/context.ts';
@@ -68,6 +69,12 @@ const defaultTimeouts: ServerTimeouts = {
   headersMs: headersTimeoutMs,
   stallMs: stallTimeoutMs,
   idleMs: idleTimeoutMs,
+};
+
+const defaultDrainTimes: DrainTimes = {
+  timeoutMs: shutdownTimeoutMs,
+  idleMs: 0,
+  firstRequestMs: firstRequestTimeMs,
 };
 
 /** RFC 9112, 3.2. Who does not know that much of HTTP is not trusted with the end of the request either. */
@@ -346,16 +353,16 @@ export class HttpServer {
    * expect. One that has only just come has a second in which to bring its first. Idempotent; a later call with a
    * shorter time does not shorten the first.
    */
-  close(options: { timeoutMs?: number; idleMs?: number } = {}): Promise<void> {
-    this.#closing ??= this.#close(options.timeoutMs ?? shutdownTimeoutMs, options.idleMs ?? 0);
+  close(times: Partial<DrainTimes> = {}): Promise<void> {
+    this.#closing ??= this.#close({ ...defaultDrainTimes, ...times });
     return this.#closing;
   }
 
-  async #close(timeoutMs: number, idleMs: number): Promise<void> {
+  async #close(times: DrainTimes): Promise<void> {
     this.#draining = true;
     // Not http.Server's own close: it destroys sockets that have not yet sent the end of their answer.
     if (this.#server.listening) NetServer.prototype.close.call(this.#server);
-    await this.#connections.drain(timeoutMs, idleMs);
+    await this.#connections.drain(times);
     clearInterval(this.#paceTimer);
     this.#server.closeAllConnections();
   }
