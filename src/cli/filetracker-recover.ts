@@ -51,7 +51,7 @@ async function recoverFolder(folder: string, flags: Flags, contents?: ContentPla
     contents,
     listener: stepsFor(flags),
   });
-  if (report.damagedFileCount > 0) process.exitCode = exitCodes.failure;
+  if (report.damagedFileCount > 0 || report.changesMayBeMissing) process.exitCode = exitCodes.failure;
   if (flags.json === true) printLine(JSON.stringify(report, null, 2));
   else if (flags.silent !== true) printLine(reportLines(report).join('\n'));
 }

@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import { inspectJournal, type JournalInspection } from '../catalog/lmdb/inspection.ts';
+import { recordOfRemoval, type IndexedRemoval } from '../catalog/lmdb/index-comparison.ts';
+import type { IndexDatabase } from '../catalog/lmdb/index-database.ts';
 import { hasJournalLock, tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
 import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
@@ -120,6 +122,7 @@ class Recovery {
         entries,
         damagedFileCount: count,
         damagedFiles: files,
+        changesMayBeMissing: survey.catalog.untold.length > 0,
         notes,
         quarantine: quarantine.folder,
       };
@@ -152,6 +155,7 @@ class Recovery {
     const catalog = await this.#steps.run('catalog', 'Comparing the catalog with the journal', async () => {
       const parts = { compare, reader, contents };
       const result = await surveyCatalog(folders, this.#scratch, inspection, parts);
+      applyRemovals(inspection.index, result.lostRemovals);
       const { surplus = [], missing = [], differingBlobs = 0 } = result.comparison ?? {};
       const counts = {
         state: result.state,
@@ -161,6 +165,7 @@ class Recovery {
         differingBlobs,
         countsDiffer: result.comparison?.countsDiffer === true ? 1 : 0,
         lostRecords: result.lostRecords.length,
+        lostRemovals: result.lostRemovals.length,
       };
       return { counts, result };
     });
@@ -204,4 +209,13 @@ class Recovery {
     for (const { entry, content } of survey.catalog.lostRecords) if (content === undefined) note(entry);
     return { files, count, entries };
   }
+}
+
+/** Takes lost removals into the index of the inspection, so that what is looked at next is the store as it will be. */
+function applyRemovals(index: IndexDatabase, removals: readonly IndexedRemoval[]): void {
+  const placed = removals.map((removal) => {
+    const { segment, offset } = removal;
+    return { record: recordOfRemoval(removal), segment, offset, length: 0 };
+  });
+  index.apply(placed, index.totals);
 }

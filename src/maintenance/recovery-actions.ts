@@ -39,6 +39,10 @@ function* allActions(survey: Survey): Iterable<RecoveryAction> {
     const reason = `${inspection.tornBytes} bytes after its end are of a write that was cut short`;
     yield { action: 'cut-journal', target: segmentFileName(inspection.end.segment), reason };
   }
+  for (const { name, version } of catalog.lostRemovals) {
+    const reason = 'the journal has lost the record of its removal';
+    yield { action: 'restore-removal', target: `${name}@${version}`, reason };
+  }
   for (const { entry, content } of catalog.lostRecords) {
     const action = content === undefined ? 'enter-lost-file' : 'restore-entry';
     const reason = 'the journal has lost its record';
@@ -68,9 +72,14 @@ function* allActions(survey: Survey): Iterable<RecoveryAction> {
 /** What is lost, or may be, without a file that stands for it. */
 export function notesFor({ inspection, catalog, strays }: Survey): string[] {
   const notes = [...strays.notes];
-  for (const { segment, start, end } of inspection.damaged) {
+  for (const range of inspection.damaged) {
+    const { segment, start, end } = range;
     const place = `${segmentFileName(segment)}, bytes ${start} to ${end}`;
-    notes.push(`Changes recorded in ${place} are lost, unless the catalog or a later record tells of them`);
+    notes.push(
+      catalog.untold.includes(range)
+        ? `Changes recorded in ${place} are lost, unless what is left of the catalog or a later record tells of them`
+        : `Changes recorded in ${place} cannot be read; the catalog tells of them`,
+    );
   }
   for (const name of catalog.returned.slice(0, reportItemsMax)) {
     notes.push(`The removal of "${name}" is lost: the file is there again`);

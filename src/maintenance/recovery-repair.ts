@@ -59,6 +59,8 @@ export async function repairStore(survey: Survey, parts: RepairParts): Promise<v
   try {
     await retireSegments(catalog, survey, quarantine);
     await mendBlobs(catalog, survey, parts);
+    // An entry may lie below a name that was removed before.
+    await catalog.restoreRemovals(survey.catalog.lostRemovals);
     await restoreEntries(catalog, survey);
   } finally {
     await catalog.close();
@@ -68,9 +70,12 @@ export async function repairStore(survey: Survey, parts: RepairParts): Promise<v
 }
 
 /** Whether the index that is replaced may tell something that the journal does not. */
-function isEvidence({ state, lostRecords }: CatalogSurvey): boolean {
+function isEvidence({ state, lostRecords, lostRemovals }: CatalogSurvey): boolean {
   if (state === 'absent') return false;
-  return lostRecords.length > 0 || ['unreadable', 'differs', 'ahead-of-journal'].includes(state);
+  return (
+    lostRecords.length + lostRemovals.length > 0 ||
+    ['unreadable', 'differs', 'ahead-of-journal'].includes(state)
+  );
 }
 
 async function retireSegments(catalog: LmdbCatalog, survey: Survey, quarantine: Quarantine): Promise<void> {

@@ -8,6 +8,7 @@ export interface RecoveryAction {
     | 'retire-segment'
     | 'cut-journal'
     | 'restore-entry'
+    | 'restore-removal'
     | 'enter-lost-file'
     | 'mark-damaged'
     | 'mend-blob'
@@ -40,6 +41,8 @@ export interface RecoveryReport {
   readonly damagedFileCount: number;
   /** The first of them. */
   readonly damagedFiles: readonly DamagedFile[];
+  /** Whether records could not be read that nothing else tells of: files may be lost that cannot be named. */
+  readonly changesMayBeMissing: boolean;
   /** What is known to be lost though no file stands for it any more: versions, removals. */
   readonly notes: readonly string[];
   /** Where damaged things were put, if there were any. */

@@ -1,6 +1,12 @@
 import { readdir } from 'node:fs/promises';
 import type { BlobRecord, PlacedBlob } from '../catalog/catalog.ts';
-import type { IndexComparison, IndexedEntry } from '../catalog/lmdb/index-comparison.ts';
+import type { DamagedRange } from '../catalog/journal/segment.ts';
+import {
+  isToldSince,
+  type IndexComparison,
+  type IndexedEntry,
+  type IndexedRemoval,
+} from '../catalog/lmdb/index-comparison.ts';
 import type { JournalInspection } from '../catalog/lmdb/inspection.ts';
 import { trustOfIndex } from '../catalog/lmdb/index-state.ts';
 import type { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
@@ -29,8 +35,12 @@ export interface CatalogSurvey {
   readonly comparison: IndexComparison | undefined;
   /** Entries of the index whose records the journal has lost. */
   readonly lostRecords: readonly LostRecord[];
-  /** Names that the journal has and the index, which was ahead of it, had not: removals that were lost. */
+  /** Removals of the index whose records the journal has lost. */
+  readonly lostRemovals: readonly IndexedRemoval[];
+  /** Names that the journal has and the index, which was ahead of it, had not, without a removal that it remembers. */
   readonly returned: readonly FileName[];
+  /** Damaged parts of the journal that no index has taken in for certain: what was recorded there cannot be known. */
+  readonly untold: readonly DamagedRange[];
 }
 
 /** Reads the index of the store and a new one and compares them; undefined where the former cannot be read. */
@@ -44,25 +54,49 @@ export async function surveyCatalog(
   folders: StoreFolders,
   scratchFolder: string,
   inspection: JournalInspection,
-  parts: { readonly compare: IndexComparer; readonly reader: LmdbReader; readonly contents: ContentPlace },
+  parts: {
+    readonly compare: IndexComparer;
+    readonly reader: LmdbReader;
+    readonly contents: ContentPlace;
+  },
 ): Promise<CatalogSurvey> {
-  const nothing = { comparison: undefined, lostRecords: [] as readonly LostRecord[], returned: [] };
+  const untold = inspection.damaged;
+  const nothing = { comparison: undefined, lostRecords: [], lostRemovals: [], returned: [], untold };
   if (!(await isFolder(folders.catalog))) return { state: 'absent', ...nothing };
   if (!(await readdir(folders.catalog)).includes('data.mdb')) return { state: 'absent', ...nothing };
   const comparison = await parts.compare(folders.catalog, scratchFolder);
   if (comparison === undefined) return { state: 'unreadable', ...nothing };
+  const state = stateOf(comparison, inspection);
+  const mayForget = state === 'behind-journal' && mayHaveForgotten(inspection, comparison);
+  const isLost = (told: IndexedEntry | IndexedRemoval): boolean =>
+    isPlaceLost(told, inspection, mayForget) && !isToldSince(inspection.index, told);
   const lostRecords: LostRecord[] = [];
-  for (const entry of comparison.surplus) {
-    if (!isPlaceLost(entry, inspection)) continue;
+  for (const entry of comparison.surplus.filter(isLost)) {
     const known = await parts.reader.findBlob(entry.digest);
     const sound = known !== undefined && !known.damaged;
     const content = sound ? 'known' : await parts.contents.findSoundBytes(entry, parts.reader);
     lostRecords.push({ entry, content });
   }
-  const state = stateOf(comparison, inspection);
-  const returned = state === 'ahead-of-journal' ? comparison.missing : [];
+  const lostRemovals = comparison.removals.filter(isLost);
+  const removed = new Set(lostRemovals.map(({ name }) => name));
+  const returned =
+    state === 'ahead-of-journal' ? comparison.missing.filter((name) => !removed.has(name)) : [];
   const trusted = (await trustOfIndex(folders.catalog)) !== 'none';
-  return { state: trusted ? state : 'not-trusted', comparison, lostRecords, returned };
+  const findings = { comparison, lostRecords, lostRemovals, returned };
+  if (!trusted || comparison.unreadableRows > 0) {
+    return { state: trusted ? state : 'not-trusted', ...findings, untold };
+  }
+  const knows = ({ segment, end }: DamagedRange): boolean =>
+    !isBefore(comparison.end, { segment, offset: end });
+  return { state, ...findings, untold: untold.filter((range) => !knows(range)) };
+}
+
+/**
+ * Whether a file that an index tells of may have been removed since, and nothing be left in the journal that says so: a
+ * removal is forgotten only when all segments are gone that are older than its record.
+ */
+function mayHaveForgotten({ segments }: JournalInspection, { end }: IndexComparison): boolean {
+  return !segments.some((segment) => segment <= end.segment);
 }
 
 function stateOf(comparison: IndexComparison, { end, index }: JournalInspection): CatalogState {
@@ -83,11 +117,18 @@ function isBefore(one: Place, other: Place): boolean {
   return one.segment < other.segment || (one.segment === other.segment && one.offset < other.offset);
 }
 
-/** Whether the journal has no sound record any more where the index says that one was. */
-function isPlaceLost(place: Place, { segments, end, damaged }: JournalInspection): boolean {
+/**
+ * Whether the journal has no sound record any more where the index says that one was. `mayForget`: a segment that is gone
+ * may have been compacted away since, with nothing left to tell of what it held.
+ */
+function isPlaceLost(
+  place: Place,
+  { segments, end, damaged }: JournalInspection,
+  mayForget: boolean,
+): boolean {
   if (place.segment > end.segment) return true;
   if (place.segment === end.segment && place.offset >= end.offset) return true;
-  if (!segments.includes(place.segment)) return true;
+  if (!segments.includes(place.segment)) return !mayForget;
   return damaged.some(
     ({ segment, start, end: last }) =>
       segment === place.segment && start <= place.offset && place.offset < last,

@@ -1,4 +1,4 @@
-import { readdir, truncate } from 'node:fs/promises';
+import { readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noise } from '../support/contents.ts';
@@ -65,6 +65,22 @@ describe('filetracker-recover', () => {
     const again = await EmbeddedStore.open(folder);
     await again.put('/large', 2, noise(50_000));
     await again.close();
+    expect(await run('filetracker-recover', '-s', folder)).toMatchObject({ code: 0 });
+  });
+
+  it('ends with 1 where records are damaged and no catalog tells what they said', async () => {
+    const folder = join(await temporaryFolder(), 'store');
+    const store = await EmbeddedStore.open(folder);
+    await store.put('/damaged', 1, noise(100));
+    await store.put('/small', 1, noise(100, 'small'));
+    await store.close();
+    const segment = join(folder, 'journal', '0000000001.log');
+    const bytes = await readFile(segment);
+    bytes.write('X', bytes.indexOf('/damaged'));
+    await writeFile(segment, bytes);
+    await rm(join(folder, 'catalog'), { recursive: true });
+    const recovered = await run('filetracker-recover', folder);
+    expect(recovered).toMatchObject({ code: 1, output: expect.stringContaining('are lost') as string });
     expect(await run('filetracker-recover', '-s', folder)).toMatchObject({ code: 0 });
   });
 });

@@ -23,6 +23,7 @@ import type { CatalogLimits, QuotaUsage } from '../quotas.ts';
 import { BlobPins } from './blob-pins.ts';
 import { ChangeSequence } from './change-sequence.ts';
 import { Compactor } from './compactor.ts';
+import { recordOfRemoval, type IndexedRemoval } from './index-comparison.ts';
 import type { IndexDatabase } from './index-database.ts';
 import { lockJournal } from './journal-lock.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
@@ -31,6 +32,9 @@ import { RecordCommitter, type CommitTimes } from './record-committer.ts';
 import { closeIndex, replayJournal, type ReplayOptions, type ReplayReport } from './replay.ts';
 import { unlessRetained } from './retention.ts';
 import { roomOf, type Room } from './room.ts';
+
+/** Removals that recovery makes in one group. */
+const restoredAtOnce = 256;
 
 export interface LmdbCatalogOptions extends ReplayOptions {
   readonly folders: EmbeddedFolders;
@@ -268,6 +272,15 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       this.#directories.clear();
       return true;
     });
+  }
+
+  /** Makes removals that the journal has lost once more, as they were; for recovery. */
+  async restoreRemovals(removals: readonly IndexedRemoval[]): Promise<void> {
+    for (let at = 0; at < removals.length; at += restoredAtOnce) {
+      const records = removals.slice(at, at + restoredAtOnce).map(recordOfRemoval);
+      await this.#sequence.run(() => this.#committer.commit(records));
+    }
+    this.#directories.clear();
   }
 
   /** What lies below the prefixes of quotas now. */
