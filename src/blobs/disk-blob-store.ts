@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { throwIfAborted } from '../core/abort.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/encoding.ts';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { errnoOf, FiletrackerError, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
 import { allEnded } from '../fs/all-ended.ts';
 import { DurableFile, removeFile } from '../fs/durable-file.ts';
 import { FileSection, shortFile } from '../fs/file-section.ts';
@@ -137,17 +137,24 @@ export class DiskBlobStore implements BlobStore {
 
   /**
    * Takes files from elsewhere in as blobs, unread: by hard links, or by copies where links cannot be made.
-   * Their names are durable on return. Files that have gone meanwhile give undefined. Safe to repeat.
+   * Their names are durable on return. Files that have gone meanwhile give undefined, as do those that the disk does not
+   * give, where there is `onUnreadable` to be told of them. Safe to repeat.
    */
-  async adopt(files: readonly AdoptableFile[]): Promise<readonly (BlobKey | undefined)[]> {
+  async adopt(
+    files: readonly AdoptableFile[],
+    onUnreadable?: (digest: Digest) => void,
+  ): Promise<readonly (BlobKey | undefined)[]> {
     const folders = [...new Set(files.map((file) => folderOf(keyOf(file))))];
     await allEnded(folders.map((folder) => this.#makeFolder(folder)));
-    const keys = await allEnded(files.map((file) => this.#adoptOne(file)));
+    const keys = await allEnded(files.map((file) => this.#adoptOne(file, onUnreadable)));
     await allEnded(folders.map((folder) => syncFolder(join(this.#blobsFolder, folder))));
     return keys;
   }
 
-  async #adoptOne(file: AdoptableFile): Promise<BlobKey | undefined> {
+  async #adoptOne(
+    file: AdoptableFile,
+    onUnreadable: ((digest: Digest) => void) | undefined,
+  ): Promise<BlobKey | undefined> {
     const key = keyOf(file);
     const temporaryPath = this.#uploadPath(randomBytes(12).toString('hex'));
     try {
@@ -155,7 +162,10 @@ export class DiskBlobStore implements BlobStore {
       return key;
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
-      throw error;
+      if (onUnreadable === undefined || mediumErrnoOf(error) === undefined) throw error;
+      await removeFile(temporaryPath);
+      onUnreadable(file.digest);
+      return undefined;
     }
   }
 

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { backupStore } from '../maintenance/backup.ts';
+import type { CopiedBlobs } from '../maintenance/copy-blobs.ts';
 import { parseTimeMs, restoreStore } from '../maintenance/restore.ts';
 import { inHouseStyle } from './house-style.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
@@ -11,12 +12,18 @@ interface Flags {
   readonly json?: true;
 }
 
-function tellMissing(missing: readonly string[], flags: Flags): void {
-  if (missing.length === 0) return;
+function tellNotCopied({ missing, unreadable }: CopiedBlobs, flags: Flags): void {
+  if (missing.length + unreadable.length === 0) return;
   process.exitCode = exitCodes.failure;
   if (flags.json === true) return;
-  const title = 'Contents that names refer to and that are gone from the disk; run filetracker-recover';
-  for (const line of titledList(title, missing)) process.stderr.write(`${line}\n`);
+  const lines = [
+    ...titledList(
+      'Contents that names refer to and that are gone from the disk; run filetracker-recover',
+      missing,
+    ),
+    ...titledList('Contents that the disk does not give; all else was copied', unreadable),
+  ];
+  for (const line of lines) process.stderr.write(`${line}\n`);
 }
 
 async function backup(store: string, target: string, flags: Flags): Promise<void> {
@@ -29,7 +36,7 @@ async function backup(store: string, target: string, flags: Flags): Promise<void
       printLine(`What a server had changed in the backup was put aside: ${putAside}`);
     printLine(`Snapshot of ${time}: ${entries} files; ${blobs.added} of ${blobs.blobs} large blobs are new`);
   }
-  tellMissing(report.blobs.missing, flags);
+  tellNotCopied(report.blobs, flags);
 }
 
 async function restore(source: string, store: string, flags: Flags): Promise<void> {
@@ -41,7 +48,7 @@ async function restore(source: string, store: string, flags: Flags): Promise<voi
     printLine(`${report.entries} files are in ${report.store}`);
     printLine(`Serve them with: filetracker-server -d ${report.store}`);
   }
-  tellMissing(report.blobs.missing, flags);
+  tellNotCopied(report.blobs, flags);
 }
 
 /** Runs `backup` or `restore`, of which each has a help page of its own. */

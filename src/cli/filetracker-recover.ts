@@ -27,6 +27,7 @@ interface Flags extends EngineTuningFlags {
 
 function reportLines(report: RecoveryReport): string[] {
   const { actions, actionCount, damagedFiles, damagedFileCount, notes } = report;
+  const { unreadableFiles, unreadableFileCount } = report;
   const done = actions.map(({ action, target, reason }) => `${action} ${target}: ${reason}`);
   const lines = [
     ...titledList(report.dryRun ? 'To be done' : 'Done', done, actionCount),
@@ -36,10 +37,21 @@ function reportLines(report: RecoveryReport): string[] {
       damagedFiles.map(({ name, version }) => `${name}@${version}`),
       damagedFileCount,
     ),
+    ...titledList(
+      'Files whose content the disk does not give; nothing was done about them',
+      unreadableFiles.map(({ name, version }) => `${name}@${version}`),
+      unreadableFileCount,
+    ),
   ];
   if (report.quarantine !== undefined) lines.push(`Damaged things were moved to ${report.quarantine}`);
-  if (actionCount === 0) lines.push('The store is as it should be: nothing to do');
+  if (actionCount + unreadableFileCount === 0) lines.push('The store is as it should be: nothing to do');
   return lines;
+}
+
+/** Whether files are not whole, or may not be. */
+function hasLosses(report: RecoveryReport): boolean {
+  const { damagedFileCount, unreadableFileCount, changesMayBeMissing } = report;
+  return damagedFileCount + unreadableFileCount > 0 || changesMayBeMissing;
 }
 
 async function recoverFolder(folder: string, flags: Flags, contents?: ContentPlace): Promise<void> {
@@ -51,7 +63,7 @@ async function recoverFolder(folder: string, flags: Flags, contents?: ContentPla
     contents,
     listener: stepsFor(flags),
   });
-  if (report.damagedFileCount > 0 || report.changesMayBeMissing) process.exitCode = exitCodes.failure;
+  if (hasLosses(report)) process.exitCode = exitCodes.failure;
   if (flags.json === true) printLine(JSON.stringify(report, null, 2));
   else if (flags.silent !== true) printLine(reportLines(report).join('\n'));
 }

@@ -26,7 +26,7 @@ export interface ScaleOutFlags extends EngineTuningFlags {
 const queryTimeoutMs = 24 * 3_600_000;
 
 function tell(report: ScaleOutRecoveryReport): void {
-  const { tables, damaged, strays, sound, dryRun } = report;
+  const { tables, damaged, unreadable, strays, sound, dryRun } = report;
   const counted: readonly (readonly [number, string])[] = [
     [tables.entriesRestored, 'restore # files from the journal'],
     [tables.entriesCorrected, 'correct # files to what the journal says'],
@@ -60,6 +60,10 @@ function tell(report: ScaleOutRecoveryReport): void {
     ...titledList(
       'Contents that are lost; reading them answers an error until they are stored again',
       damaged.map(({ digest, reason, references }) => `${digest}: ${reason}; ${references} files`),
+    ),
+    ...titledList(
+      'Contents that cannot be read',
+      unreadable.map(({ digest, reason, references }) => `${digest}: ${reason}; ${references} files`),
     ),
   ];
   if (lines.length === 0) lines.push('The store is as it should be: nothing to do');
@@ -110,8 +114,9 @@ export async function recoverDatabase(store: StoreInDatabase, flags: ScaleOutFla
       acceptLoss: flags.acceptLoss,
       listener: stepsFor(flags),
     });
+    const { damaged, unreadable, tables } = report;
     const lost =
-      report.damaged.length + report.tables.entriesWithoutBlob.length + report.tables.referencesLost;
+      damaged.length + unreadable.length + tables.entriesWithoutBlob.length + tables.referencesLost;
     if (lost > 0) process.exitCode = exitCodes.failure;
     if (flags.json === true) printJson(report);
     else if (flags.silent !== true) tell(report);

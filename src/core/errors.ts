@@ -123,6 +123,18 @@ export function fromSystemError(error: unknown, action: string): unknown {
   return fail('io', `the disk answered with ${errno}`);
 }
 
+/** Of a disk that has bytes and does not give them: a bad sector, a bad cable, a checksum of the file system that fails. */
+const mediumErrnos: ReadonlySet<string> = new Set(['EIO', 'EBADMSG']);
+
+/**
+ * The errno of a disk that does not give what is on it, or undefined for any other failure. What cannot be read now is
+ * not known to be wrong: it may be there again at the next reading, so nobody may remove it or write over it for that.
+ */
+export function mediumErrnoOf(error: unknown): string | undefined {
+  const errno = errnoOf(isFiletrackerError(error, 'io') ? error.cause : error);
+  return errno !== undefined && mediumErrnos.has(errno) ? errno : undefined;
+}
+
 /**
  * The text of an error for people at this machine, never for a peer: with the path that the system refused, where
  * the text, which may go to peers, leaves it out.

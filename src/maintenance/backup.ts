@@ -144,7 +144,11 @@ class Backup {
       const { signal } = this.#options;
       const result = await copyBlobs(reader, this.#source.blobs, target, { advance, signal });
       await target.close();
-      return { counts: { blobs: result.blobs, new: result.added, missing: result.missing.length }, result };
+      const { blobs, added, missing, unreadable } = result;
+      return {
+        counts: { blobs, new: added, missing: missing.length, unreadable: unreadable.length },
+        result,
+      };
     });
   }
 

@@ -15,9 +15,14 @@ export interface CopiedBlobs {
   readonly addedBytes: number;
   /** Digests of blobs that names refer to and whose file is gone. */
   readonly missing: readonly Digest[];
+  /** Digests of blobs that the disk does not give. */
+  readonly unreadable: readonly Digest[];
 }
 
-/** Links or copies the file of each blob that a catalog knows into another blob store. */
+/**
+ * Links or copies the file of each blob that a catalog knows into another blob store. What the disk does not give is told
+ * of, and the rest goes on: the next copy takes it, if it can be read then.
+ */
 export async function copyBlobs(
   reader: CatalogReader,
   blobsFolder: string,
@@ -26,6 +31,7 @@ export async function copyBlobs(
 ): Promise<CopiedBlobs> {
   const sums = { blobs: 0, bytes: 0, added: 0, addedBytes: 0 };
   const missing: Digest[] = [];
+  const unreadable = new Set<Digest>();
   for await (const records of batchesOf(reader)) {
     options.signal?.throwIfAborted();
     const there = await Promise.all(records.map((record) => target.size(keyOf(record))));
@@ -35,10 +41,11 @@ export async function copyBlobs(
         const { digest, encoding } = record;
         return { digest, encoding, path: join(blobsFolder, keyOf(record).slice(0, 2), keyOf(record)) };
       }),
+      (digest) => unreadable.add(digest),
     );
     for (const [at, record] of wanted.entries()) {
       if (keys[at] === undefined) {
-        if (record.references > 0) missing.push(record.digest);
+        if (record.references > 0 && !unreadable.has(record.digest)) missing.push(record.digest);
         continue;
       }
       sums.added += 1;
@@ -48,7 +55,7 @@ export async function copyBlobs(
     for (const { storedSize } of records) sums.bytes += storedSize;
     options.advance?.(sums.blobs);
   }
-  return { ...sums, missing };
+  return { ...sums, missing, unreadable: [...unreadable] };
 }
 
 function keyOf(record: BlobRecord): string {

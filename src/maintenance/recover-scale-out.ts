@@ -3,6 +3,7 @@ import type { BlobRecord } from '../catalog/catalog.ts';
 import type { PostgresCatalog } from '../catalog/postgres/postgres-catalog.ts';
 import type { TableRepairs } from '../catalog/postgres/repair.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
+import { mediumErrnoOf } from '../core/errors.ts';
 import { reportItemsMax, stagedLifetimeMs } from '../core/limits.ts';
 import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
 import { nothingThere } from './bucket-contents.ts';
@@ -26,15 +27,19 @@ export interface ScaleOutRecoveryOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface BadContent {
+  readonly digest: string;
+  readonly reason: string;
+  readonly references: number;
+}
+
 export interface ScaleOutRecoveryReport {
   readonly dryRun: boolean;
   readonly tables: TableRepairs;
   /** Contents that are gone or not what they should be; marked, so that a put of them brings them anew. */
-  readonly damaged: readonly {
-    readonly digest: string;
-    readonly reason: string;
-    readonly references: number;
-  }[];
+  readonly damaged: readonly BadContent[];
+  /** Contents that the disk does not give; nothing was done about them, as they may be right. */
+  readonly unreadable: readonly BadContent[];
   /** Contents that were marked as damaged and are sound; the mark is taken off. */
   readonly sound: number;
   /** Objects that no row named; removed. */
@@ -143,7 +148,7 @@ async function checkAddress(catalog: PostgresCatalog, blobs: BlobStore): Promise
   if (named > 0) throw nothingThere(named);
 }
 
-type Checked = Pick<ScaleOutRecoveryReport, 'damaged' | 'sound'>;
+type Checked = Pick<ScaleOutRecoveryReport, 'damaged' | 'unreadable' | 'sound'>;
 
 async function checkContents(
   catalog: PostgresCatalog,
@@ -152,14 +157,25 @@ async function checkContents(
   advance: (done: number, total?: number) => void,
 ): Promise<Checked> {
   const { dryRun = false, signal } = options;
-  const damaged: { digest: string; reason: string; references: number }[] = [];
+  const damaged: BadContent[] = [];
+  const unreadable: BadContent[] = [];
   let sound = 0;
   let done = 0;
   const total = (await catalog.stats()).blobs;
   const records = flattened(catalog.listBlobs(signal === undefined ? {} : { signal }));
   await sideBySide(records, blobsAtOnce, async (record) => {
-    const verdict = await verdictOn(record, blobs, options);
+    const verdict = await verdictOn(record, blobs, options).catch((error: unknown) => {
+      const errno = mediumErrnoOf(error);
+      if (errno === undefined) throw error;
+      return { kind: 'unreadable', errno } as const;
+    });
     advance((done += 1), total);
+    if (verdict.kind === 'unreadable') {
+      const { digest, references } = record;
+      const reason = `it was left as it is: the disk answered with ${verdict.errno}`;
+      if (unreadable.length < reportItemsMax) unreadable.push({ digest, reason, references });
+      return;
+    }
     if (verdict.kind === 'sound') {
       // Only a reading of the whole content speaks against a mark.
       if (!record.damaged || !readsWhole(record, options)) return;
@@ -175,7 +191,7 @@ async function checkContents(
     if (damaged.length < reportItemsMax) damaged.push({ digest, reason, references });
     if (!dryRun && !now.damaged) await catalog.markDamaged(digest, true);
   });
-  return { damaged, sound };
+  return { damaged, unreadable, sound };
 }
 
 /** A small content that is marked is looked at anew: there may be no bytes behind its row. */

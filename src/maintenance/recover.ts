@@ -99,7 +99,7 @@ class Recovery {
       const reader = new LmdbReader(inspection.index, folders);
       await contents.checkAddress(reader);
       const survey = await this.#survey(inspection, reader, contents);
-      const { files, count, entries } = await this.#damagedFiles(survey, reader);
+      const { damaged, unreadable } = await this.#badFiles(survey, reader);
       await reader.close();
       const { actions, actionCount } = actionsFor(survey);
       const notes = notesFor(survey);
@@ -119,9 +119,11 @@ class Recovery {
         steps: this.#steps.reports,
         actionCount,
         actions,
-        entries,
-        damagedFileCount: count,
-        damagedFiles: files,
+        entries: inspection.index.totals.entries,
+        damagedFileCount: damaged.count,
+        damagedFiles: damaged.files,
+        unreadableFileCount: unreadable.count,
+        unreadableFiles: unreadable.files,
         changesMayBeMissing: survey.catalog.untold.length > 0,
         notes,
         quarantine: quarantine.folder,
@@ -175,8 +177,9 @@ class Recovery {
       const result = await surveyBlobs(reader, contents, { full, signal, onChecked });
       const bad = result.bad.filter(({ known }) => !known).length;
       const knownBad = result.bad.length - bad;
-      const { checked, readBytes, mendable } = result;
-      return { counts: { checked, readBytes, bad, knownBad, mendable: mendable.length }, result };
+      const { checked, readBytes, unreadable, mendable } = result;
+      const found = { bad, knownBad, unreadable: unreadable.length, mendable: mendable.length };
+      return { counts: { checked, readBytes, ...found }, result };
     });
     const strays = await this.#steps.run('strays', 'Looking for stray blobs', async () => {
       const all = await contents.findStrays(reader);
@@ -190,24 +193,32 @@ class Recovery {
     return { inspection, catalog, blobs, strays, uploads };
   }
 
-  /** The files whose content is bad: one pass over all entries, if there are any. */
-  async #damagedFiles(
-    survey: Survey,
-    reader: LmdbReader,
-  ): Promise<{ files: DamagedFile[]; count: number; entries: number }> {
-    const { entries } = survey.inspection.index.totals;
-    const bad = new Set(survey.blobs.bad.map(({ digest }) => digest));
-    const files: DamagedFile[] = [];
-    let count = 0;
-    const note = ({ name, version, digest, logicalSize }: DamagedFile): void => {
-      count += 1;
-      if (files.length < reportItemsMax) files.push({ name, version, digest, logicalSize });
-    };
-    if (bad.size > 0) {
-      for await (const entry of flattened(reader.listEntries('/'))) if (bad.has(entry.digest)) note(entry);
+  /** The files whose content is bad, or not given by the disk: one pass over all entries, if there are any. */
+  async #badFiles(survey: Survey, reader: LmdbReader): Promise<{ damaged: FileList; unreadable: FileList }> {
+    const { blobs, catalog } = survey;
+    const bad = new Set(blobs.bad.map(({ digest }) => digest));
+    const notGiven = new Set(blobs.unreadable.map(({ digest }) => digest));
+    const damaged = new FileList();
+    const unreadable = new FileList();
+    if (bad.size + notGiven.size > 0) {
+      for await (const entry of flattened(reader.listEntries('/'))) {
+        if (bad.has(entry.digest)) damaged.add(entry);
+        if (notGiven.has(entry.digest)) unreadable.add(entry);
+      }
     }
-    for (const { entry, content } of survey.catalog.lostRecords) if (content === undefined) note(entry);
-    return { files, count, entries };
+    for (const { entry, content } of catalog.lostRecords) if (content === undefined) damaged.add(entry);
+    return { damaged, unreadable };
+  }
+}
+
+/** Counts files and keeps the first of them. */
+class FileList {
+  readonly files: DamagedFile[] = [];
+  count = 0;
+
+  add({ name, version, digest, logicalSize }: DamagedFile): void {
+    this.count += 1;
+    if (this.files.length < reportItemsMax) this.files.push({ name, version, digest, logicalSize });
   }
 }
 

@@ -70,7 +70,7 @@ function* allActions(survey: Survey): Iterable<RecoveryAction> {
 }
 
 /** What is lost, or may be, without a file that stands for it. */
-export function notesFor({ inspection, catalog, strays }: Survey): string[] {
+export function notesFor({ inspection, catalog, blobs, strays }: Survey): string[] {
   const notes = [...strays.notes];
   for (const range of inspection.damaged) {
     const { segment, start, end } = range;
@@ -80,6 +80,9 @@ export function notesFor({ inspection, catalog, strays }: Survey): string[] {
         ? `Changes recorded in ${place} are lost, unless what is left of the catalog or a later record tells of them`
         : `Changes recorded in ${place} cannot be read; the catalog tells of them`,
     );
+  }
+  for (const { digest, errno } of blobs.unreadable.slice(0, reportItemsMax)) {
+    notes.push(`The content ${digest} cannot be read and was left as it is: the disk answered with ${errno}`);
   }
   for (const name of catalog.returned.slice(0, reportItemsMax)) {
     notes.push(`The removal of "${name}" is lost: the file is there again`);

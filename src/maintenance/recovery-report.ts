@@ -41,6 +41,10 @@ export interface RecoveryReport {
   readonly damagedFileCount: number;
   /** The first of them. */
   readonly damagedFiles: readonly DamagedFile[];
+  /** Files whose content the disk does not give; nothing was done about it, as it may be right. */
+  readonly unreadableFileCount: number;
+  /** The first of them. */
+  readonly unreadableFiles: readonly DamagedFile[];
   /** Whether records could not be read that nothing else tells of: files may be lost that cannot be named. */
   readonly changesMayBeMissing: boolean;
   /** What is known to be lost though no file stands for it any more: versions, removals. */

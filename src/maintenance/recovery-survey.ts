@@ -11,6 +11,7 @@ import type { JournalInspection } from '../catalog/lmdb/inspection.ts';
 import { trustOfIndex } from '../catalog/lmdb/index-state.ts';
 import type { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
 import type { Digest } from '../core/digest.ts';
+import { mediumErrnoOf } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import { checkBlob } from '../store/integrity.ts';
 import type { ContentPlace } from './content-place.ts';
@@ -74,7 +75,7 @@ export async function surveyCatalog(
   for (const entry of comparison.surplus.filter(isLost)) {
     const known = await parts.reader.findBlob(entry.digest);
     const sound = known !== undefined && !known.damaged;
-    const content = sound ? 'known' : await parts.contents.findSoundBytes(entry, parts.reader);
+    const content = sound ? 'known' : await findIfReadable(entry, parts);
     lostRecords.push({ entry, content });
   }
   const lostRemovals = comparison.removals.filter(isLost);
@@ -89,6 +90,19 @@ export async function surveyCatalog(
   const knows = ({ segment, end }: DamagedRange): boolean =>
     !isBefore(comparison.end, { segment, offset: end });
   return { state, ...findings, untold: untold.filter((range) => !knows(range)) };
+}
+
+/** Bytes that the disk does not give are set aside as a stray: when they can be read, they can be put back. */
+async function findIfReadable(
+  entry: IndexedEntry,
+  { contents, reader }: { readonly contents: ContentPlace; readonly reader: LmdbReader },
+): Promise<PlacedBlob | undefined> {
+  try {
+    return await contents.findSoundBytes(entry, reader);
+  } catch (error) {
+    if (mediumErrnoOf(error) === undefined) throw error;
+    return undefined;
+  }
 }
 
 /**
@@ -145,10 +159,18 @@ export interface BadBlob {
   readonly known: boolean;
 }
 
+/** A blob that the disk does not give. It may be right, so it is left as it is. */
+export interface UnreadableBlob {
+  readonly digest: Digest;
+  /** The disk's answer. */
+  readonly errno: string;
+}
+
 export interface BlobSurvey {
   readonly checked: number;
   readonly readBytes: number;
   readonly bad: readonly BadBlob[];
+  readonly unreadable: readonly UnreadableBlob[];
   /** Blobs that the catalog calls damaged, or describes wrongly, and that are sound. */
   readonly mendable: readonly MendableBlob[];
 }
@@ -168,6 +190,7 @@ export async function surveyBlobs(
   options: { full: boolean; signal?: AbortSignal | undefined; onChecked: (checked: number) => void },
 ): Promise<BlobSurvey> {
   const bad: BadBlob[] = [];
+  const unreadable: UnreadableBlob[] = [];
   const mendable: MendableBlob[] = [];
   let checked = 0;
   let readBytes = 0;
@@ -176,14 +199,23 @@ export async function surveyBlobs(
   };
   const check = async (record: BlobRecord): Promise<void> => {
     const { full, signal } = options;
-    const found = await lookAt(record, { reader, contents }, { full, onBytes, signal });
-    if (found !== undefined && 'reason' in found) bad.push(found);
+    const found = await lookAt(record, { reader, contents }, { full, onBytes, signal }).catch(
+      (error: unknown) => unreadableOf(record, error),
+    );
+    if (found !== undefined && 'errno' in found) unreadable.push(found);
+    else if (found !== undefined && 'reason' in found) bad.push(found);
     else if (found !== undefined) mendable.push(found);
     checked += 1;
     options.onChecked(checked);
   };
   await sideBySide(flattened(reader.listBlobs()), options.full ? readsAtOnce : looksAtOnce, check);
-  return { checked, readBytes, bad, mendable };
+  return { checked, readBytes, bad, unreadable, mendable };
+}
+
+function unreadableOf({ digest }: BlobRecord, error: unknown): UnreadableBlob {
+  const errno = mediumErrnoOf(error);
+  if (errno === undefined) throw error;
+  return { digest, errno };
 }
 
 interface Places {

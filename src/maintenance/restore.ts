@@ -101,8 +101,9 @@ async function fill(
     const copied = await steps.run('blobs', 'Linking or copying the blobs', async (advance) => {
       const { signal } = options;
       const result = await copyBlobs(catalog, kept.blobs, blobs, { advance, signal });
-      for (const digest of result.missing) await catalog.markDamaged(digest, true);
-      return { counts: { blobs: result.blobs, missing: result.missing.length }, result };
+      const { blobs: count, missing, unreadable } = result;
+      for (const digest of [...missing, ...unreadable]) await catalog.markDamaged(digest, true);
+      return { counts: { blobs: count, missing: missing.length, unreadable: unreadable.length }, result };
     });
     const { entries } = await catalog.stats();
     return { store: goal.root, steps: steps.reports, entries, blobs: copied, gaps };

@@ -5,10 +5,10 @@ import type { BlobStore } from '../blobs/blob-store.ts';
 import type { BlobRecord, Catalog } from '../catalog/catalog.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { isDigest, type Digest } from '../core/digest.ts';
-import { errnoOf, fromSystemError } from '../core/errors.ts';
+import { errnoOf, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { checkBlob } from '../store/integrity.ts';
+import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
 import { sweepStrays } from '../store/stray-sweeper.ts';
 import { flattened, sideBySide } from './side-by-side.ts';
 
@@ -20,9 +20,9 @@ export interface VerificationStatus {
   readonly checkedBlobs: number;
   readonly totalBlobs: number;
   readonly readBytes: number;
-  /** Contents that are not right, those known before included. */
+  /** Contents that are not right or that the disk does not give, those known before included. */
   readonly damagedBlobs: number;
-  /** Contents that this run has found and marked; the first of them. */
+  /** Contents that this run has found, and marked but where the disk does not give them; the first of them. */
   readonly foundDamaged: readonly Digest[];
   /** Contents that had been marked and are right. */
   readonly mendedBlobs: number;
@@ -73,7 +73,8 @@ const strayAgeMs = 60 * 60 * 1000;
 
 /**
  * Reads every blob of a store that is in use, at a bounded rate, and marks what is not right: reading it answers
- * an error from then on, until the content is stored again. Corrects sizes that were taken on trust, and removes
+ * an error from then on, until the content is stored again. What the disk does not give is counted and left as it is: it
+ * may be given the next time. Corrects sizes that were taken on trust, and removes
  * strays. One run at a time, in all processes; one that was cut short is gone on with.
  */
 export class Verification {
@@ -272,7 +273,7 @@ class Run {
 
   async #check(record: BlobRecord): Promise<void> {
     this.#signal.throwIfAborted();
-    const { catalog, blobs, counters } = this.#options;
+    const { catalog, counters } = this.#options;
     const { digest, damaged } = record;
     await this.#pace(blobCostBytes);
     const onBytes = (bytes: number): Promise<void> => {
@@ -280,7 +281,7 @@ class Run {
       counters?.read(bytes);
       return this.#pace(bytes);
     };
-    const verdict = await checkBlob(record, blobs, { signal: this.#signal, onBytes });
+    const verdict = await this.#verdictOn(record, onBytes);
     this.#checked += 1;
     counters?.checked();
     if (verdict.kind === 'sound') {
@@ -295,13 +296,29 @@ class Run {
     const now = await catalog.findBlob(digest);
     if (now === undefined) return;
     if (!damaged) {
-      const again = await checkBlob(now, blobs, { signal: this.#signal });
+      const again = await this.#verdictOn(now);
       if (again.kind === 'sound') return;
-      await catalog.markDamaged(digest, true);
+      if (again.kind === 'unreadable') {
+        this.#options.reportProblem(`Cannot read the content ${digest}`, again.error);
+      } else {
+        await catalog.markDamaged(digest, true);
+      }
       counters?.foundDamaged();
       if (this.#foundDamaged.length < foundMax) this.#foundDamaged.push(digest);
     }
     this.#damaged += 1;
+  }
+
+  async #verdictOn(
+    record: BlobRecord,
+    onBytes?: (bytes: number) => Promise<void>,
+  ): Promise<BlobVerdict | { readonly kind: 'unreadable'; readonly error: unknown }> {
+    try {
+      return await checkBlob(record, this.#options.blobs, { signal: this.#signal, onBytes });
+    } catch (error) {
+      if (mediumErrnoOf(error) === undefined) throw error;
+      return { kind: 'unreadable', error };
+    }
   }
 
   async #correctSize(record: BlobRecord, logicalSize: number): Promise<void> {

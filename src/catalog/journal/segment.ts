@@ -75,7 +75,9 @@ export async function readSegmentHeader(folder: string, number: number): Promise
   const file = await open(segmentPath(folder, number), 'r');
   try {
     const bytes = Buffer.alloc(segmentHeaderSizeBytes);
-    const { bytesRead } = await file.read(bytes, 0, segmentHeaderSizeBytes, 0);
+    const { bytesRead } = await file
+      .read(bytes, 0, segmentHeaderSizeBytes, 0)
+      .catch((error: unknown) => failToRead(number, error));
     // Its second half is zeros, so that the first half alone would pass the checksum.
     const header = bytesRead === segmentHeaderSizeBytes ? decodeSegmentHeader(bytes) : undefined;
     return header?.number === number ? header : undefined;
@@ -157,15 +159,15 @@ export async function* scanSegment(
   number: number,
   options: ScanOptions = {},
 ): AsyncGenerator<ScannedRecord[], number, void> {
-  const file = await open(segmentPath(folder, number), 'r').catch((error: unknown) => {
-    throw fromSystemError(error, `read segment ${number} of the journal`);
-  });
+  const file = await open(segmentPath(folder, number), 'r').catch((error: unknown) =>
+    failToRead(number, error),
+  );
   try {
     const { size } = await file.stat();
     const limit = Math.min(size, options.end ?? size);
     let at = options.from ?? segmentHeaderSizeBytes;
     while (at < limit) {
-      const window = await readWindow(file, at, limit);
+      const window = await readWindow(file, number, at, limit);
       const { records, consumed } = decodeWindow(window, at, number, at + window.length >= limit);
       if (records.length > 0) yield records;
       at += consumed;
@@ -197,11 +199,18 @@ function reportDamage(range: DamagedRange, onDamage: ScanOptions['onDamage']): v
   );
 }
 
-async function readWindow(file: FileHandle, at: number, limit: number): Promise<Buffer> {
+/** Tells which segment the disk does not give: its bytes may be right, so that this is not taken for damage. */
+export function failToRead(number: number, error: unknown): never {
+  throw fromSystemError(error, `read journal/${segmentFileName(number)}`);
+}
+
+async function readWindow(file: FileHandle, number: number, at: number, limit: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(Math.min(windowSizeBytes, limit - at));
   let filled = 0;
   while (filled < bytes.length) {
-    const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, at + filled);
+    const { bytesRead } = await file
+      .read(bytes, filled, bytes.length - filled, at + filled)
+      .catch((error: unknown) => failToRead(number, error));
     if (bytesRead === 0) break;
     filled += bytesRead;
   }
@@ -241,7 +250,7 @@ async function findNextRecord(
 ): Promise<number | undefined> {
   let first: number | undefined;
   for (let start = at + 8; start < limit; start += windowSizeBytes - recordSizeMaxBytes) {
-    const window = await readWindow(file, start, limit);
+    const window = await readWindow(file, segment, start, limit);
     for (let position = 0; position + 8 <= window.length; position += 8) {
       // Zeros, by far the most of what follows a torn write, are passed over without a checksum.
       if (window.readUInt32LE(position + 4) === 0) continue;

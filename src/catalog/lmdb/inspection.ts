@@ -2,6 +2,7 @@ import { open, rm, stat } from 'node:fs/promises';
 import { makeFolders } from '../../fs/folders.ts';
 import type { BlobPlacer } from '../catalog.ts';
 import {
+  failToRead,
   listSegments,
   readSegmentHeader,
   segmentHeaderSizeBytes,
@@ -56,7 +57,7 @@ export async function inspectJournal(
     });
     const lost = await index.settleRebuild(options.placer);
     const { segment, offset } = end;
-    const tornBytes = segment === 0 ? 0 : await sizeOfTail(segmentPath(journalFolder, segment), offset);
+    const tornBytes = segment === 0 ? 0 : await sizeOfTail(journalFolder, segment, offset);
     return {
       index,
       segments,
@@ -94,13 +95,15 @@ async function headersOf(
 }
 
 /** How far the bytes after `offset` reach that are not zeros. */
-async function sizeOfTail(path: string, offset: number): Promise<number> {
-  const file = await open(path, 'r');
+async function sizeOfTail(folder: string, segment: number, offset: number): Promise<number> {
+  const file = await open(segmentPath(folder, segment), 'r');
   try {
     const window = Buffer.alloc(windowSizeBytes);
     let last = offset;
     for (let at = offset; ;) {
-      const { bytesRead } = await file.read(window, 0, window.length, at);
+      const { bytesRead } = await file
+        .read(window, 0, window.length, at)
+        .catch((error: unknown) => failToRead(segment, error));
       if (bytesRead === 0) return last - offset;
       const filled = window.subarray(0, bytesRead);
       for (let position = filled.length - 1; position >= 0; position -= 1) {
