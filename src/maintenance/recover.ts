@@ -21,7 +21,7 @@ import type { DamagedFile, RecoveryReport } from './recovery-report.ts';
 import { surveyBlobs, surveyCatalog, type IndexComparer } from './recovery-survey.ts';
 import { flattened } from './side-by-side.ts';
 import { findStore } from './folder-kind.ts';
-import type { StoreFolders } from './store-folders.ts';
+import { isFolder, type StoreFolders } from './store-folders.ts';
 
 export interface RecoverOptions {
   /** Read every blob and check its digest, not only that it is there in its size. */
@@ -47,11 +47,11 @@ export interface RecoverOptions {
 export async function recoverStore(folder: string, options: RecoverOptions): Promise<RecoveryReport> {
   const folders = await findStore(folder, { journalMayBeLost: true });
   const lock = await lockStore(folders, options.dryRun ?? false);
-  const scratch = options.dryRun
-    ? await mkdtemp(join(tmpdir(), 'filetracker-recover-'))
-    : join(folders.root, 'recovery-scratch');
+  const ownScratch = join(folders.root, 'recovery-scratch');
+  const interrupted = await isFolder(ownScratch);
+  const scratch = options.dryRun ? await mkdtemp(join(tmpdir(), 'filetracker-recover-')) : ownScratch;
   try {
-    return await new Recovery(folders, scratch, options).run(lock);
+    return await new Recovery(folders, scratch, options).run(lock, interrupted);
   } finally {
     // The catalog, if it was opened, has released it already.
     await lock?.release();
@@ -89,7 +89,8 @@ class Recovery {
     this.#steps = new Steps(options.listener);
   }
 
-  async run(lock: FolderLock | undefined): Promise<RecoveryReport> {
+  /** `interrupted`: a recovery was killed here. */
+  async run(lock: FolderLock | undefined, interrupted: boolean): Promise<RecoveryReport> {
     const { dryRun = false, full = false } = this.#options;
     const folders = this.#folders;
     const contents = this.#options.contents ?? (await FolderContents.open(folders, dryRun));
@@ -98,7 +99,7 @@ class Recovery {
     try {
       const reader = new LmdbReader(inspection.index, folders);
       await contents.checkAddress(reader);
-      const survey = await this.#survey(inspection, reader, contents);
+      const survey = await this.#survey(inspection, { reader, contents, interrupted });
       const { damaged, unreadable } = await this.#badFiles(survey, reader);
       await reader.close();
       const { actions, actionCount } = actionsFor(survey);
@@ -151,11 +152,14 @@ class Recovery {
     });
   }
 
-  async #survey(inspection: JournalInspection, reader: LmdbReader, contents: ContentPlace): Promise<Survey> {
+  async #survey(
+    inspection: JournalInspection,
+    { reader, contents, interrupted }: { reader: LmdbReader; contents: ContentPlace; interrupted: boolean },
+  ): Promise<Survey> {
     const folders = this.#folders;
     const { compare, full = false, signal } = this.#options;
     const catalog = await this.#steps.run('catalog', 'Comparing the catalog with the journal', async () => {
-      const parts = { compare, reader, contents };
+      const parts = { compare, reader, contents, interrupted };
       const result = await surveyCatalog(folders, this.#scratch, inspection, parts);
       applyRemovals(inspection.index, result.lostRemovals);
       const { surplus = [], missing = [], differingBlobs = 0 } = result.comparison ?? {};

@@ -59,6 +59,8 @@ export async function surveyCatalog(
     readonly compare: IndexComparer;
     readonly reader: LmdbReader;
     readonly contents: ContentPlace;
+    /** Whether a recovery was killed here: the index may be one that it had made of what is left of the journal. */
+    readonly interrupted: boolean;
   },
 ): Promise<CatalogSurvey> {
   const untold = inspection.damaged;
@@ -84,7 +86,7 @@ export async function surveyCatalog(
     state === 'ahead-of-journal' ? comparison.missing.filter((name) => !removed.has(name)) : [];
   const trusted = (await trustOfIndex(folders.catalog)) !== 'none';
   const findings = { comparison, lostRecords, lostRemovals, returned };
-  if (!trusted || comparison.unreadableRows > 0) {
+  if (!trusted || parts.interrupted || comparison.unreadableRows > 0) {
     return { state: trusted ? state : 'not-trusted', ...findings, untold };
   }
   const knows = ({ segment, end }: DamagedRange): boolean =>

@@ -1,4 +1,4 @@
-import { cp, open, readdir, readFile, rename, rm, truncate } from 'node:fs/promises';
+import { cp, mkdir, open, readdir, readFile, rename, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
@@ -111,6 +111,11 @@ describe('recoverStore() with removals that only the catalog tells of', () => {
     await rm(folder, { recursive: true });
     await cp(aside, folder, { recursive: true });
     await rm(join(folder, 'catalog', 'state.json'));
+    expect(await recover()).toMatchObject({ changesMayBeMissing: true });
+    // So may one that a recovery which was killed had made of the damaged journal.
+    await rm(folder, { recursive: true });
+    await cp(aside, folder, { recursive: true });
+    await mkdir(join(folder, 'recovery-scratch'));
     expect(await recover()).toMatchObject({ changesMayBeMissing: true });
     expect(await recover()).toMatchObject({ actions: [], changesMayBeMissing: false });
   });
