@@ -58,7 +58,7 @@ export async function writeBackupState(target: string, state: BackupState): Prom
   await writeFileDurably(join(target, backupStateName), Buffer.from(`${JSON.stringify(state)}\n`));
 }
 
-/** The finished snapshots of a backup, oldest first. */
+/** The finished snapshots of a backup, oldest first, by their journals: a clock may have been wrong. */
 export async function listSnapshots(target: string): Promise<StoredSnapshot[]> {
   const snapshots: StoredSnapshot[] = [];
   for (const name of await folderNames(historyFolder(target))) {
@@ -66,7 +66,17 @@ export async function listSnapshots(target: string): Promise<StoredSnapshot[]> {
     const snapshot = (await readJson(join(folder, snapshotFileName))) as Snapshot | undefined;
     if (snapshot?.format === 1) snapshots.push({ ...snapshot, folder });
   }
-  return snapshots.sort((one, other) => one.timeMs - other.timeMs);
+  return snapshots.sort(inOrderOfJournal);
+}
+
+/** The end of a journal never goes back; where it stayed, compaction may have taken segments away, and adds none. */
+function inOrderOfJournal(one: Snapshot, other: Snapshot): number {
+  return (
+    one.end.segment - other.end.segment ||
+    one.end.offset - other.end.offset ||
+    other.segments.length - one.segments.length ||
+    one.timeMs - other.timeMs
+  );
 }
 
 export async function writeSnapshot(folder: string, snapshot: Snapshot): Promise<void> {

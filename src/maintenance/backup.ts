@@ -125,8 +125,9 @@ class Backup {
       const timeMs = clock.nowMs();
       const { segment, offset, entries } = index.readTotals();
       const blobs = await this.#takeBlobs(reader);
-      const snapshot = await this.#takeJournal(timeMs, { segment, offset });
-      const putAside = await this.#showJournal(snapshot);
+      const earlier = await listSnapshots(this.#goal.root);
+      const snapshot = await this.#takeJournal(timeMs, { segment, offset }, earlier);
+      const putAside = await this.#showJournal(snapshot, earlier.at(-1));
       await this.#takeLooseFiles(root);
       await writeBackupState(this.#goal.root, state);
       const { segments } = snapshot;
@@ -153,9 +154,12 @@ class Backup {
   }
 
   /** Puts the segments of the snapshot into its folder of the history. */
-  #takeJournal(timeMs: number, end: { segment: number; offset: number }): Promise<StoredSnapshot> {
+  #takeJournal(
+    timeMs: number,
+    end: { segment: number; offset: number },
+    earlier: readonly StoredSnapshot[],
+  ): Promise<StoredSnapshot> {
     return this.#steps.run('journal', 'Taking the journal', async (advance) => {
-      const earlier = await listSnapshots(this.#goal.root);
       const before = earlier.at(-1);
       const folder = await makeSnapshotFolder(this.#goal.root, timeMs);
       const segments = (await listSegments(this.#source.journal)).filter((segment) => segment <= end.segment);
@@ -190,11 +194,13 @@ class Backup {
   }
 
   /** Makes the journal of the backup that of the snapshot. Gives where a changed one was put aside. */
-  async #showJournal(snapshot: StoredSnapshot): Promise<string | undefined> {
-    const { root, journal, catalog } = this.#goal;
-    const last = (await listSnapshots(root)).at(-2);
+  async #showJournal(
+    snapshot: StoredSnapshot,
+    before: StoredSnapshot | undefined,
+  ): Promise<string | undefined> {
+    const { journal, catalog } = this.#goal;
     const there = await listSegments(journal);
-    const changed = last !== undefined && there.length > 0 && !(await isUnchanged(journal, last));
+    const changed = before !== undefined && there.length > 0 && !(await isUnchanged(journal, before));
     const putAside = changed ? await this.#putAside(there) : undefined;
     // The index is made anew when the backup is served: it would have to be copied in one instant.
     await rm(catalog, { recursive: true, force: true });

@@ -37,19 +37,30 @@ export interface RestoreReport {
   readonly gaps: readonly string[];
 }
 
-/** A segment to be read: from which folder, how far, and whether its records are held against the time. */
+/** A segment to be read: from which folder, from where to where, and whether its records are held against the time. */
 interface Source {
   readonly folder: string;
   readonly segment: number;
+  /** The beginning of a record; the first one unless given. */
+  readonly from?: number | undefined;
   readonly end: number;
+  /** Which records are wanted, and when the snapshot was taken that has them; all of them unless given. */
+  readonly upTo?: { readonly atMs: number; readonly takenMs: number } | undefined;
 }
+
+/** How much later than a snapshot, by their clocks, a change may be that is in it. */
+const clockToleranceMs = 1000;
+const clockGap =
+  'A clock was set back: what was changed at about that time may be missing, or be newer than that; ' +
+  'the times of snapshots are exact all the same';
 
 /**
  * Makes a store anew from a backup, as it was at its last snapshot, or at any time before.
  *
- * For a time between two snapshots the journals of both are read: the earlier one holds all that was true at its
- * time, the later one what came after. What compaction dropped in between, because it was overwritten by then,
- * can be missing; that is told in `gaps`.
+ * A snapshot is restored by the end of its journal, whatever the clocks said. For a time between two snapshots the
+ * journals of both are read: the earlier one whole, as it holds all that was true at its time, and of what the later one
+ * has beyond it the changes up to that time, by the clock of who made them. What compaction dropped in between, because
+ * it was overwritten by then, can be missing; that is told in `gaps`, as is a clock that was seen to have been wrong.
  * @throws FiletrackerError `not-found` where there is no backup, or none that reaches the time;
  * `invalid-argument` where the folder of the new store is not empty, unless a restore that was killed has left it.
  */
@@ -64,7 +75,6 @@ export async function restoreStore(
   await checkApart(backup, folder, 'restore');
   const snapshots = await listSnapshots(backup);
   const { sources, gaps } = await sourcesFor(snapshots, options.atMs);
-  if (options.atMs !== undefined) await checkReach(sources, options.atMs);
   const goal = storeFolders(resolve(folder));
   await using target = await RestoreTarget.claim(goal.root);
   const report = await fill(goal, backup, sources, gaps, options);
@@ -114,15 +124,19 @@ async function fill(
   }
 }
 
-/** Which segments make up the state at a time. */
+/** Which segments make up the state at a time, which is that of the last snapshot unless given. */
 async function sourcesFor(
   snapshots: readonly StoredSnapshot[],
   atMs: number | undefined,
-): Promise<{ sources: Source[]; gaps: string[] }> {
+): Promise<{ sources: readonly Source[]; gaps: string[] }> {
   const last = snapshots.at(-1);
   if (last === undefined)
     throw new FiletrackerError('not-found', 'Cannot restore: the backup has no snapshot');
-  const later = atMs === undefined ? last : snapshots.find(({ timeMs }) => timeMs >= atMs);
+  if (atMs === undefined) return { sources: await segmentsOf(last), gaps: [] };
+  const exact = snapshots.findLast(({ timeMs }) => timeMs === atMs);
+  if (exact !== undefined) return { sources: await segmentsOf(exact), gaps: [] };
+  const dated = withoutThoseAhead(snapshots);
+  const later = dated.find(({ timeMs }) => timeMs > atMs);
   if (later === undefined) {
     const reach = new Date(last.timeMs).toISOString();
     throw new FiletrackerError(
@@ -130,20 +144,41 @@ async function sourcesFor(
       `Cannot restore the state of that time: the last snapshot is of ${reach}; restore that one, without --at`,
     );
   }
-  const earlier = atMs === undefined ? undefined : snapshots.findLast(({ timeMs }) => timeMs <= atMs);
-  if (earlier === undefined) {
-    const sources = await segmentsOf(later);
-    return { sources, gaps: atMs === undefined ? [] : gapsBetween(1, later.end.segment, sources) };
+  const { sources, gaps } = await sourcesBetween(
+    dated.findLast(({ timeMs }) => timeMs < atMs),
+    later,
+    atMs,
+  );
+  return { sources, gaps: dated.length < snapshots.length ? [clockGap, ...gaps] : gaps };
+}
+
+/** The snapshots that are not dated later than one that was taken after them, as a clock that is ahead has it. */
+function withoutThoseAhead(snapshots: readonly StoredSnapshot[]): readonly StoredSnapshot[] {
+  let nextMs = Number.POSITIVE_INFINITY;
+  const dated: StoredSnapshot[] = [];
+  for (const snapshot of snapshots.toReversed()) {
+    if (snapshot.timeMs > nextMs) continue;
+    nextMs = snapshot.timeMs;
+    dated.unshift(snapshot);
   }
-  if (earlier === later) return { sources: await segmentsOf(earlier), gaps: [] };
-  const before = await segmentsOf(earlier);
-  // The last segment of the earlier one was being written: the later one has more of it.
-  const own = before.filter(({ segment }) => segment < earlier.end.segment);
-  const after = (await segmentsOf(later)).filter(({ segment }) => segment >= earlier.end.segment);
-  const reached = after.some(({ segment }) => segment === earlier.end.segment);
-  const tail = reached ? [] : before.filter(({ segment }) => segment === earlier.end.segment);
-  const sources = [...own, ...tail, ...after];
-  return { sources, gaps: gapsBetween(earlier.end.segment + 1, later.end.segment, sources) };
+  return dated;
+}
+
+/** The segments for a time between two snapshots, or before the first one. */
+async function sourcesBetween(
+  earlier: StoredSnapshot | undefined,
+  later: StoredSnapshot,
+  atMs: number,
+): Promise<{ sources: readonly Source[]; gaps: string[] }> {
+  const end = earlier?.end ?? { segment: 1, offset: undefined };
+  const upTo = { atMs, takenMs: later.timeMs };
+  const after = (await segmentsOf(later))
+    .filter(({ segment }) => segment >= end.segment)
+    // The last segment of the earlier one was being written: the later one has more of it.
+    .map((source) => ({ ...source, from: source.segment === end.segment ? end.offset : undefined, upTo }));
+  if (earlier === undefined) await checkReach(after, atMs);
+  const before = earlier === undefined ? [] : await segmentsOf(earlier);
+  return { sources: [...before, ...after], gaps: gapsBetween(end.segment, later.end.segment, after) };
 }
 
 /** A time before all that the backup knows of is taken for a mistake, and not for the wish for an empty store. */
@@ -178,7 +213,8 @@ async function segmentsOf(snapshot: StoredSnapshot): Promise<Source[]> {
 function gapsBetween(first: number, last: number, sources: readonly Source[]): string[] {
   const there = new Set(sources.map(({ segment }) => segment));
   const missing: number[] = [];
-  for (let segment = first; segment <= last; segment += 1) if (!there.has(segment)) missing.push(segment);
+  for (let segment = Math.max(first, 1); segment <= last; segment += 1)
+    if (!there.has(segment)) missing.push(segment);
   if (missing.length === 0) return [];
   return [
     `${missing.length} segments of the journal were compacted away before a backup kept them: files that were ` +
@@ -189,10 +225,9 @@ function gapsBetween(first: number, last: number, sources: readonly Source[]): s
 async function writeJournal(
   journal: string,
   sources: readonly Source[],
-  options: RestoreOptions,
+  options: Pick<RestoreOptions, 'signal'>,
   parts: { readonly advance: (done: number, total: number) => void; readonly gaps: string[] },
 ): Promise<number> {
-  const atMs = options.atMs ?? Number.POSITIVE_INFINITY;
   const writer = await JournalWriter.open(
     journal,
     { segment: 0, offset: 0, clean: false },
@@ -202,13 +237,16 @@ async function writeJournal(
     parts.gaps.push(`Segment ${segment} of the backup is damaged from byte ${start} to ${end}`);
   };
   let records = 0;
+  let aheadMs = 0;
   try {
-    for (const [at, { folder, segment, end }] of sources.entries()) {
-      for await (const batch of scanSegment(folder, segment, { end, onDamage })) {
+    for (const [at, { folder, segment, from, end, upTo }] of sources.entries()) {
+      for await (const batch of scanSegment(folder, segment, { from, end, onDamage })) {
         options.signal?.throwIfAborted();
-        const wanted = batch
-          .filter(({ record }) => record.timeMs <= atMs)
-          .map(({ record }) => renewed(record));
+        const wanted: JournalRecord[] = [];
+        for (const { record } of batch) {
+          if (upTo === undefined || record.timeMs <= upTo.atMs) wanted.push(renewed(record));
+          if (upTo !== undefined) aheadMs = Math.max(aheadMs, record.timeMs - upTo.takenMs);
+        }
         if (wanted.length > 0) await writer.append(wanted);
         records += wanted.length;
       }
@@ -217,6 +255,7 @@ async function writeJournal(
   } finally {
     await writer.close();
   }
+  if (aheadMs > clockToleranceMs && !parts.gaps.includes(clockGap)) parts.gaps.push(clockGap);
   return records;
 }
 

@@ -274,6 +274,55 @@ describe('restoreStore()', () => {
     }
   });
 
+  it('gives the last snapshot back though an earlier one was taken while the clock was ahead', async () => {
+    await using store = await open();
+    await store.put('/a', 1, prose(100));
+    const ahead = new ManualClock(clock.nowMs() + 86_400_000);
+    await backupStore(folder, target, { clock: ahead });
+    clock.advance(1000);
+    await store.put('/b', 1, prose(100));
+    const betweenMs = clock.nowMs();
+    clock.advance(1000);
+    await store.put('/c', 1, prose(100));
+    clock.advance(1000);
+    expect(await backupStore(folder, target, { clock })).toMatchObject({ putAside: undefined });
+    await restoreStore(target, `${folder}-last`);
+    expect(Object.keys(await contentsOf(`${folder}-last`))).toEqual(['/a', '/b', '/c']);
+    await restoreStore(target, `${folder}-first`, { atMs: ahead.nowMs() });
+    expect(Object.keys(await contentsOf(`${folder}-first`))).toEqual(['/a']);
+    const { gaps } = await restoreStore(target, `${folder}-between`, { atMs: betweenMs });
+    expect(gaps).toEqual([expect.stringContaining('clock')]);
+    expect(Object.keys(await contentsOf(`${folder}-between`))).toEqual(['/a', '/b']);
+  });
+
+  it('is exact for the times of the snapshots, whatever the clock of the server said', async () => {
+    await using store = await open();
+    await store.put('/removed', 1, prose(100));
+    clock.advance(1000);
+    await backupStore(folder, target, { clock });
+    clock.advance(7_200_000);
+    await store.put('/put', 1, prose(100));
+    await store.catalog.remove({ name: parseFileName('/removed'), version: 1 });
+    clock.advance(-7_200_000 + 1000);
+    await backupStore(folder, target, { clock });
+    const takenMs = clock.nowMs();
+    clock.advance(1000);
+    await store.put('/last', 1, prose(100));
+    clock.advance(1000);
+    await backupStore(folder, target, { clock });
+    const restored = async (atMs: number): Promise<unknown> => {
+      const goal = `${folder}-${atMs}`;
+      const { gaps } = await restoreStore(target, goal, { atMs });
+      return { names: Object.keys(await contentsOf(goal)), gaps };
+    };
+    expect(await restored(takenMs)).toEqual({ names: ['/put'], gaps: [] });
+    expect(await restored(takenMs + 500)).toEqual({ names: ['/put'], gaps: [] });
+    expect(await restored(takenMs + 1500)).toEqual({ names: ['/last', '/put'], gaps: [] });
+    // What was changed by a clock that was ahead has no place in between: that is told.
+    const told = [expect.stringContaining('clock')];
+    expect(await restored(takenMs - 500)).toEqual({ names: ['/removed'], gaps: told });
+  });
+
   it('refuses what is no backup, and folders that are not empty', async () => {
     await using store = await open();
     await fill(store, 0, 2);
