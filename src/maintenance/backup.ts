@@ -1,4 +1,4 @@
-import { copyFile, readdir, rename, rm, truncate } from 'node:fs/promises';
+import { copyFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import { listSegments, segmentPath } from '../catalog/journal/segment.ts';
@@ -31,6 +31,7 @@ import {
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { findStore } from './folder-kind.ts';
+import { goesOnFrom } from './snapshot-segments.ts';
 import { identityFileName, identityOf } from './store-identity.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
 
@@ -65,8 +66,11 @@ export interface BackupReport {
  * Why the target is a store at any instant: blobs go first; then the journal takes the new segments in ascending
  * order, so that it is always a beginning of the source's; and at last it loses those that the source has
  * compacted away, the oldest first, as a later one may hold the removal of what an older one stored.
+ *
+ * Why no snapshot is mixed with another: the source's journal goes on from that of the last one, which is looked at
+ * first, so that a segment of a number is the same, or a beginning of it, in all of them.
  * @throws FiletrackerError `store-locked` while a server serves the target, `invalid-argument` for a target that
- * holds something else, or backups of another store, `not-found`.
+ * holds something else, or backups of another store, or of a state that the store was put back from, `not-found`.
  */
 export async function backupStore(
   folder: string,
@@ -124,8 +128,9 @@ class Backup {
       // The time is taken before the end: what was acknowledged until then is in the snapshot.
       const timeMs = clock.nowMs();
       const { segment, offset, entries } = index.readTotals();
-      const blobs = await this.#takeBlobs(reader);
       const earlier = await listSnapshots(this.#goal.root);
+      await this.#checkGoesOn(earlier.at(-1));
+      const blobs = await this.#takeBlobs(reader);
       const snapshot = await this.#takeJournal(timeMs, { segment, offset }, earlier);
       const putAside = await this.#showJournal(snapshot, earlier.at(-1));
       await this.#takeLooseFiles(root);
@@ -137,6 +142,17 @@ class Backup {
       await reader.close();
       await index.close();
     }
+  }
+
+  /** Two histories in one backup would be mixed: what a segment holds is told from another by its number alone. */
+  async #checkGoesOn(before: StoredSnapshot | undefined): Promise<void> {
+    if (before === undefined || (await goesOnFrom(before, this.#source.journal))) return;
+    throw new FiletrackerError(
+      'invalid-argument',
+      `Cannot back up "${this.#source.root}" to "${this.#goal.root}": the journal of the store does not go on from what ` +
+        'the backup holds of it, as the store was put back to an earlier state, or has lost the end of its journal; ' +
+        'choose a new folder, and keep this one as long as what it holds is wanted',
+    );
   }
 
   #takeBlobs(reader: LmdbReader): Promise<CopiedBlobs> {
@@ -185,12 +201,13 @@ class Backup {
     });
   }
 
-  /** A sealed segment never changes: the one that the snapshot before has is taken, if it is the same. */
+  /** A sealed segment never changes, but for what is cut off behind its end: the snapshot before has it already. */
   async #takeSealed(segment: number, path: string, before: StoredSnapshot | undefined): Promise<void> {
+    const source = segmentPath(this.#source.journal, segment);
     const known = before !== undefined && before.segments.includes(segment) && segment < before.end.segment;
-    const from = known && (await isSameSegment(before.folder, this.#source.journal, segment));
-    const folder = known && from ? before.folder : this.#source.journal;
-    await linkOrCopy(segmentPath(folder, segment), path, `${path}.temporary`);
+    const kept = known ? segmentPath(before.folder, segment) : source;
+    const isWhole = kept === source || (await stat(kept)).size === (await stat(source)).size;
+    await linkOrCopy(isWhole ? kept : source, path, `${path}.temporary`);
   }
 
   /** Makes the journal of the backup that of the snapshot. Gives where a changed one was put aside. */

@@ -1,14 +1,8 @@
-import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import { JournalWriter } from '../catalog/journal/journal-writer.ts';
 import type { JournalRecord } from '../catalog/journal/record.ts';
-import {
-  readSegmentHeader,
-  scanSegment,
-  segmentPath,
-  type DamagedRange,
-} from '../catalog/journal/segment.ts';
+import { scanSegment, type DamagedRange } from '../catalog/journal/segment.ts';
 import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { systemClock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
@@ -18,6 +12,7 @@ import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-la
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { RestoreTarget } from './restore-target.ts';
+import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
 import { restoreTokens } from './token-files.ts';
 
@@ -38,12 +33,9 @@ export interface RestoreReport {
 }
 
 /** A segment to be read: from which folder, from where to where, and whether its records are held against the time. */
-interface Source {
-  readonly folder: string;
-  readonly segment: number;
+interface Source extends SegmentPart {
   /** The beginning of a record; the first one unless given. */
   readonly from?: number | undefined;
-  readonly end: number;
   /** Which records are wanted, and when the snapshot was taken that has them; all of them unless given. */
   readonly upTo?: { readonly atMs: number; readonly takenMs: number } | undefined;
 }
@@ -194,19 +186,6 @@ async function checkReach(sources: readonly Source[], atMs: number): Promise<voi
   throw new FiletrackerError(
     'not-found',
     `Cannot restore the state of that time: the backup knows nothing from before ${new Date(oldestMs).toISOString()}`,
-  );
-}
-
-async function segmentsOf(snapshot: StoredSnapshot): Promise<Source[]> {
-  const { folder, segments, end } = snapshot;
-  return Promise.all(
-    segments.map(async (segment) => {
-      const { size } = await stat(segmentPath(folder, segment));
-      if (segment === end.segment) return { folder, segment, end: Math.min(size, end.offset) };
-      // What lies beyond the end that the next header tells was never acknowledged.
-      const next = segments.includes(segment + 1) ? await readSegmentHeader(folder, segment + 1) : undefined;
-      return { folder, segment, end: Math.min(size, next?.previousEnd ?? size) };
-    }),
   );
 }
 

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -169,6 +169,52 @@ describe('backupStore()', () => {
     await backupStore(target, join(folder, '..', 'backup of the backup'));
     clock.advance(1000);
     await backupStore(folder, target, { clock });
+  });
+
+  it.each([
+    { segmentSizeBytes: 16 * 1024, segments: 'many segments' },
+    { segmentSizeBytes: 1024 * 1024, segments: 'one segment' },
+  ])('refuses a store of $segments that was put back to an earlier state', async ({ segmentSizeBytes }) => {
+    const copy = `${folder}-copy`;
+    const goOn = async (names: readonly string[]): Promise<void> => {
+      const store = await EmbeddedStore.open(folder, { clock, segmentSizeBytes });
+      for (const name of names) {
+        clock.advance(1000);
+        await store.put(name, 1, noise(3000, name));
+      }
+      await store.close();
+    };
+    await goOn(['/a']);
+    await backupStore(folder, target, { clock });
+    await cp(folder, copy, { recursive: true });
+    const putBack = async (): Promise<void> => {
+      await rm(folder, { recursive: true });
+      await cp(copy, folder, { recursive: true });
+    };
+    const kept = Array.from({ length: 12 }, (_, index) => `/old/${index}`);
+    await goOn(kept);
+    clock.advance(1000);
+    await backupStore(folder, target, { clock });
+    const refused = { code: 'invalid-argument', message: expect.stringContaining('new folder') as string };
+    // As it was, then gone on by less than was backed up, by as much, and by more.
+    await putBack();
+    for (const from of [0, 1, 12, 24]) {
+      await goOn(Array.from({ length: from }, (_, index) => `/new/${from}/${index}`));
+      clock.advance(1000);
+      await expect(backupStore(folder, target, { clock })).rejects.toMatchObject(refused);
+    }
+    await restoreStore(target, `${folder}-restored`);
+    expect(Object.keys(await contentsOf(`${folder}-restored`))).toEqual(['/a', ...kept].sort());
+    await backupStore(folder, `${target}-new`, { clock });
+    // What was put back to the state of the last snapshot goes on from it.
+    const store = await open(copy);
+    await store.close();
+    await rm(folder, { recursive: true });
+    await backupStore(copy, `${target}-copy`, { clock });
+    await cp(copy, folder, { recursive: true });
+    await goOn(['/other']);
+    clock.advance(1000);
+    await backupStore(folder, `${target}-copy`, { clock });
   });
 
   it('knows the store again that was moved, in backups of early releases too', async () => {

@@ -1,0 +1,81 @@
+import { open, stat } from 'node:fs/promises';
+import { checkRecord, recordSizeMaxBytes } from '../catalog/journal/record.ts';
+import {
+  listSegments,
+  readSegmentHeader,
+  segmentHeaderSizeBytes,
+  segmentPath,
+} from '../catalog/journal/segment.ts';
+import { isSameSegment, type StoredSnapshot } from './backup-layout.ts';
+
+/** A segment in a folder, and how far it is to be read. */
+export interface SegmentPart {
+  readonly folder: string;
+  readonly segment: number;
+  readonly end: number;
+}
+
+export async function segmentsOf(snapshot: StoredSnapshot): Promise<SegmentPart[]> {
+  const { folder, segments, end } = snapshot;
+  return Promise.all(
+    segments.map(async (segment) => {
+      const part = await partOf(folder, segment, segments);
+      return segment === end.segment ? { ...part, end: Math.min(part.end, end.offset) } : part;
+    }),
+  );
+}
+
+/** What lies beyond the end that the next header tells was never acknowledged. */
+async function partOf(folder: string, segment: number, segments: readonly number[]): Promise<SegmentPart> {
+  const { size } = await stat(segmentPath(folder, segment));
+  const next = segments.includes(segment + 1) ? await readSegmentHeader(folder, segment + 1) : undefined;
+  return { folder, segment, end: Math.min(size, next?.previousEnd ?? size) };
+}
+
+/**
+ * Whether a journal is the one that a snapshot was taken of, gone on since. Not so where the store was put back to an
+ * earlier state: it then goes on with other records at the places of those that the snapshot has. Segments that
+ * compaction has removed meanwhile tell nothing.
+ */
+export async function goesOnFrom(snapshot: StoredSnapshot, journal: string): Promise<boolean> {
+  const there = await listSegments(journal);
+  const { segments, end } = snapshot;
+  if ((there.at(-1) ?? 0) < end.segment) return false;
+  // No number is used twice: what is older than the snapshot, and not in it, came from an earlier state.
+  if (there.some((segment) => segment < end.segment && !segments.includes(segment))) return false;
+  for (const held of await segmentsOf(snapshot)) {
+    if (!there.includes(held.segment)) continue;
+    const now = await partOf(journal, held.segment, there);
+    if (!(await isContinued(held, now, held.segment < end.segment))) return false;
+  }
+  return true;
+}
+
+/**
+ * Whether the records that are held of a segment are the first ones it has now; if it was `sealed`, all that it has.
+ * Looked at are the header and the last record that both have: it tells its place, the time of its change and what
+ * was changed, so that no two that were written apart are alike.
+ */
+async function isContinued(held: SegmentPart, now: SegmentPart, sealed: boolean): Promise<boolean> {
+  if (!(await isSameSegment(held.folder, now.folder, held.segment))) return false;
+  const common = Math.min(held.end, now.end);
+  const [mine, other] = await Promise.all([bytesAround(held, common), bytesAround(now, common)]);
+  if (!mine.before.equals(other.before)) return false;
+  // Space that was filled ahead may follow, or be cut off since.
+  const isNoRecord = (bytes: Buffer): boolean => checkRecord(bytes, 0, held.segment) === 0;
+  return isNoRecord(mine.after) && (!sealed || isNoRecord(other.after));
+}
+
+/** What of a segment lies directly before and after an offset, as long as a record may be. */
+async function bytesAround(part: SegmentPart, offset: number): Promise<{ before: Buffer; after: Buffer }> {
+  const start = Math.max(segmentHeaderSizeBytes, offset - recordSizeMaxBytes);
+  const bytes = Buffer.alloc(Math.max(0, Math.min(part.end, offset + recordSizeMaxBytes) - start));
+  const file = await open(segmentPath(part.folder, part.segment), 'r');
+  try {
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, start);
+    const read = bytes.subarray(0, bytesRead);
+    return { before: read.subarray(0, offset - start), after: read.subarray(offset - start) };
+  } finally {
+    await file.close();
+  }
+}
