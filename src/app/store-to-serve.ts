@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { ImportingFileStore } from '../maintenance/importing/importing-file-store.ts';
+import { importFolderName } from '../maintenance/importing/tombstones.ts';
 import type { FileStore } from '../store/file-store.ts';
 import type { ServerConfig } from './config.ts';
 
@@ -16,7 +17,7 @@ export async function storeToServe(
   return ImportingFileStore.open({
     store: files,
     oldServer: connectOldServer(fallbackUrl),
-    folder: join(folder, 'fallback'),
+    folder: join(folder, importFolderName),
     onImported: (name, version) => logger.debug({ name, version }, 'imported from the old server'),
   });
 }

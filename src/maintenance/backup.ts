@@ -31,6 +31,7 @@ import {
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { findStore } from './folder-kind.ts';
+import { copyDeletions } from './importing/tombstones.ts';
 import { goesOnFrom } from './snapshot-segments.ts';
 import { identityFileName, identityOf } from './store-identity.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
@@ -255,9 +256,14 @@ class Backup {
     return aside;
   }
 
-  /** Tokens and the like: the files that lie loose in the folder of the store. */
+  /**
+   * Tokens and the like: the files that lie loose in the folder of the store; and the deletions that were recorded beside
+   * the journal, before they were carried out: those that the snapshot knows of are all among what is read after it.
+   */
   async #takeLooseFiles(root: string): Promise<void> {
-    for (const folder of new Set([resolve(root), this.#source.root])) {
+    const folders = [...new Set([resolve(root), this.#source.root])];
+    await copyDeletions(folders, this.#goal.root);
+    for (const folder of folders) {
       for (const item of await readdir(folder, { withFileTypes: true })) {
         if (!item.isFile() || !item.name.endsWith('.json') || notTaken.has(item.name)) continue;
         const temporary = join(this.#goal.root, `.${item.name}.temporary`);

@@ -5,6 +5,7 @@ import { removeFile } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
 import { folderNames } from './backup-layout.ts';
+import { importFolderName } from './importing/tombstones.ts';
 import { storeFolders, unfinishedRestoreName } from './store-folders.ts';
 import { tokensFileName, tokensMarkerName } from './token-files.ts';
 
@@ -45,8 +46,8 @@ export class RestoreTarget implements AsyncDisposable {
       await syncFolder(dirname(folder));
       await syncFolder(folder);
       const { journal, catalog, blobs, uploads } = storeFolders(folder);
-      const tokens = [tokensFileName, tokensMarkerName].map((name) => join(folder, name));
-      for (const part of [journal, catalog, blobs, uploads, ...tokens]) {
+      const others = [tokensFileName, tokensMarkerName, importFolderName].map((name) => join(folder, name));
+      for (const part of [journal, catalog, blobs, uploads, ...others]) {
         await rm(part, { recursive: true, force: true });
       }
     } catch (error) {

@@ -11,6 +11,7 @@ import { checkApart } from './apart.ts';
 import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
+import { copyDeletions } from './importing/tombstones.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
@@ -84,6 +85,7 @@ async function fill(
   const steps = new Steps(options.listener);
   await makeFolderDurably(goal.journal);
   await restoreTokens(backup, goal.root);
+  await copyDeletions([backup], goal.root);
   await steps.run('journal', 'Restoring the journal', async (advance) => {
     const records = await writeJournal(goal.journal, sources, options, { advance, gaps });
     return { counts: { records }, result: undefined };

@@ -1,12 +1,14 @@
-import { appendFile } from 'node:fs/promises';
+import { appendFile, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { connectOldServer } from '../../src/app/old-server.ts';
 import { openStore } from '../../src/app/open-store.ts';
 import { parseFileName, type FileName } from '../../src/core/file-name.ts';
+import { backupStore } from '../../src/maintenance/backup.ts';
 import { ImportingFileStore } from '../../src/maintenance/importing/importing-file-store.ts';
 import type { OldServer } from '../../src/maintenance/importing/old-server.ts';
+import { restoreStore } from '../../src/maintenance/restore.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
 import { collected, noise, prose } from '../support/contents.ts';
 import { openTestServer, type TestServer } from '../support/test-server.ts';
@@ -121,6 +123,29 @@ describe('ImportingFileStore', () => {
     expect(await read('/kept')).toBeUndefined();
     await put('/gone', 101, prose(60));
     expect(await read('/gone')).toEqual(prose(60));
+  });
+
+  it('does not let the old server undo a deletion after the store was restored from a backup', async () => {
+    for (const path of ['/gone', '/kept']) await old.put(path, prose(50), { version: 100 });
+    await store.remove({ name: name('/gone'), version: 100 });
+    const backup = await temporaryFolder();
+    const restored = await temporaryFolder();
+    await backupStore(folder, backup);
+    await restoreStore(backup, restored);
+    const settings = { folder: restored, collectionGraceMs: 0, exclusive: true };
+    const opened = await openStore(settings, pino({ level: 'silent' }));
+    onTestFinished(() => opened.close());
+    const again = await ImportingFileStore.open({
+      store: opened.files,
+      oldServer,
+      folder: join(restored, 'fallback'),
+    });
+    expect(await again.stat(name('/gone'))).toBeUndefined();
+    expect(await again.stat(name('/kept'))).toMatchObject({ version: 100 });
+    // When the old server is not asked any more, the record of them goes, and from the backup too.
+    await rm(join(folder, 'fallback'), { recursive: true });
+    await backupStore(folder, backup);
+    expect(await readdir(join(backup, 'fallback'))).toEqual([]);
   });
 
   it('takes back an import that a deletion has overtaken', async () => {

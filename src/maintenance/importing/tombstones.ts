@@ -3,9 +3,12 @@ import { join } from 'node:path';
 import { errnoOf, fromSystemError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
+import { removeFile, writeFileDurably } from '../../fs/durable-file.ts';
 import { FolderLock } from '../../fs/folder-lock.ts';
-import { syncFolder } from '../../fs/folders.ts';
+import { makeFolderDurably, syncFolder } from '../../fs/folders.ts';
 
+/** Where the deletions are, and the locks of imports, in the folder of the store that a server is given. */
+export const importFolderName = 'fallback';
 const fileName = 'deletions.jsonl';
 const lockFileName = 'deletions.lock';
 
@@ -94,4 +97,24 @@ export class Tombstones {
     if (typeof name !== 'string' || typeof version !== 'number') return;
     this.#versions.set(name, Math.max(version, this.#versions.get(name) ?? version));
   }
+}
+
+/** Makes the deletions that are recorded in a store those of other stores together; removes them where there are none. */
+export async function copyDeletions(sources: readonly string[], target: string): Promise<void> {
+  const found: Buffer[] = [];
+  for (const source of sources) {
+    try {
+      // One that is being written may be cut short, and must not swallow the next one.
+      found.push(await readFile(join(source, importFolderName, fileName)), Buffer.from('\n'));
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'read the deletions');
+    }
+  }
+  const folder = join(target, importFolderName);
+  if (found.length === 0) {
+    await removeFile(join(folder, fileName));
+    return;
+  }
+  await makeFolderDurably(folder);
+  await writeFileDurably(join(folder, fileName), Buffer.concat(found));
 }
