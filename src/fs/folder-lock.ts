@@ -2,7 +2,7 @@ import { close, open } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 
 const openFile = promisify(open);
 const closeFile = promisify(close);
@@ -22,6 +22,8 @@ export interface FolderLockOptions {
   readonly fileName?: string | undefined;
   /** Permissions of the lock file if it is created, before the umask. */
   readonly fileMode?: number | undefined;
+  /** For who only reads: where the file system is read-only, a lock file that is there is locked all the same. */
+  readonly mayBeReadOnly?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -119,8 +121,12 @@ function operationOf(mode: FolderLockOptions['mode']): number {
 }
 
 async function openLockFile(folder: string, options: FolderLockOptions): Promise<number> {
+  const path = join(folder, options.fileName ?? 'lock');
   try {
-    return await openFile(join(folder, options.fileName ?? 'lock'), 'a+', options.fileMode);
+    return await openFile(path, 'a+', options.fileMode).catch((error: unknown) => {
+      if (options.mayBeReadOnly === true && errnoOf(error) === 'EROFS') return openFile(path, 'r');
+      throw error;
+    });
   } catch (error) {
     throw fromSystemError(error, 'lock a folder');
   }

@@ -16,7 +16,7 @@ export interface BackupState {
   readonly format: 1;
   /** Where the store lay at the last backup. */
   readonly source: string;
-  /** Its identity; not known where an early release made the backup. */
+  /** Its identity; not known where an early release made the backup, or of a store that could not be given one. */
   readonly store?: string | undefined;
 }
 
@@ -106,18 +106,19 @@ export async function removeUnfinished(target: string): Promise<void> {
 /**
  * Sees to it that a folder may take a backup: it is one of the same store, or it is empty, or it is not there. What
  * it is to be is written before anything else, so that a backup killed at any write leaves a target that the next
- * one takes.
+ * one takes. Gives what it is to be after the backup.
  * @param journal of the store.
  * @throws FiletrackerError `invalid-argument`.
  */
 export async function claimBackupTarget(
   target: string,
-  state: Required<BackupState>,
+  state: BackupState,
   journal: string,
-): Promise<void> {
+): Promise<BackupState> {
   const before = await readBackupState(target);
   if (before !== undefined) {
-    if (await isOfStore(target, before, { ...state, journal })) return;
+    if (await isOfStore(target, before, { ...state, journal }))
+      return { ...state, store: state.store ?? before.store };
     throw new FiletrackerError(
       'invalid-argument',
       `Cannot back up "${state.source}" to "${target}": it holds the backups of another store, which lay in ` +
@@ -133,15 +134,16 @@ export async function claimBackupTarget(
   }
   await makeFolderDurably(target);
   await writeBackupState(target, state);
+  return state;
 }
 
-/** Whether a backup is one of this store. One that does not tell is believed by the place, or by the journal. */
+/** Whether a backup is one of this store. Where one does not tell, it is believed by the place, or by the journal. */
 async function isOfStore(
   target: string,
   before: BackupState,
-  now: Required<BackupState> & { readonly journal: string },
+  now: BackupState & { readonly journal: string },
 ): Promise<boolean> {
-  if (before.store !== undefined) return before.store === now.store;
+  if (before.store !== undefined && now.store !== undefined) return before.store === now.store;
   if (before.source === now.source) return true;
   const last = (await listSnapshots(target)).at(-1);
   if (last === undefined) return false;

@@ -2,11 +2,9 @@ import { copyFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises'
 import { join, resolve } from 'node:path';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import { listSegments, segmentPath } from '../catalog/journal/segment.ts';
-import { IndexDatabase } from '../catalog/lmdb/index-database.ts';
+import type { IndexDatabase } from '../catalog/lmdb/index-database.ts';
 import { tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
-import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
-import { retainAll } from '../catalog/lmdb/retention.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
@@ -28,12 +26,13 @@ import {
   type BackupState,
   type StoredSnapshot,
 } from './backup-layout.ts';
+import { BackupSource, isReadOnly } from './backup-source.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { findStore } from './folder-kind.ts';
 import { copyDeletions } from './importing/tombstones.ts';
 import { goesOnFrom } from './snapshot-segments.ts';
-import { identityFileName, identityOf } from './store-identity.ts';
+import { identityFileName, identityOf, readIdentity } from './store-identity.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
 
 export interface BackupOptions {
@@ -57,8 +56,8 @@ export interface BackupReport {
  * Takes a snapshot of a store into a folder that is a store itself, while a server may change the source. What
  * the folder has already from earlier backups is not copied again.
  *
- * Why the snapshot is consistent: from before it begins to its end this process holds the store's retention
- * lock, under which no process removes a segment or a blob. Then it reads from the index the end E of the journal.
+ * Why the snapshot is consistent: from before it begins to its end no process removes a segment or a blob, which
+ * `BackupSource` sees to. Then it reads from the index the end E of the journal.
  * All before E is durable and never changes, so the segments up to E are the state at E, whenever they are
  * copied. An entry at E names a blob that was placed before its record was written (invariant 5), so its file is
  * there at E, and because nothing is removed, still there when it is copied, however much later. Blobs that
@@ -80,8 +79,9 @@ export async function backupStore(
 ): Promise<BackupReport> {
   const source = await findStore(folder);
   await checkApart(folder, target, 'back up');
-  const state = { format: 1, source: source.root, store: await identityOf(source.root) } as const;
-  await claimBackupTarget(target, state, source.journal);
+  const store = await ((await isReadOnly(source.root)) ? readIdentity : identityOf)(source.root);
+  const wanted = { format: 1, source: source.root, store } as const;
+  const state = await claimBackupTarget(target, wanted, source.journal);
   const goal = storeFolders(resolve(target));
   await makeFolderDurably(goal.journal);
   await using lock = await tryLockJournal(goal.journal);
@@ -89,20 +89,8 @@ export async function backupStore(
     throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
   }
   await removeUnfinished(target);
-  await settleOffline(source);
-  await using _retained = await retainAll(source.journal, options.signal);
-  return await new Backup(source, goal, options).run(folder, state);
-}
-
-/** Where no server runs, brings the index up to the journal, as the next start would. */
-async function settleOffline(source: StoreFolders): Promise<void> {
-  await makeFolderDurably(source.journal);
-  const lock = await tryLockJournal(source.journal);
-  if (lock === undefined) return;
-  const blobs = await DiskBlobStore.open(source.root);
-  const catalog = await LmdbCatalog.open({ folders: source, placer: blobs, lock });
-  await catalog.close();
-  await blobs.close();
+  await using opened = await BackupSource.open(source, options.signal);
+  return await new Backup(source, goal, options).run(folder, state, opened.index);
 }
 
 /** What tells of one folder alone: a backup that is served becomes a store of its own. */
@@ -121,9 +109,8 @@ class Backup {
     this.#steps = new Steps(options.listener);
   }
 
-  async run(root: string, state: BackupState): Promise<BackupReport> {
+  async run(root: string, state: BackupState, index: IndexDatabase): Promise<BackupReport> {
     const { clock = systemClock } = this.#options;
-    const index = await IndexDatabase.openToRead(this.#source.catalog);
     const reader = new LmdbReader(index, this.#source);
     try {
       // The time is taken before the end: what was acknowledged until then is in the snapshot.
@@ -141,7 +128,6 @@ class Backup {
       return { target: this.#goal.root, timeMs, steps, entries, segments: segments.length, blobs, putAside };
     } finally {
       await reader.close();
-      await index.close();
     }
   }
 

@@ -66,7 +66,7 @@ export async function recoverStore(folder: string, options: RecoverOptions): Pro
 async function lockStore(folders: StoreFolders, dryRun: boolean): Promise<FolderLock | undefined> {
   if (dryRun && !(await hasJournalLock(folders.journal))) return undefined;
   await makeFolderDurably(folders.journal);
-  const lock = await tryLockJournal(folders.journal);
+  const lock = await tryLockJournal(folders.journal, { mayBeReadOnly: dryRun });
   if (lock !== undefined) return lock;
   throw new FiletrackerError(
     'store-locked',

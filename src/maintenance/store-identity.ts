@@ -37,7 +37,8 @@ function refuse(): never {
   );
 }
 
-async function readIdentity(storeFolder: string): Promise<string | undefined> {
+/** The identity of a store; undefined where it has none yet. @throws as `identityOf`. */
+export async function readIdentity(storeFolder: string): Promise<string | undefined> {
   try {
     const { format, id } = JSON.parse(await readFile(join(storeFolder, identityFileName), 'utf8')) as {
       readonly format?: unknown;

@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { FolderLock } from '../../fs/folder-lock.ts';
+import { FolderLock, type FolderLockOptions } from '../../fs/folder-lock.ts';
 
 const lockFileName = 'lock';
 
@@ -17,8 +17,11 @@ export async function hasJournalLock(folder: string): Promise<boolean> {
 }
 
 /** Takes the lock of the one process that may change the store, if it is free. */
-export function tryLockJournal(folder: string): Promise<FolderLock | undefined> {
-  return FolderLock.tryAcquire(folder, { mode: 'exclusive', fileName: lockFileName });
+export function tryLockJournal(
+  folder: string,
+  options: Pick<FolderLockOptions, 'mayBeReadOnly'> = {},
+): Promise<FolderLock | undefined> {
+  return FolderLock.tryAcquire(folder, { ...options, mode: 'exclusive', fileName: lockFileName });
 }
 
 /** @throws FiletrackerError `store-locked` where another process has it. */

@@ -1,0 +1,96 @@
+import { execFileSync } from 'node:child_process';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, it, onTestFinished, type TestContext } from 'vitest';
+import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { ManualClock } from '../../src/core/clock.ts';
+import { backupStore } from '../../src/maintenance/backup.ts';
+import { recoverStore } from '../../src/maintenance/recover.ts';
+import { noise, prose } from '../support/contents.ts';
+import { EmbeddedStore } from '../support/embedded-store.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+
+let root: string;
+let folder: string;
+let target: string;
+
+beforeEach(async () => {
+  root = await temporaryFolder();
+  folder = join(root, 'store');
+  target = join(root, 'backup');
+});
+
+/** The store as it shows where nobody can write to it. */
+async function readOnlyView(context: TestContext): Promise<string> {
+  const view = join(root, 'view');
+  await mkdir(view);
+  try {
+    execFileSync('mount', ['--bind', folder, view], { stdio: 'ignore' });
+    onTestFinished(() => void execFileSync('umount', ['-l', view]));
+    execFileSync('mount', ['-o', 'remount,bind,ro', view], { stdio: 'ignore' });
+  } catch {
+    context.skip('a read-only file system can not be mounted here: it takes root');
+  }
+  return view;
+}
+
+async function fill(): Promise<void> {
+  await using store = await EmbeddedStore.open(folder);
+  await store.put('/small', 1, prose(100));
+  await store.put('/large', 1, noise(20_000));
+}
+
+async function namesIn(at: string): Promise<string[]> {
+  await using store = await EmbeddedStore.open(at);
+  return store.names();
+}
+
+describe('a store on a read-only file system', () => {
+  it('is examined by a dry run of recovery', async (context) => {
+    await fill();
+    const view = await readOnlyView(context);
+    const options = { compare: compareIndexes, full: true, dryRun: true };
+    expect(await recoverStore(view, options)).toMatchObject({ actions: [], entries: 2 });
+    await using _served = await EmbeddedStore.open(folder);
+    await expect(recoverStore(view, options)).rejects.toMatchObject({ code: 'store-locked' });
+  });
+
+  it('is backed up, and goes on to be when it can be written to again', async (context) => {
+    const clock = new ManualClock();
+    await fill();
+    const view = await readOnlyView(context);
+    // As a machine leaves it that went down: the index is behind the journal, and cannot be brought up to it.
+    await writeFile(join(folder, 'catalog', 'state.json'), '{}');
+    const before = await readdir(folder, { recursive: true });
+    expect(await backupStore(view, target, { clock })).toMatchObject({ entries: 2, blobs: { added: 1 } });
+    expect(await readdir(folder, { recursive: true })).toEqual(before);
+    {
+      await using store = await EmbeddedStore.open(folder);
+      await store.put('/more', 1, prose(100));
+      await expect(backupStore(view, target, { clock })).rejects.toMatchObject({
+        code: 'store-locked',
+        message: expect.stringContaining('stop it first') as string,
+      });
+    }
+    clock.advance(1000);
+    expect(await backupStore(folder, target, { clock })).toMatchObject({ entries: 3, putAside: undefined });
+    expect(JSON.parse(await readFile(join(target, 'backup.json'), 'utf8'))).toMatchObject({
+      store: expect.any(String) as string,
+    });
+    clock.advance(1000);
+    expect(await backupStore(view, target, { clock })).toMatchObject({ entries: 3 });
+    expect(await namesIn(target)).toEqual(['/large', '/more', '/small']);
+  });
+
+  it('is not backed up with a damaged journal, and what to do is told', async (context) => {
+    await fill();
+    const segment = join(folder, 'journal', '0000000001.log');
+    const bytes = await readFile(segment);
+    bytes.writeUInt8(bytes.readUInt8(100) ^ 1, 100);
+    await writeFile(segment, bytes);
+    await expect(backupStore(await readOnlyView(context), target)).rejects.toMatchObject({
+      code: 'corrupt-store',
+      message: expect.stringContaining('copy the folder to another disk') as string,
+    });
+  });
+});
