@@ -40,4 +40,13 @@ describe('localMessageOf()', () => {
     expect(localMessageOf(named)).toBe(named.message);
     expect(localMessageOf(new Error('plain'))).toBe('plain');
   });
+
+  it('names what was to be written where a copy did not fit, and not what was read', () => {
+    const paths = { path: '/srv/old/blobs/1', dest: '/srv/store/blobs/1' };
+    const shown = (code: string): string =>
+      localMessageOf(fromSystemError(Object.assign(systemError(code), paths), 'copy a file'));
+    expect(shown('ENOSPC')).toContain(paths.dest);
+    expect(shown('EROFS')).toContain(paths.dest);
+    expect(shown('EIO')).toContain(paths.path);
+  });
 });

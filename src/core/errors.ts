@@ -142,10 +142,18 @@ export function mediumErrnoOf(error: unknown): string | undefined {
 export function localMessageOf(error: unknown): string {
   const message = messageOf(error);
   const cause: unknown = error instanceof Error ? error.cause : undefined;
-  const path = cause instanceof Error && 'path' in cause ? cause.path : undefined;
+  const path = refusedPathOf(cause);
   return typeof path !== 'string' || message.includes(path)
     ? message
     : `${message} (${JSON.stringify(path)})`;
+}
+
+/** A copy, a link and a rename have two paths, of which the second is the one that is written to. */
+function refusedPathOf(error: unknown): unknown {
+  if (!(error instanceof Error)) return undefined;
+  const errno = errnoOf(error) ?? '';
+  if ('dest' in error && (spaceErrnos.has(errno) || errno === 'EROFS')) return error.dest;
+  return 'path' in error ? error.path : undefined;
 }
 
 /** A short text for people about anything that was thrown. */

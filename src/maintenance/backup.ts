@@ -34,6 +34,7 @@ import { copyDeletions } from './importing/tombstones.ts';
 import { goesOnFrom } from './snapshot-segments.ts';
 import { identityFileName, identityOf, readIdentity } from './store-identity.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
+import { writingTo } from './target-disk.ts';
 
 export interface BackupOptions {
   readonly listener?: ProgressListener | undefined;
@@ -70,7 +71,8 @@ export interface BackupReport {
  * Why no snapshot is mixed with another: the source's journal goes on from that of the last one, which is looked at
  * first, so that a segment of a number is the same, or a beginning of it, in all of them.
  * @throws FiletrackerError `store-locked` while a server serves the target, `invalid-argument` for a target that
- * holds something else, or backups of another store, or of a state that the store was put back from, `not-found`.
+ * holds something else, or backups of another store, or of a state that the store was put back from, `not-found`,
+ * `no-space` or `read-only` of the target's disk.
  */
 export async function backupStore(
   folder: string,
@@ -80,17 +82,19 @@ export async function backupStore(
   const source = await findStore(folder);
   await checkApart(folder, target, 'back up');
   const store = await ((await isReadOnly(source.root)) ? readIdentity : identityOf)(source.root);
-  const wanted = { format: 1, source: source.root, store } as const;
-  const state = await claimBackupTarget(target, wanted, source.journal);
-  const goal = storeFolders(resolve(target));
-  await makeFolderDurably(goal.journal);
-  await using lock = await tryLockJournal(goal.journal);
-  if (lock === undefined) {
-    throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
-  }
-  await removeUnfinished(target);
   await using opened = await BackupSource.open(source, options.signal);
-  return await new Backup(source, goal, options).run(folder, state, opened.index);
+  return await writingTo(`back up to "${target}"`, async () => {
+    const wanted = { format: 1, source: source.root, store } as const;
+    const state = await claimBackupTarget(target, wanted, source.journal);
+    const goal = storeFolders(resolve(target));
+    await makeFolderDurably(goal.journal);
+    await using lock = await tryLockJournal(goal.journal);
+    if (lock === undefined) {
+      throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
+    }
+    await removeUnfinished(target);
+    return await new Backup(source, goal, options).run(folder, state, opened.index);
+  });
 }
 
 /** What tells of one folder alone: a backup that is served becomes a store of its own. */

@@ -15,6 +15,7 @@ import { copyDeletions } from './importing/tombstones.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
+import { writingTo } from './target-disk.ts';
 import { restoreTokens } from './token-files.ts';
 
 export interface RestoreOptions {
@@ -68,11 +69,13 @@ export async function restoreStore(
   await checkApart(backup, folder, 'restore');
   const snapshots = await listSnapshots(backup);
   const { sources, gaps } = await sourcesFor(snapshots, options.atMs);
-  const goal = storeFolders(resolve(folder));
-  await using target = await RestoreTarget.claim(goal.root);
-  const report = await fill(goal, backup, sources, gaps, options);
-  await target.finish();
-  return report;
+  return writingTo(`restore to "${folder}"`, async () => {
+    const goal = storeFolders(resolve(folder));
+    await using target = await RestoreTarget.claim(goal.root);
+    const report = await fill(goal, backup, sources, gaps, options);
+    await target.finish();
+    return report;
+  });
 }
 
 async function fill(
@@ -92,7 +95,7 @@ async function fill(
   });
   const blobs = await DiskBlobStore.open(goal.root);
   const kept = storeFolders(resolve(backup));
-  const keptBlobs = await DiskBlobStore.open(kept.root);
+  const keptBlobs = await DiskBlobStore.open(kept.root, { readOnly: true });
   const catalog = await LmdbCatalog.open({
     folders: goal,
     placer: {

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
@@ -32,6 +32,18 @@ async function readOnlyView(context: TestContext): Promise<string> {
     context.skip('a read-only file system can not be mounted here: it takes root');
   }
   return view;
+}
+
+async function smallDisk(context: TestContext): Promise<string> {
+  const disk = join(root, 'disk');
+  await mkdir(disk);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'none', disk], { stdio: 'ignore' });
+    onTestFinished(() => void execFileSync('umount', ['-l', disk]));
+  } catch {
+    context.skip('a small disk can not be mounted here: it takes root');
+  }
+  return disk;
 }
 
 async function fill(): Promise<void> {
@@ -92,5 +104,26 @@ describe('a store on a read-only file system', () => {
       code: 'corrupt-store',
       message: expect.stringContaining('copy the folder to another disk') as string,
     });
+  });
+});
+
+describe('a disk that is full', () => {
+  it('is told by the folder that was to be written, not by the one that is read', async (context) => {
+    const disk = await smallDisk(context);
+    for (const [kind, files, sizeBytes] of [
+      ['journal', 60, 8_000],
+      ['blobs', 1, 1_000_000],
+    ] as const) {
+      {
+        await using store = await EmbeddedStore.open(folder);
+        for (let at = 0; at < files; at += 1) await store.put(`/${kind}/${at}`, 1, noise(sizeBytes, `${at}`));
+      }
+      const to = join(disk, kind);
+      await expect(backupStore(folder, to)).rejects.toMatchObject({
+        code: 'no-space',
+        message: `Cannot back up to "${to}": its disk is full`,
+      });
+      await rm(to, { recursive: true });
+    }
   });
 });
