@@ -213,16 +213,10 @@ class Backup {
     // The index is made anew when the backup is served: it would have to be copied in one instant.
     await rm(catalog, { recursive: true, force: true });
     for (const segment of snapshot.segments) {
-      const path = segmentPath(journal, segment);
-      const temporary = `${path}.temporary`;
-      await rm(temporary, { force: true });
-      if (segment === snapshot.end.segment) {
-        // A server that serves the backup writes on in this one, so it has a copy of its own.
-        await copyFile(segmentPath(snapshot.folder, segment), temporary);
-      } else {
-        await linkOrCopy(segmentPath(snapshot.folder, segment), temporary, `${temporary}2`);
-      }
-      await rename(temporary, path);
+      const { end, folder } = snapshot;
+      // A server that serves the backup writes on in the last one, so it has a copy of its own.
+      const take = segment === end.segment ? copyOf(end.offset) : linkOrCopyOf;
+      await replace(segmentPath(journal, segment), segmentPath(folder, segment), take);
     }
     await syncFolder(journal);
     const wanted = new Set(snapshot.segments);
@@ -258,6 +252,7 @@ class Backup {
         if (!item.isFile() || !item.name.endsWith('.json') || notTaken.has(item.name)) continue;
         const temporary = join(this.#goal.root, `.${item.name}.temporary`);
         await copyFile(join(folder, item.name), temporary);
+        await syncFile(temporary);
         await rename(temporary, join(this.#goal.root, item.name));
       }
     }
@@ -277,11 +272,28 @@ async function shareSegment(
   const needed = segment === before.end.segment ? before.end.offset : Infinity;
   const reaches = segments.includes(segment) && (segment < end.segment || needed <= end.offset);
   if (!reaches || !(await isSameSegment(before.folder, folder, segment))) return;
-  const path = segmentPath(before.folder, segment);
+  await replace(segmentPath(before.folder, segment), segmentPath(folder, segment), linkOrCopyOf);
+}
+
+type Take = (source: string, target: string) => Promise<void>;
+
+const linkOrCopyOf: Take = async (source, target) => {
+  await linkOrCopy(source, target, `${target}2`);
+};
+
+const copyOf =
+  (sizeBytes: number): Take =>
+  (source, target) =>
+    copyUpTo(source, target, sizeBytes);
+
+/** Puts what `take` makes of a source in the place of a file. */
+async function replace(path: string, source: string, take: Take): Promise<void> {
   const temporary = `${path}.temporary`;
   await rm(temporary, { force: true });
-  await linkOrCopy(segmentPath(folder, segment), temporary, `${temporary}2`);
+  await take(source, temporary);
   await rename(temporary, path);
+  // Where both are names of the same file already, a rename leaves both.
+  await rm(temporary, { force: true });
 }
 
 async function copyUpTo(source: string, target: string, sizeBytes: number): Promise<void> {

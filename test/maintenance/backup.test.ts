@@ -72,6 +72,8 @@ describe('backupStore()', () => {
     const report = await backupStore(folder, target, { clock });
     expect(report).toMatchObject({ entries: 74, blobs: { blobs: 15, added: 5 }, putAside: undefined });
     const [one = ''] = first;
+    const left = await readdir(target, { recursive: true });
+    expect(left.filter((name) => name.includes('temporary'))).toEqual([]);
     expect((await stat(join(target, 'journal', one))).ino).toBe(
       (await stat(join(folder, 'journal', one))).ino,
     );
