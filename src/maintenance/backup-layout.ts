@@ -71,12 +71,13 @@ export async function listSnapshots(target: string): Promise<StoredSnapshot[]> {
 
 /** The end of a journal never goes back; where it stayed, compaction may have taken segments away, and adds none. */
 function inOrderOfJournal(one: Snapshot, other: Snapshot): number {
-  return (
-    one.end.segment - other.end.segment ||
-    one.end.offset - other.end.offset ||
-    other.segments.length - one.segments.length ||
-    one.timeMs - other.timeMs
-  );
+  if (isBefore(one.end, other.end)) return -1;
+  if (isBefore(other.end, one.end)) return 1;
+  return other.segments.length - one.segments.length || one.timeMs - other.timeMs;
+}
+
+export function isBefore(one: Snapshot['end'], other: Snapshot['end']): boolean {
+  return one.segment < other.segment || (one.segment === other.segment && one.offset < other.offset);
 }
 
 export async function writeSnapshot(folder: string, snapshot: Snapshot): Promise<void> {

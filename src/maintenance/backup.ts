@@ -15,6 +15,7 @@ import {
   backupStateName,
   claimBackupTarget,
   historyFolder,
+  isBefore,
   isSameSegment,
   isUnchanged,
   listSnapshots,
@@ -72,7 +73,7 @@ export interface BackupReport {
  * first, so that a segment of a number is the same, or a beginning of it, in all of them.
  * @throws FiletrackerError `store-locked` while a server serves the target, `invalid-argument` for a target that
  * holds something else, or backups of another store, or of a state that the store was put back from, `not-found`,
- * `no-space` or `read-only` of the target's disk.
+ * `no-space` or `read-only` of the target's disk, `unavailable` while a server makes its catalog anew.
  */
 export async function backupStore(
   folder: string,
@@ -121,7 +122,7 @@ class Backup {
       const timeMs = clock.nowMs();
       const { segment, offset, entries } = index.readTotals();
       const earlier = await listSnapshots(this.#goal.root);
-      await this.#checkGoesOn(earlier.at(-1));
+      await this.#checkGoesOn(earlier.at(-1), { segment, offset });
       const blobs = await this.#takeBlobs(reader);
       const snapshot = await this.#takeJournal(timeMs, { segment, offset }, earlier);
       const putAside = await this.#showJournal(snapshot, earlier.at(-1));
@@ -136,14 +137,21 @@ class Backup {
   }
 
   /** Two histories in one backup would be mixed: what a segment holds is told from another by its number alone. */
-  async #checkGoesOn(before: StoredSnapshot | undefined): Promise<void> {
-    if (before === undefined || (await goesOnFrom(before, this.#source.journal))) return;
-    throw new FiletrackerError(
-      'invalid-argument',
-      `Cannot back up "${this.#source.root}" to "${this.#goal.root}": the journal of the store does not go on from what ` +
-        'the backup holds of it, as the store was put back to an earlier state, or has lost the end of its journal; ' +
-        'choose a new folder, and keep this one as long as what it holds is wanted',
-    );
+  async #checkGoesOn(before: StoredSnapshot | undefined, end: StoredSnapshot['end']): Promise<void> {
+    if (before === undefined) return;
+    const where = `Cannot back up "${this.#source.root}" to "${this.#goal.root}"`;
+    if (!(await goesOnFrom(before, this.#source.journal))) {
+      const state =
+        'the journal of the store does not go on from what the backup holds of it, as the store was put back to an ' +
+        'earlier state, or has lost the end of its journal';
+      const remedy = 'choose a new folder, and keep this one as long as what it holds is wanted';
+      throw new FiletrackerError('invalid-argument', `${where}: ${state}; ${remedy}`);
+    }
+    if (isBefore(end, before.end)) {
+      // A server that starts makes its index anew: what that shows is the beginning of the journal.
+      const state = 'its catalog is not brought up to the journal yet; try again when the server has started';
+      throw new FiletrackerError('unavailable', `${where}: ${state}`);
+    }
   }
 
   #takeBlobs(reader: LmdbReader): Promise<CopiedBlobs> {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -173,52 +173,6 @@ describe('backupStore()', () => {
     await backupStore(folder, target, { clock });
   });
 
-  it.each([
-    { segmentSizeBytes: 16 * 1024, segments: 'many segments' },
-    { segmentSizeBytes: 1024 * 1024, segments: 'one segment' },
-  ])('refuses a store of $segments that was put back to an earlier state', async ({ segmentSizeBytes }) => {
-    const copy = `${folder}-copy`;
-    const goOn = async (names: readonly string[]): Promise<void> => {
-      const store = await EmbeddedStore.open(folder, { clock, segmentSizeBytes });
-      for (const name of names) {
-        clock.advance(1000);
-        await store.put(name, 1, noise(3000, name));
-      }
-      await store.close();
-    };
-    await goOn(['/a']);
-    await backupStore(folder, target, { clock });
-    await cp(folder, copy, { recursive: true });
-    const putBack = async (): Promise<void> => {
-      await rm(folder, { recursive: true });
-      await cp(copy, folder, { recursive: true });
-    };
-    const kept = Array.from({ length: 12 }, (_, index) => `/old/${index}`);
-    await goOn(kept);
-    clock.advance(1000);
-    await backupStore(folder, target, { clock });
-    const refused = { code: 'invalid-argument', message: expect.stringContaining('new folder') as string };
-    // As it was, then gone on by less than was backed up, by as much, and by more.
-    await putBack();
-    for (const from of [0, 1, 12, 24]) {
-      await goOn(Array.from({ length: from }, (_, index) => `/new/${from}/${index}`));
-      clock.advance(1000);
-      await expect(backupStore(folder, target, { clock })).rejects.toMatchObject(refused);
-    }
-    await restoreStore(target, `${folder}-restored`);
-    expect(Object.keys(await contentsOf(`${folder}-restored`))).toEqual(['/a', ...kept].sort());
-    await backupStore(folder, `${target}-new`, { clock });
-    // What was put back to the state of the last snapshot goes on from it.
-    const store = await open(copy);
-    await store.close();
-    await rm(folder, { recursive: true });
-    await backupStore(copy, `${target}-copy`, { clock });
-    await cp(copy, folder, { recursive: true });
-    await goOn(['/other']);
-    clock.advance(1000);
-    await backupStore(folder, `${target}-copy`, { clock });
-  });
-
   it('knows the store again that was moved, in backups of early releases too', async () => {
     {
       await using store = await open();
@@ -320,55 +274,6 @@ describe('restoreStore()', () => {
       });
       expect(existsSync(`${folder}-x`)).toBe(false);
     }
-  });
-
-  it('gives the last snapshot back though an earlier one was taken while the clock was ahead', async () => {
-    await using store = await open();
-    await store.put('/a', 1, prose(100));
-    const ahead = new ManualClock(clock.nowMs() + 86_400_000);
-    await backupStore(folder, target, { clock: ahead });
-    clock.advance(1000);
-    await store.put('/b', 1, prose(100));
-    const betweenMs = clock.nowMs();
-    clock.advance(1000);
-    await store.put('/c', 1, prose(100));
-    clock.advance(1000);
-    expect(await backupStore(folder, target, { clock })).toMatchObject({ putAside: undefined });
-    await restoreStore(target, `${folder}-last`);
-    expect(Object.keys(await contentsOf(`${folder}-last`))).toEqual(['/a', '/b', '/c']);
-    await restoreStore(target, `${folder}-first`, { atMs: ahead.nowMs() });
-    expect(Object.keys(await contentsOf(`${folder}-first`))).toEqual(['/a']);
-    const { gaps } = await restoreStore(target, `${folder}-between`, { atMs: betweenMs });
-    expect(gaps).toEqual([expect.stringContaining('clock')]);
-    expect(Object.keys(await contentsOf(`${folder}-between`))).toEqual(['/a', '/b']);
-  });
-
-  it('is exact for the times of the snapshots, whatever the clock of the server said', async () => {
-    await using store = await open();
-    await store.put('/removed', 1, prose(100));
-    clock.advance(1000);
-    await backupStore(folder, target, { clock });
-    clock.advance(7_200_000);
-    await store.put('/put', 1, prose(100));
-    await store.catalog.remove({ name: parseFileName('/removed'), version: 1 });
-    clock.advance(-7_200_000 + 1000);
-    await backupStore(folder, target, { clock });
-    const takenMs = clock.nowMs();
-    clock.advance(1000);
-    await store.put('/last', 1, prose(100));
-    clock.advance(1000);
-    await backupStore(folder, target, { clock });
-    const restored = async (atMs: number): Promise<unknown> => {
-      const goal = `${folder}-${atMs}`;
-      const { gaps } = await restoreStore(target, goal, { atMs });
-      return { names: Object.keys(await contentsOf(goal)), gaps };
-    };
-    expect(await restored(takenMs)).toEqual({ names: ['/put'], gaps: [] });
-    expect(await restored(takenMs + 500)).toEqual({ names: ['/put'], gaps: [] });
-    expect(await restored(takenMs + 1500)).toEqual({ names: ['/last', '/put'], gaps: [] });
-    // What was changed by a clock that was ahead has no place in between: that is told.
-    const told = [expect.stringContaining('clock')];
-    expect(await restored(takenMs - 500)).toEqual({ names: ['/removed'], gaps: told });
   });
 
   it('refuses what is no backup, and folders that are not empty', async () => {
