@@ -19,11 +19,19 @@ interface Upload {
   readonly frame: BodyFrame;
 }
 
+/** A part of a file must not be taken for the whole of it (RFC 9110, 14.5). */
+function refusePart(contentRange: string | undefined, name: FileName): void {
+  if (contentRange === undefined) return;
+  const text = `Cannot store "${name}": Content-Range says that the body is a part of it; send the whole file without that header`;
+  throw new FiletrackerError('invalid-argument', text);
+}
+
 /** Everything of a PUT that its headers tell; what is wrong there is refused before the body is read. */
 function readUpload(exchange: Exchange, name: FileName, query: string): Upload {
   const { request } = exchange;
   const { headers } = request;
   const version = requiredVersion(query);
+  refusePart(headers['content-range'], name);
   const encoding = parseContentEncoding(headers['content-encoding']);
   const frame = frameOf(request);
   const claims = parseClaims(singleValue(headers[digestHeader]), singleValue(headers[logicalSizeHeader]));
