@@ -206,6 +206,22 @@ describe('HttpServer', () => {
     expect((await server.request({ target: '/healthz' })).status).toBe(200);
   });
 
+  it.each([
+    new FiletrackerError('no-space', 'Cannot write the journal: the disk is full'),
+    new FiletrackerError('read-only', 'Cannot write the journal: the disk is read-only'),
+    new Error('a bug'),
+  ])('is not ready, whatever stands in the way: %s', async (failure) => {
+    const sound = await openTestServer();
+    const server = await openTestServer({
+      store: overridden(sound.store, { probe: () => Promise.reject(failure) }),
+    });
+    const { status, text } = await server.request({ target: '/readyz' });
+    expect(status).toBe(503);
+    expect(text).toMatch(
+      failure instanceof FiletrackerError ? failure.message : /^Cannot answer the request/,
+    );
+  });
+
   it('close() lets running requests finish and takes no new connection', async () => {
     const server = await openTestServer();
     const idle = await RawConnection.open(server.port);

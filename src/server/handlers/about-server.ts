@@ -1,5 +1,6 @@
 import { FiletrackerError } from '../../core/errors.ts';
 import { features, jsonType, protocolVersions, type VersionAnswer } from '../../protocol/endpoints.ts';
+import { publicError } from '../../protocol/problems.ts';
 import type { Exchange } from '../exchange.ts';
 import type { ServerContext } from './context.ts';
 
@@ -51,7 +52,7 @@ export function tellHealth(exchange: Exchange): void {
   exchange.sendText(200, 'ok');
 }
 
-/** GET /readyz: requests may be sent here. @throws what stands in the way of the store. */
+/** GET /readyz: requests may be sent here; 503 with what stands in the way, whatever status that has elsewhere. */
 export async function tellReadiness(exchange: Exchange, context: ServerContext): Promise<void> {
   if (context.isDraining()) {
     exchange.sendText(503, 'The server is stopping');
@@ -61,6 +62,11 @@ export async function tellReadiness(exchange: Exchange, context: ServerContext):
     exchange.sendText(503, 'The tokens cannot be read yet');
     return;
   }
-  await context.store.probe();
+  try {
+    await context.store.probe();
+  } catch (error) {
+    exchange.sendError(publicError(error, exchange.id), 503);
+    return;
+  }
   exchange.sendText(200, 'ready');
 }
