@@ -40,7 +40,9 @@ export interface BlobRecord extends BlobDescription {
 export type Precondition =
   | { readonly kind: 'absent' }
   /** There is an entry, of one of these digests; any digest where the list is undefined. */
-  | { readonly kind: 'match'; readonly digests: readonly Digest[] | undefined };
+  | { readonly kind: 'match'; readonly digests: readonly Digest[] | undefined }
+  /** There is none of a newer version than this one. */
+  | { readonly kind: 'unmodified-since'; readonly version: FileVersion };
 
 /** What stands under a name; of one without an entry the version that was removed, as long as that is remembered. */
 export type NameStanding =

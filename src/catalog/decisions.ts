@@ -22,6 +22,9 @@ export interface StoredVersion {
 
 function preconditionHolds(current: StoredVersion | undefined, precondition: Precondition): boolean {
   if (precondition.kind === 'absent') return current === undefined;
+  if (precondition.kind === 'unmodified-since') {
+    return current === undefined || current.version <= precondition.version;
+  }
   if (current === undefined) return false;
   return precondition.digests === undefined || precondition.digests.includes(current.digest);
 }

@@ -1,6 +1,5 @@
 import { isDigest, type Digest } from '../core/digest.ts';
 import { encodings, type Encoding } from '../core/encoding.ts';
-import { FiletrackerError } from '../core/errors.ts';
 
 /** A strong entity tag: the digest of the content, and the encoding where the body is encoded. */
 export function etagOf(digest: Digest, encoding: Encoding): string {
@@ -33,7 +32,7 @@ export function parseEntityTags(header: string): EntityTags | undefined {
 }
 
 /** The digest that a tag of ours names, whatever the encoding it was given for. */
-function digestOfTag(tag: EntityTag): Digest | undefined {
+export function digestOfTag(tag: EntityTag): Digest | undefined {
   const digest = tag.value.slice(0, 64);
   const encoding = tag.value.slice(64);
   return isDigest(digest) && (encoding === '' || encoding === '-gzip') ? digest : undefined;
@@ -73,36 +72,4 @@ export function matchHolds(header: string, digest: Digest): boolean {
   const tags = parseEntityTags(header);
   if (tags === undefined) return false;
   return tags === '*' || tags.some((tag) => !tag.weak && digestOfTag(tag) === digest);
-}
-
-function refuseTag(header: string, form: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot read the header ${header}: it must be ${form}`);
-}
-
-/** What a PUT or DELETE requires of the entry that is stored: none at all, or one of these digests (any, where undefined). */
-export type EntityCondition =
-  { readonly kind: 'absent' } | { readonly kind: 'match'; readonly digests: readonly Digest[] | undefined };
-
-/**
- * The precondition of a PUT or DELETE. What can't be read is refused rather than ignored: the change must
- * not happen where the client asked that it should not.
- * @throws FiletrackerError `invalid-argument`.
- */
-export function parsePrecondition(
-  ifMatch: string | undefined,
-  ifNoneMatch: string | undefined,
-): EntityCondition | undefined {
-  if (ifMatch !== undefined) {
-    const tags = parseEntityTags(ifMatch);
-    if (tags === undefined || ifNoneMatch !== undefined) {
-      refuseTag('If-Match', 'entity tags in quotes or "*", without If-None-Match');
-    }
-    if (tags === '*') return { kind: 'match', digests: undefined };
-    // A weak tag never matches in the strong comparison that RFC 9110 (13.1.1) asks for.
-    const digests = tags.filter((tag) => !tag.weak).map(digestOfTag);
-    return { kind: 'match', digests: digests.filter((digest) => digest !== undefined) };
-  }
-  if (ifNoneMatch === undefined) return undefined;
-  if (ifNoneMatch.trim() !== '*') refuseTag('If-None-Match', '"*" (store only if the name is free)');
-  return { kind: 'absent' };
 }

@@ -3,14 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { digestOf } from '../core/digest.ts';
 import { parseClaims, parseSize } from './content-claims.ts';
 import { acceptedEncodings, parseContentEncoding } from './content-encoding.ts';
-import {
-  digestOfEtag,
-  etagOf,
-  matchHolds,
-  namedEncoding,
-  parseEntityTags,
-  parsePrecondition,
-} from './etags.ts';
+import { digestOfEtag, etagOf, matchHolds, namedEncoding, parseEntityTags } from './etags.ts';
+import { parsePrecondition } from './preconditions.ts';
 import { namesType, parseWeightedList } from './quality.ts';
 import {
   formatContentRange,
@@ -147,26 +141,36 @@ describe('entity tags', () => {
 });
 
 describe('parsePrecondition()', () => {
-  it('reads create-only and compare-and-set', () => {
-    expect(parsePrecondition(undefined, undefined)).toBeUndefined();
-    expect(parsePrecondition(undefined, '*')).toEqual({ kind: 'absent' });
-    expect(parsePrecondition('*', undefined)).toEqual({ kind: 'match', digests: undefined });
-    const header = `${etagOf(digest, 'gzip')}, W/${etagOf(other, 'gzip')}, "unknown"`;
-    expect(parsePrecondition(header, undefined)).toEqual({ kind: 'match', digests: [digest] });
+  const date = 'Sun, 22 Nov 2026 15:05:01 GMT';
+
+  it('reads create-only, compare-and-set and a date', () => {
+    expect(parsePrecondition({})).toBeUndefined();
+    expect(parsePrecondition({ 'if-modified-since': date })).toBeUndefined();
+    expect(parsePrecondition({ 'if-none-match': '*' })).toEqual({ kind: 'absent' });
+    expect(parsePrecondition({ 'if-match': '*' })).toEqual({ kind: 'match', digests: undefined });
+    const tags = `${etagOf(digest, 'gzip')}, W/${etagOf(other, 'gzip')}, "unknown"`;
+    expect(parsePrecondition({ 'if-match': tags })).toEqual({ kind: 'match', digests: [digest] });
+    expect(parsePrecondition({ 'if-unmodified-since': date })).toEqual({
+      kind: 'unmodified-since',
+      version: 1_795_359_901,
+    });
   });
 
-  it('refuses what it cannot keep', () => {
-    const bad: readonly (readonly [string | undefined, string | undefined])[] = [
-      ['abc', undefined],
-      ['', undefined],
-      [undefined, '"abc"'],
-      ['"abc"', '*'],
-    ];
-    for (const [match, noneMatch] of bad) {
-      expect(() => parsePrecondition(match, noneMatch)).toThrow(
-        expect.objectContaining({ code: 'invalid-argument' }),
-      );
-    }
+  it('goes by the tag where there is a date too', () => {
+    const both = { 'if-unmodified-since': date };
+    expect(parsePrecondition({ ...both, 'if-none-match': '*' })).toEqual({ kind: 'absent' });
+    expect(parsePrecondition({ ...both, 'if-match': '*' })).toEqual({ kind: 'match', digests: undefined });
+  });
+
+  it.each([
+    { 'if-match': 'abc' },
+    { 'if-match': '' },
+    { 'if-none-match': '"abc"' },
+    { 'if-match': '"abc"', 'if-none-match': '*' },
+    { 'if-unmodified-since': 'yesterday' },
+    { 'if-unmodified-since': '' },
+  ])('refuses what it cannot keep: %o', (headers) => {
+    expect(() => parsePrecondition(headers)).toThrow(expect.objectContaining({ code: 'invalid-argument' }));
   });
 });
 

@@ -132,6 +132,41 @@ export function describeCatalog(title: string, create: CatalogFactory): void {
         );
       });
 
+      it('stores only over what is not newer than a date, or over nothing', async () => {
+        const since = (version: number) => ({ precondition: { kind: 'unmodified-since', version } }) as const;
+        const failed = { kind: 'precondition-failed' };
+        expect((await catalog.put(putOf('/a', 5, 'one', since(1)))).kind).toBe('stored');
+        expect(await catalog.put(putOf('/a', 6, 'two', since(4)))).toEqual(failed);
+        expect(await catalog.put(putOf('/a', 3, 'old', since(4)))).toEqual(failed);
+        expect(await catalog.put(putOf('/a', 3, 'old', since(5)))).toEqual({
+          kind: 'superseded',
+          version: 5,
+        });
+        expect(await textOf(catalog, '/a')).toBe('one');
+        expect((await catalog.put(putOf('/a', 6, 'two', since(5)))).kind).toBe('stored');
+        expect((await catalog.put(putOf('/a', 7, 'three', since(9)))).kind).toBe('stored');
+        expect((await catalog.put(putOf('/a/b', 1, 'x', since(9)))).kind).toBe('name-conflict');
+        await catalog.remove({ name: name('/a'), version: 7 });
+        expect((await catalog.put(putOf('/a', 8, 'four', since(1)))).kind).toBe('stored');
+      });
+
+      it('lets one of many pass that want to change the same version', async () => {
+        for (const begun of [false, true]) {
+          const path = begun ? '/begun' : '/new';
+          if (begun) await catalog.put(putOf(path, 1, 'first'));
+          const outcomes = await Promise.all(
+            Array.from({ length: 30 }, (_, index) =>
+              catalog.put(
+                putOf(path, 2, `by ${index}`, { precondition: { kind: 'unmodified-since', version: 1 } }),
+              ),
+            ),
+          );
+          const stored = outcomes.flatMap(({ kind }, index) => (kind === 'stored' ? [index] : []));
+          expect(stored).toHaveLength(1);
+          expect(await textOf(catalog, path)).toBe(`by ${stored[0]}`);
+        }
+      });
+
       it('creates once where fifty want to create', async () => {
         const outcomes = await Promise.all(
           Array.from({ length: 50 }, (_, index) =>
@@ -201,6 +236,22 @@ export function describeCatalog(title: string, create: CatalogFactory): void {
           kind: 'removed',
           version: 5,
         });
+      });
+    });
+
+    describe('remove() of what is not newer than a date', () => {
+      it('removes that, and nothing newer', async () => {
+        await catalog.put(putOf('/a', 5, 'x'));
+        const remove = async (version: number, since: number): Promise<string> => {
+          const precondition = { kind: 'unmodified-since', version: since } as const;
+          return (await catalog.remove({ name: name('/a'), version, precondition })).kind;
+        };
+        expect(await remove(9, 4)).toBe('precondition-failed');
+        expect(await remove(3, 4)).toBe('precondition-failed');
+        expect(await remove(3, 5)).toBe('superseded');
+        expect(await catalog.find(name('/a'))).toBeDefined();
+        expect(await remove(9, 5)).toBe('removed');
+        expect(await remove(9, 5)).toBe('absent');
       });
     });
 

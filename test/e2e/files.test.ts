@@ -227,6 +227,28 @@ describe('versions', () => {
     expect((await server.request({ target: '/files/a' })).text).toBe('three');
     expect(await remove('*')).toBe(200);
   });
+
+  it('may hang on the version that is stored', async () => {
+    const server = await openTestServer();
+    const query = versionQuery(version + 10);
+    const since = (seconds: number) => ({
+      'If-Unmodified-Since': new Date(seconds * 1000).toUTCString(),
+    });
+    const put = async (body: Buffer | string, headers: Record<string, string>): Promise<number> =>
+      (await server.put('/a', body, { version: version + 10, headers })).status;
+    const remove = async (headers: Record<string, string>): Promise<number> =>
+      (await server.request({ method: 'DELETE', target: `/files/a?${query}`, headers })).status;
+    expect((await server.put('/a', 'one', { version })).status).toBe(200);
+    expect(await put('two', since(version - 1))).toBe(412);
+    expect(await put(noise(300_000), since(version - 1))).toBe(412);
+    expect(await put('two', { ...since(version - 1), Expect: '100-continue' })).toBe(412);
+    expect(await remove(since(version - 1))).toBe(412);
+    expect((await server.request({ target: '/files/a' })).text).toBe('one');
+    expect(await put('two', since(version))).toBe(200);
+    expect(await remove(since(version))).toBe(412);
+    expect(await remove({ ...since(version), 'If-Match': '*' })).toBe(200);
+    expect(await put('three', since(version))).toBe(200);
+  });
 });
 
 describe('Expect: 100-continue', () => {

@@ -92,6 +92,7 @@ const refusals: readonly (readonly [string, RawRequest, number])[] = [
   ['an If-None-Match of tags', put(`/files/a?${good}`, content, { 'If-None-Match': '"abc"' }), 400],
   ['an If-Match without a file', put(`/files/a?${good}`, content, { 'If-Match': '"abc"' }), 412],
   ['an If-Match of any without a file', put(`/files/a?${good}`, content, { 'If-Match': '*' }), 412],
+  ['a date of no form', put(`/files/a?${good}`, content, { 'If-Unmodified-Since': 'yesterday' }), 400],
   ['a part of a file', put(`/files/a?${good}`, content, { 'Content-Range': 'bytes 5-11/12' }), 400],
   ['a part of a size not known', put(`/files/a?${good}`, content, { 'Content-Range': 'bytes 5-11/*' }), 400],
   ['a part in a unit of its own', put(`/files/a?${good}`, content, { 'Content-Range': 'lines 1-2' }), 400],

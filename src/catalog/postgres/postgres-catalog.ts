@@ -36,6 +36,8 @@ import {
   type BlobRow,
   type EntryRow,
   type LocatedRow,
+  type PutRow,
+  type RemoveRow,
 } from './rows.ts';
 import { statementsFor, type Statements } from './statements.ts';
 
@@ -240,8 +242,10 @@ export class PostgresCatalog implements Catalog {
   }
 
   async #put(change: PutChange, bytes: Buffer | undefined, key: string | undefined): Promise<PutOutcome> {
+    const { precondition } = change;
     const nowMs = this.#clock.nowMs();
-    const [row] = await this.#connections.run<PutRow>(this.#statements.put, [
+    const times = [nowMs, nowMs - removalMemoryMs];
+    const values = [
       change.name,
       ancestorsOf(change.name),
       change.version,
@@ -251,10 +255,18 @@ export class PostgresCatalog implements Catalog {
       change.storedSize,
       bytes ?? null,
       key ?? null,
-      ...preconditionValues(change.precondition),
-      nowMs,
-      nowMs - removalMemoryMs,
-    ]);
+    ];
+    const [row] = await (precondition?.kind === 'unmodified-since'
+      ? this.#connections.run<PutRow>(this.#statements.putUnmodified, [
+          ...values,
+          ...times,
+          precondition.version,
+        ])
+      : this.#connections.run<PutRow>(this.#statements.put, [
+          ...values,
+          ...preconditionValues(precondition),
+          ...times,
+        ]));
     if (row === undefined) throw new TypeError('The function put gave no row');
     if (row.replaced_key !== null) await this.#objects.removeDoomed([row.replaced_key]);
     switch (row.outcome) {
@@ -271,12 +283,21 @@ export class PostgresCatalog implements Catalog {
   }
 
   async remove(change: RemoveChange): Promise<RemoveOutcome> {
-    const [row] = await this.#connections.run<RemoveRow>(this.#statements.remove, [
-      change.name,
-      change.version,
-      ...preconditionValues(change.precondition),
-      this.#clock.nowMs(),
-    ]);
+    const { name, version, precondition } = change;
+    const nowMs = this.#clock.nowMs();
+    const [row] = await (precondition?.kind === 'unmodified-since'
+      ? this.#connections.run<RemoveRow>(this.#statements.removeUnmodified, [
+          name,
+          version,
+          nowMs,
+          precondition.version,
+        ])
+      : this.#connections.run<RemoveRow>(this.#statements.remove, [
+          name,
+          version,
+          ...preconditionValues(precondition),
+          nowMs,
+        ]));
     if (row === undefined) throw new TypeError('The function remove gave no row');
     switch (row.outcome) {
       case 'removed':
@@ -383,17 +404,4 @@ export class PostgresCatalog implements Catalog {
       throw new FiletrackerError('damaged-blob', 'Cannot read a blob: its bytes are not what was stored');
     });
   }
-}
-
-interface PutRow {
-  readonly outcome: Exclude<PutOutcome['kind'], 'limit-reached'>;
-  readonly stored_version: number;
-  readonly other: FileName;
-  readonly deduplicated: boolean;
-  readonly replaced_key: string | null;
-}
-
-interface RemoveRow {
-  readonly outcome: RemoveOutcome['kind'];
-  readonly stored_version: number;
 }

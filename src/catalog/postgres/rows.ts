@@ -2,7 +2,15 @@ import { digestFromBytes, digestToBytes } from '../../core/digest.ts';
 import type { Encoding } from '../../core/encoding.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
-import type { BlobLocation, BlobRecord, Entry, LocatedEntry, Precondition } from '../catalog.ts';
+import type {
+  BlobLocation,
+  BlobRecord,
+  Entry,
+  LocatedEntry,
+  Precondition,
+  PutOutcome,
+  RemoveOutcome,
+} from '../catalog.ts';
 
 /** Numbers that stand for encodings in the tables; never reassigned. */
 const encodingNumbers: Readonly<Record<Encoding, number>> = { identity: 0, gzip: 1 };
@@ -44,6 +52,19 @@ export interface BlobRow {
   readonly damaged: boolean;
 }
 
+export interface PutRow {
+  readonly outcome: Exclude<PutOutcome['kind'], 'limit-reached'>;
+  readonly stored_version: number;
+  readonly other: FileName;
+  readonly deduplicated: boolean;
+  readonly replaced_key: string | null;
+}
+
+export interface RemoveRow {
+  readonly outcome: RemoveOutcome['kind'];
+  readonly stored_version: number;
+}
+
 export function entryOf(row: EntryRow): Entry {
   return {
     name: row.name as FileName,
@@ -81,9 +102,9 @@ export function blobRecordOf(row: BlobRow, read: () => Promise<Buffer | undefine
   };
 }
 
-/** A precondition as the functions of the schema take it: its kind and its digests. */
+/** A precondition on the content as the functions of the schema take it: its kind and its digests. */
 export function preconditionValues(precondition: Precondition | undefined): [number, Buffer[] | null] {
-  if (precondition === undefined) return [0, null];
+  if (precondition === undefined || precondition.kind === 'unmodified-since') return [0, null];
   if (precondition.kind === 'absent') return [1, null];
   if (precondition.digests === undefined) return [2, null];
   return [3, precondition.digests.map((digest) => digestToBytes(digest))];

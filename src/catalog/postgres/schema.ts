@@ -5,10 +5,12 @@ import { contents } from './schema-contents.ts';
 import { journalState } from './schema-journal.ts';
 import { tables } from './schema-tables.ts';
 import { tokens } from './schema-tokens.ts';
+import { unmodified } from './schema-unmodified.ts';
 
 /** Migrations in their order; the first is number 1. */
 export const migrations: readonly string[] = [
   tables + helpers + put + remove + contents,
   journalState,
   tokens,
+  unmodified,
 ];

@@ -4,9 +4,27 @@ export type Statements = ReturnType<typeof statementsFor>;
 
 const blobColumns = 'digest, encoding, logical_size, stored_size, object_key, reference_count, damaged';
 
+function statement(name: string, text: string): Statement {
+  return { name: `${namePrefix}${name}`, text };
+}
+
+function changesOf(schema: string) {
+  return {
+    put: statement('put', `SELECT * FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)`),
+    putUnmodified: statement(
+      'put_unmodified',
+      `SELECT * FROM ${schema}.put_unmodified($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)`,
+    ),
+    remove: statement('remove', `SELECT * FROM ${schema}.remove($1,$2,$3,$4,$5)`),
+    removeUnmodified: statement(
+      'remove_unmodified',
+      `SELECT * FROM ${schema}.remove_unmodified($1,$2,$3,$4)`,
+    ),
+  } as const;
+}
+
 /** The statements of one schema. Each name stands for one text for ever: connections prepare by name. */
 export function statementsFor(schema: string) {
-  const statement = (name: string, text: string): Statement => ({ name: `${namePrefix}${name}`, text });
   const entries = `${schema}.entry e JOIN ${schema}.blob b USING (digest)`;
   const entryColumns = 'e.name, e.version, e.digest, b.encoding, b.logical_size, b.stored_size';
   return {
@@ -23,8 +41,7 @@ export function statementsFor(schema: string) {
         WHEN EXISTS (SELECT 1 FROM ${schema}.entry WHERE name > $2 AND name < $3) THEN 'directory'
         ELSE 'absent' END AS kind`,
     ),
-    put: statement('put', `SELECT * FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)`),
-    remove: statement('remove', `SELECT * FROM ${schema}.remove($1,$2,$3,$4,$5)`),
+    ...changesOf(schema),
     collect: statement('collect', `SELECT ${blobColumns} FROM ${schema}.collect($1,$2,$3)`),
     pin: statement(
       'pin',

@@ -4,7 +4,7 @@ import { mainThreadBodyMaxBytes } from '../../core/limits.ts';
 import { digestHeader, logicalSizeHeader, parseClaims } from '../../protocol/content-claims.ts';
 import { parseContentEncoding } from '../../protocol/content-encoding.ts';
 import { formatDate } from '../../protocol/dates.ts';
-import { parsePrecondition } from '../../protocol/etags.ts';
+import { parsePrecondition } from '../../protocol/preconditions.ts';
 import { requiredVersion } from '../../protocol/query.ts';
 import type { Precondition, PutIntent, PutResult } from '../../store/file-store.ts';
 import type { Exchange } from '../exchange.ts';
@@ -35,7 +35,7 @@ function readUpload(exchange: Exchange, name: FileName, query: string): Upload {
   const encoding = parseContentEncoding(headers['content-encoding']);
   const frame = frameOf(request);
   const claims = parseClaims(singleValue(headers[digestHeader]), singleValue(headers[logicalSizeHeader]));
-  const precondition = parsePrecondition(headers['if-match'], headers['if-none-match']);
+  const precondition = parsePrecondition(headers);
   if (encoding !== 'identity' || frame.announcedSize === undefined) {
     return { intent: { name, version, claims, precondition }, encoding, frame };
   }
@@ -141,7 +141,7 @@ export async function deleteFile(
   exchange.require('delete', name);
   const { headers } = exchange.request;
   const version = requiredVersion(query);
-  const precondition = parsePrecondition(headers['if-match'], headers['if-none-match']);
+  const precondition = parsePrecondition(headers);
   requireRightOfCondition(exchange, name, precondition);
   const result = await context.store.remove({ name, version, precondition });
   if (result === undefined) {
