@@ -107,6 +107,11 @@ const fullBelowBytes = 256 * 1024;
 
 /** Whether the file system of a folder is full; for failures whose own code does not tell, such as a short write. */
 export function isFull(path: string): boolean {
+  return freeBytes(path) < fullBelowBytes;
+}
+
+/** Bytes that the file system of a file or folder has left for this process. */
+export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
-  return bavail * bsize < fullBelowBytes;
+  return bavail * bsize;
 }

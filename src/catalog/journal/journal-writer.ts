@@ -3,7 +3,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { type Clock } from '../../core/clock.ts';
 import { fromSystemError } from '../../core/errors.ts';
 import { segmentSizeBytes } from '../../core/limits.ts';
-import { makeFolders, syncFolder } from '../../fs/folders.ts';
+import { freeBytes, makeFolders, syncFolder } from '../../fs/folders.ts';
 import { encodeRecord, recordSizeBytes, type JournalRecord, type RecordPosition } from './record.ts';
 import { encodeSegmentHeader, segmentHeaderSizeBytes, segmentPath } from './segment.ts';
 
@@ -32,7 +32,7 @@ export interface JournalEnd {
  *
  * Invariant: all before `#offset` of the current segment is durable and sound. A group that fails is cut off
  * by beginning a new segment whose header names the end of the one before, so that nothing of it is ever read
- * back. One `append` runs at a time.
+ * back, and one that is taken back is wiped out where it stands. One `append` or `takeBack` runs at a time.
  *
  * A group is one write to a file opened with O_DSYNC into space that was filled with zeros before: measured,
  * that takes half the time of a write that lets the file grow (0.28 against 0.6 ms), for the sync has no
@@ -124,6 +124,23 @@ export class JournalWriter {
     }
   }
 
+  /**
+   * Wipes the group that was appended last out of the journal, in the very space that it took, as a full disk may have
+   * no other. Gives whether nothing of it can be read back (`endIsCertain`).
+   */
+  async takeBack({ positions, end }: WrittenGroup): Promise<boolean> {
+    const start = positions[0]?.offset ?? end.offset;
+    this.#offset = start;
+    this.#endIsCertain = false;
+    try {
+      await writeAll(this.#file, Buffer.alloc(end.offset - start), start);
+      this.#endIsCertain = true;
+    } catch {
+      await this.#abandonSegment();
+    }
+    return this.#endIsCertain;
+  }
+
   /** Cuts the current segment at its end and closes it. Idempotent. */
   async close(): Promise<void> {
     await this.#sealSegment();
@@ -208,8 +225,8 @@ export class JournalWriter {
     if (end <= start) return;
     this.#prefillBytes = Math.min(this.#prefillBytes * 2, prefillMaxBytes);
     this.#prefill = fillZeros(segmentPath(this.#folder, this.#segment), start, end)
-      .then(() => {
-        this.#filledTo = end;
+      .then((filled) => {
+        if (filled) this.#filledTo = end;
       })
       // Only the speed depends on it: where the disk is full, groups are written without.
       .catch(() => undefined)
@@ -228,11 +245,14 @@ async function writeAll(file: FileHandle | undefined, bytes: Buffer, position: n
   }
 }
 
-async function fillZeros(path: string, start: number, end: number): Promise<void> {
+/** False where the disk has not much more than that left: what is there is for changes. */
+async function fillZeros(path: string, start: number, end: number): Promise<boolean> {
+  if (freeBytes(path) < 2 * (end - start)) return false;
   const file = await open(path, constants.O_WRONLY);
   try {
     await writeAll(file, Buffer.alloc(end - start), start);
     await file.datasync();
+    return true;
   } finally {
     await file.close();
   }

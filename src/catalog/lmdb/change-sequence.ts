@@ -1,5 +1,5 @@
 import type { Clock } from '../../core/clock.ts';
-import { FiletrackerError } from '../../core/errors.ts';
+import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { pendingChangesMax } from '../../core/limits.ts';
 import type { BlobPlacer } from '../catalog.ts';
 import { ChangeGroup, type GroupMember, type PendingChange } from './change-group.ts';
@@ -123,18 +123,37 @@ export class ChangeSequence {
     const placedKeys: string[] = [];
     const ready = await placeStaged(placer, members, placedKeys);
     const { segment } = committer;
-    try {
-      if (ready.length > 0) await committer.commit(ready.map((member) => member.record));
-    } catch (error) {
-      for (const member of ready) member.reject(error);
-      // What the journal may name after all, now or after a crash, must stay; a later put of it finds it in its way.
-      await this.#removeObjects(committer.endIsCertain ? placedKeys : []);
-      return;
-    }
-    for (const member of ready) member.settle();
-    const replaced = ready.flatMap(({ replacedKey }) => (replacedKey === undefined ? [] : [replacedKey]));
+    const made = await this.#write(ready);
+    for (const member of made) member.settle();
+    // What the journal may name after all, now or after a crash, must stay; a later put of it finds it in its way.
+    if (made.length < ready.length) await this.#removeObjects(committer.endIsCertain ? placedKeys : []);
+    const replaced = made.flatMap(({ replacedKey }) => (replacedKey === undefined ? [] : [replacedKey]));
     await this.#removeObjects(replaced.filter((key) => !placedKeys.includes(key)));
     if (committer.segment !== segment) this.#parts.onNewSegment();
+  }
+
+  /** Makes all of a group, or on a full disk its removals alone. Gives what was made; the others are told why not. */
+  async #write(members: readonly GroupMember[]): Promise<readonly GroupMember[]> {
+    const { committer } = this.#parts;
+    const removals = members.filter(({ record }) => record.type === 'remove');
+    let left = members;
+    try {
+      if (removals.length < members.length) {
+        committer.checkRoom();
+        await committer.commit(left.map(({ record }) => record));
+        return left;
+      }
+    } catch (error) {
+      left = isFiletrackerError(error, 'no-space') ? removals : [];
+      for (const member of members) if (!left.includes(member)) member.reject(error);
+    }
+    try {
+      if (left.length > 0) await committer.commitRemovals(left.map(({ record }) => record));
+      return left;
+    } catch (error) {
+      for (const member of left) member.reject(error);
+      return [];
+    }
   }
 
   async #removeObjects(keys: readonly string[]): Promise<void> {

@@ -100,6 +100,20 @@ export class IndexDatabase extends IndexTables {
   }
 
   /**
+   * Whether the index is certain to be what this process has applied: after a write that failed, that nothing of it was
+   * taken.
+   */
+  get isAsApplied(): boolean {
+    try {
+      this.root.resetReadTxn();
+      const { segment, offset } = this.readTotals();
+      return segment === this.totals.segment && offset === this.totals.offset;
+    } catch {
+      return false;
+    }
+  }
+
+  /**
    * Makes this process the one that applies: takes over where the last one stopped. That one may have died within a
    * commit. To begin a write makes LMDB settle what it left, so that what is read next is its last commit; and as it
    * may not have come to count that commit, others are told to look again.

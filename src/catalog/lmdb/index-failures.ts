@@ -2,19 +2,23 @@ import { constants } from 'node:os';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { isFull } from '../../fs/folders.ts';
 
-/** The error of a change that the journal may have taken and the index has not: whether it was made is unknown. */
-export function indexUnwritable(cause: unknown): FiletrackerError {
-  return new FiletrackerError('unavailable', 'Cannot change the catalog: its index cannot be written', {
-    cause,
-  });
+/** The error of a change that may be found in the journal yet, and that the index does not show. */
+export function outcomeUnknown(cause: unknown): FiletrackerError {
+  const text = 'Cannot tell whether the change was made: the disk of the store fails; repeat it';
+  return new FiletrackerError('unavailable', text, { cause });
 }
 
-/** The error of changes that were not begun because the index in `folder` cannot be written at the moment. */
+export function diskFull(cause?: unknown): FiletrackerError {
+  const text = 'Cannot change the catalog: the disk of the store is full';
+  return new FiletrackerError('no-space', text, { cause });
+}
+
+/** The error of changes that were not made because the index in `folder` cannot be written at the moment. */
 export function indexFailure(error: unknown, folder: string): FiletrackerError {
   // LMDB tells a write that was cut short by a full disk as EIO.
-  if (!isFiletrackerError(error, 'no-space') && !isFull(folder)) return indexUnwritable(error);
-  const text = 'Cannot change the catalog: the disk of the store is full';
-  return new FiletrackerError('no-space', text, { cause: error });
+  if (isFiletrackerError(error, 'no-space') || isFull(folder)) return diskFull(error);
+  const text = 'Cannot change the catalog: its index cannot be written';
+  return new FiletrackerError('unavailable', text, { cause: error });
 }
 
 /** The error of a write that LMDB refused: what it throws carries the system's number, or one of its own below zero. */

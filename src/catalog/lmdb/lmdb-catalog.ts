@@ -4,6 +4,7 @@ import type { Digest } from '../../core/digest.ts';
 import { fromSystemError } from '../../core/errors.ts';
 import type { FolderLock } from '../../fs/folder-lock.ts';
 import { makeFolderDurably, syncFolder } from '../../fs/folders.ts';
+import type { SpaceReserve } from '../../fs/space-reserve.ts';
 import type {
   BlobPin,
   BlobPlacer,
@@ -28,7 +29,7 @@ import type { IndexDatabase } from './index-database.ts';
 import { lockJournal } from './journal-lock.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
 import { LmdbReader } from './lmdb-reader.ts';
-import { RecordCommitter, type CommitTimes } from './record-committer.ts';
+import { openReserve, RecordCommitter, type CommitTimes } from './record-committer.ts';
 import { closeIndex, replayJournal, type ReplayOptions, type ReplayReport } from './replay.ts';
 import { unlessRetained } from './retention.ts';
 import { roomOf, type Room } from './room.ts';
@@ -93,12 +94,13 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       index: IndexDatabase;
       writer: JournalWriter;
       lock: FolderLock;
+      reserve: SpaceReserve;
       replay: ReplayReport;
       clock: Clock;
       room: Room | undefined;
     },
   ) {
-    const { index, writer, clock, room } = parts;
+    const { index, writer, reserve, clock, room } = parts;
     const { folders, placer, onCommit, segmentSizeBytes } = options;
     super(index, folders);
     this.replay = parts.replay;
@@ -114,6 +116,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       index,
       writer,
       folders,
+      reserve,
       onCommit,
       onCaughtUp: () => this.#directories.clear(),
     });
@@ -150,6 +153,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     const lock = options.lock ?? (await lockJournal(folders.journal));
     let index: IndexDatabase | undefined;
     try {
+      const reserve = await openReserve(folders);
       const replayed = await replayJournal(folders, options);
       ({ index } = replayed);
       const { segmentSizeBytes } = options;
@@ -158,10 +162,12 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
         index,
         writer,
         lock,
+        reserve,
         replay: replayed.report,
         clock,
         room: await roomOf(options.limits, new LmdbReader(index, folders)),
       });
+      catalog.#committer.keepReserve();
       catalog.#compactInBackground();
       return catalog;
     } catch (error) {
@@ -190,7 +196,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
         if (!row || row.references > 0 || row.unreferencedSinceMs >= beforeMs) continue;
         if (!this.#pins.has(digest)) records.push(this.recordOf(digest, row));
       }
-      this.#index.forgetBlobs(records.map((record) => record.digest));
+      await this.#committer.forgetBlobs(records.map((record) => record.digest));
       await this.#placer.remove(
         records.flatMap(({ location }) => (location.kind === 'object' ? [location.key] : [])),
       );
@@ -318,6 +324,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     await this.#sequence.idle();
     await this.#compactor.idle();
     await this.#sequence.idle();
+    await this.#committer.idle();
     await super.close();
     try {
       await this.#writer.close();

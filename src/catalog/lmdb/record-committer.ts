@@ -1,9 +1,13 @@
-import type { FiletrackerError } from '../../core/errors.ts';
-import type { JournalWriter } from '../journal/journal-writer.ts';
+import { join } from 'node:path';
+import type { Digest } from '../../core/digest.ts';
+import { isFiletrackerError, type FiletrackerError } from '../../core/errors.ts';
+import { isFull } from '../../fs/folders.ts';
+import { SpaceReserve } from '../../fs/space-reserve.ts';
+import type { JournalWriter, WrittenGroup } from '../journal/journal-writer.ts';
 import { recordSizeBytes, type JournalRecord } from '../journal/record.ts';
 import { listSegments } from '../journal/segment.ts';
 import type { IndexDatabase } from './index-database.ts';
-import { indexFailure, indexUnwritable } from './index-failures.ts';
+import { diskFull, indexFailure, outcomeUnknown } from './index-failures.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
 import { rollForward } from './replay.ts';
 
@@ -16,29 +20,46 @@ export interface CommitTimes {
   readonly indexMs: number;
 }
 
-/** Between attempts to write the index after a failure. */
-const catchUpPauseMs = 500;
+/**
+ * Between attempts to write the index after a failure. Each failed write costs LMDB some of its soundness in this process
+ * (seen: its heap broken after some hundred), so a disk that does not take the index is asked now and then only.
+ */
+const pauseMs = 500;
+
+/** How old the answer may be to whether the disk is full. */
+const fullnessAgeMaxMs = 100;
+
+/** Enough for removals by the thousand, which use the same pages of the index again and again. */
+const reserveSizeBytes = 1024 * 1024;
 
 export interface RecordCommitterParts {
   readonly index: IndexDatabase;
   readonly writer: JournalWriter;
   readonly folders: EmbeddedFolders;
+  readonly reserve: SpaceReserve;
   readonly onCommit: ((commit: CommitTimes) => void) | undefined;
   /** Told when the index may have taken records that `commit` has refused. */
   readonly onCaughtUp: () => void;
 }
 
+/** The space on the disk of a store that is kept for what makes room. To be opened before anything else is. */
+export function openReserve(folders: EmbeddedFolders): Promise<SpaceReserve> {
+  return SpaceReserve.open(join(folders.catalog, 'reserve'), reserveSizeBytes);
+}
+
 /**
  * Makes records durable in the journal and then shows them in the index. Runs inside the sequence of changes.
  *
- * Invariant: nothing is written to the journal while it holds records that the index has not taken: before that
- * the index is brought up to it.
+ * Invariant: nothing is written to the journal while it holds records that the index has not taken. Those that the
+ * index could not take are wiped out of the journal again before they are refused, so that what was refused is not made
+ * later. Only where it is in doubt what the index has taken they stay, and it is brought up to them first.
  */
 export class RecordCommitter {
   readonly #parts: RecordCommitterParts;
   #indexBehind = false;
-  #nextCatchUpMs = 0;
-  #catchUpFailure: FiletrackerError | undefined;
+  /** Until when the index is not written to, and what changes are told meanwhile. */
+  #pause: { readonly endMs: number; readonly failure: FiletrackerError } | undefined;
+  #fullness = { full: false, knownMs: Number.NEGATIVE_INFINITY };
 
   constructor(parts: RecordCommitterParts) {
     this.#parts = parts;
@@ -59,12 +80,31 @@ export class RecordCommitter {
     return this.#parts.writer.segment;
   }
 
-  /** Makes records durable and shows them in the index. The only way into the journal; runs inside the sequence. */
+  /** Keeps space for what makes room, where it is not kept yet and there is enough of it; in the background. */
+  keepReserve(): void {
+    this.#parts.reserve.fill();
+  }
+
+  /** @throws FiletrackerError `no-space` where the disk is too full to take anything in; what makes room needs what is left. */
+  checkRoom(): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#fullness.knownMs > fullnessAgeMaxMs) {
+      this.#fullness = { full: isFull(this.#parts.folders.catalog), knownMs: nowMs };
+    }
+    if (this.#fullness.full) throw diskFull();
+  }
+
+  /**
+   * Makes records durable and shows them in the index. The only way into the journal; runs inside the sequence.
+   * @throws FiletrackerError `unavailable` where it is not known whether that was done, which it is not after other errors.
+   */
   async commit(records: readonly JournalRecord[]): Promise<void> {
     await this.catchUp();
+    this.#checkPause();
     const startMs = performance.now();
-    const { positions, end } = await this.#parts.writer.append(records);
+    const group = await this.#append(records);
     if (records.length === 0) return;
+    const { positions, end } = group;
     const durableMs = performance.now();
     const placed = records.map((record, at) => {
       const { segment, offset } = positions[at] ?? end;
@@ -73,16 +113,63 @@ export class RecordCommitter {
     try {
       this.#parts.index.apply(placed, end);
     } catch (error) {
-      this.#indexBehind = true;
-      this.#keepFailure(error);
-      throw indexUnwritable(error);
+      throw await this.#takeBack(group, error);
     }
+    this.keepReserve();
     const { length: changes } = records;
     this.#parts.onCommit?.({
       changes,
       journalMs: durableMs - startMs,
       indexMs: performance.now() - durableMs,
     });
+  }
+
+  async #append(records: readonly JournalRecord[]): Promise<WrittenGroup> {
+    const { writer } = this.#parts;
+    try {
+      return await writer.append(records);
+    } catch (error) {
+      throw writer.endIsCertain ? error : outcomeUnknown(error);
+    }
+  }
+
+  /** Undoes what the index could not take. Gives what its senders are told. */
+  async #takeBack(group: WrittenGroup, error: unknown): Promise<FiletrackerError> {
+    const failure = this.#keepFailure(error);
+    if (!this.#parts.index.isAsApplied) {
+      this.#indexBehind = true;
+      return outcomeUnknown(error);
+    }
+    return (await this.#parts.writer.takeBack(group)) ? failure : outcomeUnknown(error);
+  }
+
+  /** The same of records that make room: on a full disk with the space that is kept for them. */
+  commitRemovals(records: readonly JournalRecord[]): Promise<void> {
+    return this.#makingRoom(() => this.commit(records));
+  }
+
+  /** Forgets collected blobs; on a full disk likewise. */
+  forgetBlobs(digests: readonly Digest[]): Promise<void> {
+    return this.#makingRoom(() => {
+      this.#checkPause();
+      try {
+        this.#parts.index.forgetBlobs(digests);
+      } catch (error) {
+        throw this.#keepFailure(error);
+      }
+    });
+  }
+
+  /** Gives `change`, which has changed nothing where it says that the disk is full, a second try with more space. */
+  async #makingRoom(change: () => Promise<void> | void): Promise<void> {
+    try {
+      await change();
+      return;
+    } catch (error) {
+      if (!isFiletrackerError(error, 'no-space') || !this.#parts.reserve.release()) throw error;
+    }
+    this.#pause = undefined;
+    await change();
   }
 
   /**
@@ -98,9 +185,7 @@ export class RecordCommitter {
   /** Brings the index up to the journal after it could not be written; as at a start. */
   async catchUp(): Promise<void> {
     if (!this.#indexBehind) return;
-    // Each failed write costs LMDB some of its soundness in this process (seen: its heap broken after some
-    // hundred), so a disk that does not take the index is asked now and then only.
-    if (performance.now() < this.#nextCatchUpMs) throw this.#catchUpFailure ?? indexUnwritable(undefined);
+    this.#checkPause();
     try {
       const { index, folders } = this.#parts;
       const segments = await listSegments(folders.journal);
@@ -112,13 +197,24 @@ export class RecordCommitter {
     }
   }
 
+  /** Resolves when nothing is being written beside the sequence. */
+  async idle(): Promise<void> {
+    await this.#parts.reserve.idle();
+  }
+
+  #checkPause(): void {
+    if (this.#pause === undefined) return;
+    if (performance.now() < this.#pause.endMs) throw this.#pause.failure;
+    this.#pause = undefined;
+  }
+
   /**
    * What changes are told until the index is tried again: nothing of them has been written, so the reason may be
    * told as it is.
    */
   #keepFailure(error: unknown): FiletrackerError {
-    this.#nextCatchUpMs = performance.now() + catchUpPauseMs;
-    this.#catchUpFailure = indexFailure(error, this.#parts.folders.catalog);
-    return this.#catchUpFailure;
+    const failure = indexFailure(error, this.#parts.folders.catalog);
+    this.#pause = { endMs: performance.now() + pauseMs, failure };
+    return failure;
   }
 }
