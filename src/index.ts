@@ -31,6 +31,6 @@ export type { RetryPolicy } from './client/retries.ts';
 export { FiletrackerError, isFiletrackerError } from './core/errors.ts';
 export type { ErrorCode, ErrorDetails } from './core/errors.ts';
 export { formatVersionedName, parseFileName, parseVersionedName } from './core/file-name.ts';
-export type { FileName, VersionedName } from './core/file-name.ts';
+export type { FileName, GivenName, VersionedName } from './core/file-name.ts';
 export type { FileVersion } from './core/file-version.ts';
 export type { Digest } from './core/digest.ts';

@@ -5,8 +5,8 @@ import type { Readable } from 'node:stream';
 import { systemClock } from '../core/clock.ts';
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { formatVersionedName, parseDirectory, parseFileName, parseVersionedName } from '../core/file-name.ts';
-import type { FileName, VersionedName } from '../core/file-name.ts';
+import { formatVersionedName, parseDirectory, parseVersionedName, shownName } from '../core/file-name.ts';
+import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
@@ -93,7 +93,7 @@ export class Client implements FileClient {
     return new Client({ ...environment, ...given(options), tls });
   }
 
-  async getFile(name: string, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
+  async getFile(name: GivenName, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
     const request = this.#request(name, options, options.addToCache ?? true);
     requirePath(saveTo);
     if (kindOfTarget(saveTo) === 'stream') {
@@ -105,7 +105,7 @@ export class Client implements FileClient {
     return fetchedFile(found, size);
   }
 
-  async getStream(name: string, options: GetStreamOptions = {}): Promise<FetchedStream> {
+  async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
     return await this.#stream(this.#request(name, options, options.serveFromCache ?? false));
   }
 
@@ -115,17 +115,23 @@ export class Client implements FileClient {
   }
 
   /** Brings a file into the cache without handing it out. */
-  async prefetch(name: string, options: GetOptions = {}): Promise<FetchedFile> {
+  async prefetch(name: GivenName, options: GetOptions = {}): Promise<FetchedFile> {
     if (this.cache === undefined) {
-      throw new FiletrackerError('invalid-argument', `Cannot prefetch "${name}": the client has no cache`);
+      throw new FiletrackerError(
+        'invalid-argument',
+        `Cannot prefetch "${shownName(name)}": the client has no cache`,
+      );
     }
     const found = await this.#fetcher.find(this.#request(name, options, true));
     if (found.kind === 'cached') return fetchedFile(found, undefined);
     found.content.cancel();
-    throw new FiletrackerError('no-space', `Cannot prefetch "${name}": the cache has no room for it`);
+    throw new FiletrackerError(
+      'no-space',
+      `Cannot prefetch "${shownName(name)}": the cache has no room for it`,
+    );
   }
 
-  async stat(name: string, options: CallOptions = {}): Promise<FileInfo | undefined> {
+  async stat(name: GivenName, options: CallOptions = {}): Promise<FileInfo | undefined> {
     const asked = parseVersionedName(name);
     const cached = asked.version === undefined ? undefined : this.#findCached(asked);
     if (cached !== undefined || this.remote === undefined || this.#options.offline === true) {
@@ -145,30 +151,30 @@ export class Client implements FileClient {
     }
   }
 
-  async fileVersion(name: string, options: CallOptions = {}): Promise<FileVersion | undefined> {
-    return (await this.stat(parseVersionedName(name).name, options))?.version;
+  async fileVersion(name: GivenName, options: CallOptions = {}): Promise<FileVersion | undefined> {
+    return (await this.stat({ name: parseVersionedName(name).name }, options))?.version;
   }
 
-  async fileSize(name: string, options: CallOptions = {}): Promise<number | undefined> {
+  async fileSize(name: GivenName, options: CallOptions = {}): Promise<number | undefined> {
     return (await this.stat(name, options))?.size;
   }
 
-  async exists(name: string, options: CallOptions = {}): Promise<boolean> {
+  async exists(name: GivenName, options: CallOptions = {}): Promise<boolean> {
     return (await this.stat(name, options)) !== undefined;
   }
 
-  async putFile(name: string, path: string, options: PutOptions = {}): Promise<StoredFile> {
+  async putFile(name: GivenName, path: string, options: PutOptions = {}): Promise<StoredFile> {
     const asked = parseVersionedName(name);
     requirePath(path);
     if (asked.version !== undefined) checkVersion(asked.version);
-    this.#requireOnline(`put "${name}"`, options.toRemoteStore);
+    this.#requireOnline(`put "${shownName(name)}"`, options.toRemoteStore);
     return await this.#uploader.put(asked, path, (mtimeMs) => versionFromMs(mtimeMs), options);
   }
 
-  async putStream(name: string, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
+  async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
     const asked = parseVersionedName(name);
     const version = checkVersion(asked.version ?? versionFromMs(this.#clock.nowMs()));
-    this.#requireOnline(`put "${name}"`, options.toRemoteStore);
+    this.#requireOnline(`put "${shownName(name)}"`, options.toRemoteStore);
     const pieces = piecesOf(source);
     // The digest must be known before anything is sent, so the bytes wait in a file.
     const folder = await mkdtemp(join(tmpdir(), 'filetracker-'));
@@ -178,20 +184,21 @@ export class Client implements FileClient {
       return await this.#uploader.put({ name: asked.name, version }, path, () => version, options);
     } catch (error) {
       const cause = error instanceof SinkError ? error.cause : error;
-      throw fromLocalError(cause, `put "${name}"`);
+      throw fromLocalError(cause, `put "${shownName(name)}"`);
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
   }
 
-  async deleteFile(name: string, options: CallOptions = {}): Promise<DeletedFile> {
+  async deleteFile(name: GivenName, options: CallOptions = {}): Promise<DeletedFile> {
     const asked = parseVersionedName(name);
-    this.#requireOnline(`remove "${name}"`);
+    const shown = shownName(name);
+    this.#requireOnline(`remove "${shown}"`);
     const removed =
       this.remote === undefined ? undefined : await this.#deleteRemote(this.remote, asked, options);
     const gone = await this.#forget(asked, removed?.keptVersion, options);
     if (removed === undefined && (this.remote !== undefined || gone === 0)) {
-      throw new FiletrackerError('not-found', `Cannot remove "${name}": there is no such file`, {
+      throw new FiletrackerError('not-found', `Cannot remove "${shown}": there is no such file`, {
         details: { name: asked.name },
       });
     }
@@ -275,10 +282,10 @@ export class Client implements FileClient {
     );
   }
 
-  #request(text: string, options: GetOptions, addToCache: boolean): FetchRequest {
-    const { name, version } = parseVersionedName(text);
+  #request(given: GivenName, options: GetOptions, addToCache: boolean): FetchRequest {
+    const { name, version } = parseVersionedName(given);
     return {
-      name: parseFileName(name),
+      name,
       version,
       forceRefresh: options.forceRefresh ?? false,
       offline: options.offline ?? this.#options.offline ?? false,

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { Digest } from '../core/digest.ts';
-import type { FileName } from '../core/file-name.ts';
+import type { FileName, GivenName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import type { ProgressListener } from './download.ts';
@@ -91,7 +91,8 @@ export interface NameListOptions extends RemoteListOptions {
 
 /**
  * Files by name, as programs use them: `Client` with a server and a cache, `MemoryClient` for tests. A name
- * may carry a version (`/a/b@1700000000`), which then is asked for and no other.
+ * may carry a version (`/a/b@1700000000`), which then is asked for and no other. Names that others chose are given
+ * as `{ name }` or `{ name, version }`, because one that ends in `@` and digits would be read as a version.
  *
  * All methods reject with FiletrackerError. `invalid-name` for what is no name; `not-found` where a command
  * finds no file (a look-up gives undefined); `unreachable` and `timeout` for the server; `aborted` by the
@@ -99,23 +100,23 @@ export interface NameListOptions extends RemoteListOptions {
  */
 export interface FileClient extends AsyncDisposable {
   /** Makes the content appear at the path `saveTo`, whole and verified or not at all. */
-  getFile(name: string, saveTo: string, options?: GetFileOptions): Promise<FetchedFile>;
-  getStream(name: string, options?: GetStreamOptions): Promise<FetchedStream>;
+  getFile(name: GivenName, saveTo: string, options?: GetFileOptions): Promise<FetchedFile>;
+  getStream(name: GivenName, options?: GetStreamOptions): Promise<FetchedStream>;
 
   /** What is known of a file; of the newest version unless one is named. */
-  stat(name: string, options?: CallOptions): Promise<FileInfo | undefined>;
+  stat(name: GivenName, options?: CallOptions): Promise<FileInfo | undefined>;
   /** The newest version; a version in `name` is ignored. */
-  fileVersion(name: string, options?: CallOptions): Promise<FileVersion | undefined>;
-  fileSize(name: string, options?: CallOptions): Promise<number | undefined>;
-  exists(name: string, options?: CallOptions): Promise<boolean>;
+  fileVersion(name: GivenName, options?: CallOptions): Promise<FileVersion | undefined>;
+  fileSize(name: GivenName, options?: CallOptions): Promise<number | undefined>;
+  exists(name: GivenName, options?: CallOptions): Promise<boolean>;
 
   /** Stores the file at `path`. Its version is that of `name`, else its time of modification. */
-  putFile(name: string, path: string, options?: PutOptions): Promise<StoredFile>;
+  putFile(name: GivenName, path: string, options?: PutOptions): Promise<StoredFile>;
   /** Stores bytes that come. Their version is that of `name`, else the time now. */
-  putStream(name: string, source: Readable | Chunks, options?: PutOptions): Promise<StoredFile>;
+  putStream(name: GivenName, source: Readable | Chunks, options?: PutOptions): Promise<StoredFile>;
 
   /** Removes a file, on the server and in the cache; with a version in `name`, only up to that one. */
-  deleteFile(name: string, options?: CallOptions): Promise<DeletedFile>;
+  deleteFile(name: GivenName, options?: CallOptions): Promise<DeletedFile>;
 
   /** Every version in the cache, in no order. */
   listLocalFiles(options?: ListOptions): AsyncIterable<FileInfo>;

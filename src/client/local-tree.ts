@@ -15,7 +15,7 @@ export interface LocalFile {
   readonly mtimeMs: number;
 }
 
-/** What is no regular file, or has a name that no server takes. */
+/** What is no regular file, or has a name that is not UTF-8. */
 export interface SkippedFile {
   readonly path: string;
   readonly reason: string;
@@ -65,7 +65,8 @@ async function* walkNames(
     );
     if (attributes === undefined) continue;
     const regular = attributes.isDirectory() || attributes.isFile();
-    const reason = regular ? refusalOf(name, bytes) : kindOf(attributes);
+    const wrong = regular ? undefined : kindOf(attributes);
+    const reason = wrong ?? (isUtf8(bytes) ? undefined : 'its name is not UTF-8');
     if (reason !== undefined) listener.onSkipped?.({ path, reason, loses: regular });
     else if (attributes.isDirectory()) {
       const inside = await namesIn(path).catch(async (error: unknown) => {
@@ -76,12 +77,6 @@ async function* walkNames(
       yield* walkNames(path, inside, below, listener);
     } else yield { path, relative: below, size: attributes.size, mtimeMs: attributes.mtimeMs };
   }
-}
-
-function refusalOf(name: string, bytes: Buffer): string | undefined {
-  if (name.includes('@')) return 'its name holds "@", which stands before a version';
-  if (!isUtf8(bytes)) return 'its name is not UTF-8';
-  return undefined;
 }
 
 function kindOf(attributes: { isSymbolicLink(): boolean }): string {

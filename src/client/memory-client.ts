@@ -5,8 +5,14 @@ import type { Clock } from '../core/clock.ts';
 import { digestOf } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { ancestorsOf, formatVersionedName, parseDirectory, parseVersionedName } from '../core/file-name.ts';
-import type { FileName, VersionedName } from '../core/file-name.ts';
+import {
+  ancestorsOf,
+  formatVersionedName,
+  parseDirectory,
+  parseVersionedName,
+  shownName,
+} from '../core/file-name.ts';
+import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
@@ -54,7 +60,7 @@ export class MemoryClient implements FileClient {
     this.#clock = clock;
   }
 
-  async getFile(name: string, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
+  async getFile(name: GivenName, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
     parseVersionedName(name);
     requirePath(saveTo);
     const kind = kindOfTarget(saveTo);
@@ -75,19 +81,20 @@ export class MemoryClient implements FileClient {
     return { ...infoOf(file), cached };
   }
 
-  async getStream(name: string, options: GetStreamOptions = {}): Promise<FetchedStream> {
+  async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
     const { file, cached } = this.#find(name, options, options.serveFromCache ?? false);
     const stream = Readable.from([Buffer.from(file.bytes)], { objectMode: false });
     return await Promise.resolve({ ...infoOf(file), cached, stream });
   }
 
   #find(
-    text: string,
+    given: GivenName,
     options: GetFileOptions,
     addToCache: boolean,
   ): { readonly file: MemoryFile; readonly cached: boolean } {
+    const text = shownName(given);
     this.#requireOpen(options, `get "${text}"`);
-    const { name, version } = parseVersionedName(text);
+    const { name, version } = parseVersionedName(given);
     const mayServe = options.offline === true || (version !== undefined && options.forceRefresh !== true);
     const cached = mayServe
       ? this.#findCached({ name, ...(version !== undefined && { version }) })
@@ -109,10 +116,10 @@ export class MemoryClient implements FileClient {
     return versions.sort((a, b) => b.version - a.version)[0];
   }
 
-  stat(text: string, options: CallOptions = {}): Promise<FileInfo | undefined> {
+  stat(given: GivenName, options: CallOptions = {}): Promise<FileInfo | undefined> {
     return promised(() => {
-      this.#requireOpen(options, `look at "${text}"`);
-      const asked = parseVersionedName(text);
+      this.#requireOpen(options, `look at "${shownName(given)}"`);
+      const asked = parseVersionedName(given);
       const cached = asked.version === undefined ? undefined : this.#findCached(asked);
       const file = cached ?? this.#server.get(asked.name);
       const found = file !== undefined && (asked.version ?? file.version) === file.version;
@@ -120,19 +127,19 @@ export class MemoryClient implements FileClient {
     });
   }
 
-  async fileVersion(name: string, options: CallOptions = {}): Promise<FileVersion | undefined> {
-    return (await this.stat(parseVersionedName(name).name, options))?.version;
+  async fileVersion(name: GivenName, options: CallOptions = {}): Promise<FileVersion | undefined> {
+    return (await this.stat({ name: parseVersionedName(name).name }, options))?.version;
   }
 
-  async fileSize(name: string, options: CallOptions = {}): Promise<number | undefined> {
+  async fileSize(name: GivenName, options: CallOptions = {}): Promise<number | undefined> {
     return (await this.stat(name, options))?.size;
   }
 
-  async exists(name: string, options: CallOptions = {}): Promise<boolean> {
+  async exists(name: GivenName, options: CallOptions = {}): Promise<boolean> {
     return (await this.stat(name, options)) !== undefined;
   }
 
-  async putFile(name: string, path: string, options: PutOptions = {}): Promise<StoredFile> {
+  async putFile(name: GivenName, path: string, options: PutOptions = {}): Promise<StoredFile> {
     const asked = parseVersionedName(name);
     requirePath(path);
     const { mtimeMs } = sourceFile(path);
@@ -143,7 +150,7 @@ export class MemoryClient implements FileClient {
     }
   }
 
-  async putStream(name: string, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
+  async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
     const asked = parseVersionedName(name);
     const parts: Uint8Array[] = [];
     for await (const part of piecesOf(source)) parts.push(part);
@@ -185,12 +192,13 @@ export class MemoryClient implements FileClient {
     });
   }
 
-  deleteFile(text: string, options: CallOptions = {}): Promise<DeletedFile> {
+  deleteFile(given: GivenName, options: CallOptions = {}): Promise<DeletedFile> {
     return promised(() => {
-      this.#requireOpen(options, `remove "${text}"`);
-      const { name, version } = parseVersionedName(text);
+      const shown = shownName(given);
+      this.#requireOpen(options, `remove "${shown}"`);
+      const { name, version } = parseVersionedName(given);
       const file = this.#server.get(name);
-      if (file === undefined) throw notFound('remove', text, name);
+      if (file === undefined) throw notFound('remove', shown, name);
       const upTo = version ?? file.version;
       for (const [key, cached] of this.#cache) {
         if (cached.name === name && cached.version <= upTo) this.#cache.delete(key);

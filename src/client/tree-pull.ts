@@ -169,10 +169,10 @@ async function fetchListed(
   options: GetFileOptions,
 ): Promise<FileInfo> {
   try {
-    return await client.getFile(remote.versionedName, path, options);
+    return await client.getFile(remote, path, options);
   } catch (error) {
     if (!isFiletrackerError(error, 'not-found') || error.details.version === undefined) throw error;
-    return await client.getFile(remote.name, path, options);
+    return await client.getFile({ name: remote.name }, path, options);
   }
 }
 

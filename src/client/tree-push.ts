@@ -37,7 +37,7 @@ export async function pushTree(
       }
       const steps = new Steps(options.onBytes);
       const transfer = { ...options.transfer, signal, onProgress: steps.onProgress };
-      const put = await client.putFile(name, local.path, transfer);
+      const put = await client.putFile({ name }, local.path, transfer);
       steps.end(local.size);
       const told = { ...event, name: put.versionedName };
       if (put.stored) tally.tell({ ...told, action: 'sent' });
@@ -66,9 +66,9 @@ export async function pushTree(
   const present = new Set(locals.map(({ relative }) => `${prefix}${relative}`));
   const gone = [...known.values()].filter(({ name }) => !present.has(name));
   const inTheWay = filesInTheWay(gone, present);
-  const remove = async ({ versionedName, size }: FileInfo): Promise<void> =>
+  const remove = async ({ name, version, versionedName, size }: FileInfo): Promise<void> =>
     await tally.remove({ name: versionedName, path: undefined, size }, async () => {
-      await client.deleteFile(versionedName, { signal });
+      await client.deleteFile({ name, version }, { signal });
     });
   // Names form a tree: what is a file here and a directory there, or the other way round, must go before.
   await forEachParallel(inTheWay, options.parallel, remove);

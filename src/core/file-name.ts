@@ -1,4 +1,5 @@
 import { FiletrackerError } from './errors.ts';
+import { checkVersion } from './file-version.ts';
 import { componentSizeMaxBytes, nameSizeMaxBytes } from './limits.ts';
 
 declare const nameBrand: unique symbol;
@@ -68,26 +69,50 @@ export function parseDirectory(text: string): string {
   return trimmed === '' ? '/' : `${parseFileName(trimmed)}/`;
 }
 
-/** A name with or without a version, as clients write it: `/a/b.txt@1700000000`. */
+/** A name with or without a version. */
 export interface VersionedName {
   readonly name: FileName;
   readonly version?: number;
 }
 
 /**
- * Reads `name[@version]`, the form that only clients know.
- * @throws FiletrackerError `invalid-name` where `@` stands elsewhere than before a version at the end.
+ * A name as clients are given it: text, which may end in a version (`/a/b.txt@1700000000`), or both apart, where no
+ * version is read out of the name. What is known of a file will do too: it has both.
  */
-export function parseVersionedName(text: string): VersionedName {
-  requireText(text);
-  const at = text.lastIndexOf('@');
-  if (at === -1) return { name: parseFileName(text) };
-  const bare = text.slice(0, at);
-  const version = text.slice(at + 1);
-  if (!/^-?\d{1,12}$/.test(version) || bare.includes('@')) {
-    refuse(text, '"@" may stand only before a version, as in "/a/b.txt@1700000000"');
+export type GivenName = string | { readonly name: string; readonly version?: number | undefined };
+
+/** Only this is a version; any other `@` is a letter of the name, as in `/@types/a@2x.png`. */
+const versionSuffix = /@(-?\d+)$/;
+const versionDigitsMax = 12;
+
+/** Whether the end of a name would be taken for a version: as text it then needs its own behind it, `/x@12@1700000000`. */
+export function endsLikeVersion(name: string): boolean {
+  return versionSuffix.test(name);
+}
+
+/**
+ * Reads `name[@version]`, the form that only clients know.
+ * @throws FiletrackerError `invalid-name`, `invalid-version`.
+ */
+export function parseVersionedName(given: GivenName): VersionedName {
+  if (typeof given === 'object' && given !== null) {
+    const { name, version } = given;
+    return version === undefined
+      ? { name: parseFileName(name) }
+      : { name: parseFileName(name), version: checkVersion(version) };
   }
-  return { name: parseFileName(bare), version: Number(version) };
+  requireText(given);
+  const found = versionSuffix.exec(given);
+  if (found === null) return { name: parseFileName(given) };
+  const digits = found[1] ?? '';
+  if (digits.length > versionDigitsMax) refuse(given, 'its version has too many digits');
+  return { name: parseFileName(given.slice(0, found.index)), version: Number(digits) };
+}
+
+/** A name as it was given, for messages. */
+export function shownName(given: GivenName): string {
+  if (typeof given !== 'object' || given === null) return given;
+  return given.version === undefined ? given.name : `${given.name}@${given.version}`;
 }
 
 export function formatVersionedName(name: FileName, version: number): string {

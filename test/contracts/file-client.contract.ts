@@ -175,20 +175,65 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
       }
     });
 
-    test.each(['', 'a', '/', '//a', '/a//b', '/../a', '/a@b', '/a@1@2', '/a\nb', `/${'x'.repeat(300)}`])(
-      'the name %j is refused before anything happens',
-      async (name) => {
-        const { client, folder, local } = await given();
-        const path = local(Buffer.from('x'));
-        const refusal = { code: 'invalid-name' };
-        await expect(client.getFile(name, join(folder, 'out'))).rejects.toMatchObject(refusal);
-        await expect(client.getStream(name)).rejects.toMatchObject(refusal);
-        await expect(client.putFile(name, path)).rejects.toMatchObject(refusal);
-        await expect(client.deleteFile(name)).rejects.toMatchObject(refusal);
-        await expect(client.stat(name)).rejects.toMatchObject(refusal);
-        expect(existsSync(join(folder, 'out'))).toBe(false);
-      },
-    );
+    test.each([
+      '',
+      'a',
+      '/',
+      '//a',
+      '/a//b',
+      '/../a',
+      '/a@1/',
+      '/a@1234567890123',
+      '/a\nb',
+      `/${'x'.repeat(300)}`,
+    ])('the name %j is refused before anything happens', async (name) => {
+      const { client, folder, local } = await given();
+      const path = local(Buffer.from('x'));
+      const refusal = { code: 'invalid-name' };
+      await expect(client.getFile(name, join(folder, 'out'))).rejects.toMatchObject(refusal);
+      await expect(client.getStream(name)).rejects.toMatchObject(refusal);
+      await expect(client.putFile(name, path)).rejects.toMatchObject(refusal);
+      await expect(client.deleteFile(name)).rejects.toMatchObject(refusal);
+      await expect(client.stat(name)).rejects.toMatchObject(refusal);
+      expect(existsSync(join(folder, 'out'))).toBe(false);
+    });
+
+    test('"@" is a letter of a name, but for a version at its end', async () => {
+      const { client, folder, local } = await given();
+      const names = ['/@types/a@2x.png', '/a@b', '/a@1/b', '/x@-', '/x@'];
+      for (const name of names) {
+        await client.putFile(name, local(Buffer.from(name), 7));
+        expect(await client.stat(`${name}@7`)).toMatchObject({ name, version: 7 });
+        await client.getFile(name, join(folder, 'out'));
+        expect(readFileSync(join(folder, 'out'), 'utf8')).toBe(name);
+      }
+      await client.putFile('/x@12@-3', local(Buffer.from('x')));
+      expect(await client.stat('/x@12@-3')).toMatchObject({ name: '/x@12', version: -3 });
+      expect(await client.stat('/x@12')).toBeUndefined();
+      for (const name of [...names, '/x@12']) await client.deleteFile({ name });
+      for await (const name of client.listRemoteFiles()) expect.fail(`${name} is still there`);
+    });
+
+    test('a name that is given apart from its version is taken as it is', async () => {
+      const { client, folder, local } = await given();
+      const name = '/x@12';
+      expect(await client.putFile({ name }, local(Buffer.from('one')))).toMatchObject({ name });
+      expect(await client.putStream({ name: '/y@1', version: 8 }, Readable.from(['two']))).toMatchObject({
+        versionedName: '/y@1@8',
+      });
+      expect(await client.fileVersion({ name })).toBe(1_700_000_000);
+      expect(await client.getFile({ name, version: 1_700_000_000 }, join(folder, 'out'))).toMatchObject({
+        name,
+      });
+      for await (const file of client.listRemoteEntries()) {
+        const { stream, versionedName } = await client.getStream(file);
+        await collected(stream);
+        expect(versionedName).toBe(file.versionedName);
+      }
+      await expect(client.stat({ name, version: 0.5 })).rejects.toMatchObject({ code: 'invalid-version' });
+      await client.deleteFile({ name, version: 1_700_000_000 });
+      expect(await client.exists({ name })).toBe(false);
+    });
 
     test('local mistakes are told before anything is fetched', async () => {
       const { client, folder, local } = await given();

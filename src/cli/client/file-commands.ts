@@ -5,8 +5,9 @@ import type { FileInfo, PutOptions, StoredFile } from '../../client/file-client.
 import { fromLocalError } from '../../client/local-errors.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
-import { parseVersionedName } from '../../core/file-name.ts';
-import { exitCodes } from '../output.ts';
+import { endsLikeVersion, parseVersionedName, shownName } from '../../core/file-name.ts';
+import type { GivenName } from '../../core/file-name.ts';
+import { exitCodes, printLine } from '../output.ts';
 import { printResult, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
 import { forEachName } from './each-name.ts';
@@ -100,7 +101,9 @@ export async function putCommand(
   if (local === '-' && fstatSync(process.stdin.fd).isDirectory()) {
     throw new FiletrackerError('io', 'Cannot put "-": the standard input is a folder');
   }
-  const target = name.endsWith('/') && local !== '-' ? `${name}${basename(local)}` : name;
+  // A version is read out of what the user names, not out of what the file is called.
+  const into = name.endsWith('/') && local !== '-';
+  const target: GivenName = into ? { name: `${name}${basename(local)}` } : name;
   const progress = context.progress(local);
   let stored: StoredFile;
   try {
@@ -126,14 +129,14 @@ export async function removeCommand(context: CommandContext, names: readonly str
   });
 }
 
-async function requireFile(context: CommandContext, name: string): Promise<FileInfo> {
+async function requireFile(context: CommandContext, name: GivenName): Promise<FileInfo> {
   const file = await context.client.stat(name, { signal: context.signal });
   if (file !== undefined) return file;
-  throw new FiletrackerError('not-found', `Cannot find "${name}": there is no such file`);
+  throw new FiletrackerError('not-found', `Cannot find "${shownName(name)}": there is no such file`);
 }
 
 export async function versionCommand(context: CommandContext, name: string): Promise<void> {
-  const file = await requireFile(context, parseVersionedName(name).name);
+  const file = await requireFile(context, { name: parseVersionedName(name).name });
   printResult(context, { name: file.name, version: file.version }, String(file.version));
 }
 
@@ -193,7 +196,10 @@ export async function listCommand(
   let bytes = 0;
   let last = '';
   if (!fromCache && !json && long !== true) {
-    for await (const name of client.listRemoteFiles(options)) printResult(context, name, name);
+    for await (const name of client.listRemoteFiles(options)) {
+      const readable = endsLikeVersion(name) ? await versionedNameOf(context, name) : name;
+      if (readable !== undefined) printLine(readable);
+    }
     return;
   }
   const files = fromCache ? client.listLocalFiles(options) : client.listRemoteEntries(options);
@@ -205,10 +211,18 @@ export async function listCommand(
     count += 1;
     bytes += file.size ?? 0;
     const { name, version, size, digest } = file;
-    const short = local === true ? file.versionedName : name;
+    const short = local === true || endsLikeVersion(name) ? file.versionedName : name;
     printResult(context, { name, version, size, digest }, long === true ? longLine(file) : short);
   }
   if (long === true) tellDetail(context, `${count} files, ${formatSize(bytes)}`);
+}
+
+/** How the other commands read this name, whose end they would take for a version; undefined where it is gone. */
+async function versionedNameOf(
+  { client, signal }: CommandContext,
+  name: string,
+): Promise<string | undefined> {
+  return (await client.stat({ name }, { signal }))?.versionedName;
 }
 
 /** The lines of a file or of the standard input, without blank ones and comments. */

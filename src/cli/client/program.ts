@@ -13,6 +13,8 @@ const notes = `
 A NAME begins with a slash; NAME@VERSION names one version and no other, and is
 served from the cache without asking the server. The version of a file that is
 put is its time of modification unless NAME names one; the newest wins.
+Only "@" and digits at the end are a version: a file that is called so itself
+is named with its version behind, as /x@12@1700000000, and ls prints it so.
 The options above may also follow the command; "get -c" is --no-cache there.
 
 Environment: FILETRACKER_URL is the server (none: the cache is a store of its
