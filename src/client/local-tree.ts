@@ -107,13 +107,16 @@ export async function removeEmptyFolders(folder: string): Promise<void> {
   }
 }
 
-/** Whether a local file has the content of a remote one; read only where sizes don't tell. */
+/**
+ * Whether a local file has the content of a remote one; read only where size and version don't tell, or with `checksum`,
+ * which believes no version. Contents that can't be compared then, because a legacy server tells no digest, count as different.
+ */
 export async function sameContent(
   local: LocalFile,
   remote: FileInfo,
-  signal?: AbortSignal,
+  { checksum, signal }: { readonly checksum: boolean; readonly signal?: AbortSignal | undefined },
 ): Promise<boolean> {
   if (remote.size !== undefined && remote.size !== local.size) return false;
-  if (versionFromMs(local.mtimeMs) === remote.version) return true;
+  if (!checksum && versionFromMs(local.mtimeMs) === remote.version) return true;
   return remote.digest !== undefined && (await digestOfFile(local.path, signal)) === remote.digest;
 }

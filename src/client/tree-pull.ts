@@ -8,7 +8,7 @@ import { makeFolders } from '../fs/folders.ts';
 import type { FileClient, FileInfo, GetFileOptions } from './file-client.ts';
 import { fromLocalError } from './local-errors.ts';
 import { removeEmptyFolders, sameContent, walkFolder } from './local-tree.ts';
-import type { LocalFile } from './local-tree.ts';
+import type { LocalFile, SkippedFile } from './local-tree.ts';
 import { forEachParallel } from './parallel.ts';
 import { Steps, Tally } from './tree-tally.ts';
 import type { TreeOptions, TreeSummary } from './tree-tally.ts';
@@ -25,6 +25,7 @@ export async function pullTree(
   await requireNoFile(folder);
   const tally = new Tally(options);
   const wanted = new Set<string>();
+  const cleared = new Set<string>();
   const entries = async function* (): AsyncGenerator<FileInfo> {
     for await (const remote of client.listRemoteEntries({ subpath: directory, signal })) {
       wanted.add(remote.name.slice(prefix.length));
@@ -36,13 +37,16 @@ export async function pullTree(
     const relative = remote.name.slice(prefix.length);
     const path = join(folder, relative);
     await tally.guard({ name: remote.versionedName, path, size: remote.size }, () =>
-      pullFile(client, remote, { path, folder, relative }, tally, options),
+      pullFile(client, remote, { path, folder, relative, cleared }, tally, options),
     );
   };
   if (options.delete) {
     const remotes: FileInfo[] = [];
     for await (const remote of entries()) remotes.push(remote);
-    for (const remote of remotes) await clearWay(folder, remote.name.slice(prefix.length), tally, options);
+    for (const { name } of remotes) {
+      const relative = name.slice(prefix.length);
+      await clearWay({ folder, relative, path: join(folder, relative), cleared }, tally, options);
+    }
     await forEachParallel(remotes, options.parallel, pull);
   } else {
     await forEachParallel(entries(), options.parallel, pull);
@@ -53,7 +57,7 @@ export async function pullTree(
       await makeFolders(folder);
     });
   }
-  if (options.delete) await deleteOthers(folder, prefix, wanted, tally, options.dryRun);
+  if (options.delete) await deleteOthers(folder, { wanted, cleared }, tally, options.dryRun);
   return tally.summary;
 }
 
@@ -72,6 +76,8 @@ interface Place {
   readonly folder: string;
   readonly relative: string;
   readonly path: string;
+  /** Paths of what was removed to make way, or with a dry run would be, for all files. */
+  readonly cleared: Set<string>;
 }
 
 async function pullFile(
@@ -84,10 +90,10 @@ async function pullFile(
   const { signal } = options;
   const { path } = place;
   const event = { name: remote.versionedName, path, size: remote.size };
-  await requireNoLinks(place);
-  const local = await localFile(path);
+  await requireFolders(place);
+  const local = await localFile(place);
   if (options.onlyChanged && local !== undefined) {
-    if (await sameContent(local, remote, signal)) {
+    if (await sameContent(local, remote, options)) {
       if (!options.dryRun) await showVersion(local, remote.version);
       tally.tell({ ...event, action: 'unchanged' });
       return;
@@ -131,17 +137,19 @@ function foldersTo(folder: string, relative: string): string[] {
 }
 
 /**
- * What lies behind a link is not below the folder that was named: nothing is written there.
+ * Requires that what is between the target folder and a file are folders, or missing. What lies behind a link is not
+ * below the folder that was named: nothing is written there.
  * @throws FiletrackerError `io`.
  */
-async function requireNoLinks({ folder, relative, path }: Place): Promise<void> {
+async function requireFolders({ folder, relative, path, cleared }: Place): Promise<void> {
   for (const above of foldersTo(folder, relative)) {
-    const attributes = await attributesOf(above);
+    const attributes = cleared.has(above) ? undefined : await attributesOf(above);
     if (attributes === undefined) return;
-    if (attributes.isSymbolicLink()) {
-      const state = `"${above}" is a symbolic link, which is not followed`;
-      throw new FiletrackerError('io', `Cannot write "${path}": ${state}`);
-    }
+    if (attributes.isDirectory()) continue;
+    const kind = attributes.isSymbolicLink()
+      ? 'a symbolic link, which is not followed'
+      : 'a file and not a folder';
+    throw new FiletrackerError('io', `Cannot write "${path}": "${above}" is ${kind}`);
   }
 }
 
@@ -154,14 +162,21 @@ async function attributesOf(path: string): Promise<Awaited<ReturnType<typeof lst
   }
 }
 
-/** The regular file at a path; a link is none, and gives way to what is fetched. */
-async function localFile(path: string): Promise<LocalFile | undefined> {
-  const attributes = await attributesOf(path);
+/**
+ * The regular file at a path; a link is none, and gives way to what is fetched.
+ * @throws FiletrackerError `io` for a folder, which does not.
+ */
+async function localFile({ folder, relative, path, cleared }: Place): Promise<LocalFile | undefined> {
+  const isGone = [...foldersTo(folder, relative), path].some((removed) => cleared.has(removed));
+  const attributes = isGone ? undefined : await attributesOf(path);
+  if (attributes?.isDirectory() === true) {
+    throw new FiletrackerError('io', `Cannot write "${path}": it is a folder`);
+  }
   if (attributes?.isFile() !== true) return undefined;
   return { path, relative: '', size: Number(attributes.size), mtimeMs: Number(attributes.mtimeMs) };
 }
 
-/** Fetches the version that was listed, or the newer one that has come since. */
+/** Fetches what was listed, or the newer version that has come since. */
 async function fetchListed(
   client: FileClient,
   remote: FileInfo,
@@ -169,7 +184,10 @@ async function fetchListed(
   options: GetFileOptions,
 ): Promise<FileInfo> {
   try {
-    return await client.getFile(remote, path, options);
+    const got = await client.getFile(remote, path, options);
+    // The last to come under a version is what counts, and the cache may have another that came before.
+    const isOther = got.cached && remote.digest !== undefined && got.digest !== remote.digest;
+    return isOther ? await client.getFile(remote, path, { ...options, forceRefresh: true }) : got;
   } catch (error) {
     if (!isFiletrackerError(error, 'not-found') || error.details.version === undefined) throw error;
     return await client.getFile({ name: remote.name }, path, options);
@@ -178,43 +196,52 @@ async function fetchListed(
 
 /** Removes what is a folder here and a file on the server, or the other way round: the one must go before the other. */
 async function clearWay(
-  folder: string,
-  relative: string,
+  { folder, relative, path, cleared }: Place,
   tally: Tally,
   { dryRun }: TreeOptions,
 ): Promise<void> {
+  const remove = async (inTheWay: string, size: number | undefined): Promise<void> => {
+    const removed = await tally.remove({ name: undefined, path: inTheWay, size }, () => unlink(inTheWay));
+    if (removed) cleared.add(inTheWay);
+  };
   for (const above of foldersTo(folder, relative)) {
-    const attributes = await attributesOf(above);
+    const attributes = cleared.has(above) ? undefined : await attributesOf(above);
     if (attributes === undefined) return;
     if (attributes.isDirectory()) continue;
-    if (!attributes.isFile() && !attributes.isSymbolicLink()) return;
-    await tally.remove({ name: undefined, path: above, size: undefined }, () => unlink(above));
+    if (attributes.isFile() || attributes.isSymbolicLink()) await remove(above, undefined);
     return;
   }
-  const path = join(folder, relative);
   if ((await attributesOf(path))?.isDirectory() !== true) return;
-  for await (const { path: below, size } of walkFolder(path)) {
-    await tally.remove({ name: undefined, path: below, size }, () => unlink(below));
+  const left: string[] = [];
+  const listener = { onSkipped: (skipped: SkippedFile) => void left.push(skipped.path) };
+  for await (const { path: below, size } of walkFolder(path, listener)) {
+    await remove(below, size);
+    if (!cleared.has(below)) left.push(below);
   }
-  if (dryRun) return;
   await tally.guard({ name: undefined, path, size: undefined }, async () => {
-    await removeEmptyFolders(path);
-    await rmdir(path);
+    if (left.length > 0) {
+      throw new FiletrackerError('io', `Cannot remove the folder "${path}": "${left[0]}" stays in it`);
+    }
+    if (!dryRun) {
+      await removeEmptyFolders(path);
+      await rmdir(path);
+    }
+    cleared.add(path);
   });
 }
 
+/** Deletes what the server does not have and did not have to go before. */
 async function deleteOthers(
   folder: string,
-  prefix: string,
-  wanted: ReadonlySet<string>,
+  { wanted, cleared }: { readonly wanted: ReadonlySet<string>; readonly cleared: ReadonlySet<string> },
   tally: Tally,
   dryRun: boolean,
 ): Promise<void> {
   // A dry run made no folder.
   if ((await attributesOf(folder)) === undefined) return;
   for await (const { path, relative, size } of walkFolder(folder)) {
-    if (wanted.has(relative)) continue;
-    await tally.remove({ name: `${prefix}${relative}`, path, size }, () => unlink(path));
+    if (wanted.has(relative) || (dryRun && cleared.has(path))) continue;
+    await tally.remove({ name: undefined, path, size }, () => unlink(path));
   }
   if (!dryRun) await removeEmptyFolders(folder);
 }

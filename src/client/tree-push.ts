@@ -1,7 +1,8 @@
-import { isFiletrackerError } from '../core/errors.ts';
+import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { ancestorsOf, parseDirectory, parseFileName } from '../core/file-name.ts';
 import type { FileName } from '../core/file-name.ts';
-import type { FileClient, FileInfo } from './file-client.ts';
+import { versionFromMs } from '../core/file-version.ts';
+import type { FileClient, FileInfo, StoredFile } from './file-client.ts';
 import { sameContent, walkFolder } from './local-tree.ts';
 import type { LocalFile } from './local-tree.ts';
 import { forEachParallel } from './parallel.ts';
@@ -21,28 +22,11 @@ export async function pushTree(
   const known =
     options.onlyChanged || options.delete
       ? await remoteFiles(client, directory, signal)
-      : new Map<string, FileInfo>();
+      : new Map<FileName, FileInfo>();
+  const names = new KnownNames(client, prefix, known);
   const push = async (local: LocalFile): Promise<void> => {
     const event = { name: `${prefix}${local.relative}`, path: local.path, size: local.size };
-    await tally.guard(event, async () => {
-      const name = parseFileName(event.name);
-      const remote = known.get(name);
-      if (options.onlyChanged && remote !== undefined && (await sameContent(local, remote, signal))) {
-        tally.tell({ ...event, name: remote.versionedName, action: 'unchanged' });
-        return;
-      }
-      if (options.dryRun) {
-        tally.tell({ ...event, action: 'sent' });
-        return;
-      }
-      const steps = new Steps(options.onBytes);
-      const transfer = { ...options.transfer, signal, onProgress: steps.onProgress };
-      const put = await client.putFile({ name }, local.path, transfer);
-      steps.end(local.size);
-      const told = { ...event, name: put.versionedName };
-      if (put.stored) tally.tell({ ...told, action: 'sent' });
-      else tally.tell({ ...told, action: 'kept', reason: 'the file on the server is newer' });
-    });
+    await tally.guard(event, () => pushFile(client, local, event, names, tally, options));
   };
   const files = async function* (): AsyncGenerator<LocalFile> {
     const walked = walkFolder(folder, {
@@ -66,10 +50,13 @@ export async function pushTree(
   const present = new Set(locals.map(({ relative }) => `${prefix}${relative}`));
   const gone = [...known.values()].filter(({ name }) => !present.has(name));
   const inTheWay = filesInTheWay(gone, present);
-  const remove = async ({ name, version, versionedName, size }: FileInfo): Promise<void> =>
-    await tally.remove({ name: versionedName, path: undefined, size }, async () => {
+  const remove = async ({ name, version, versionedName, size }: FileInfo): Promise<void> => {
+    const event = { name: versionedName, path: undefined, size };
+    const removed = await tally.remove(event, async () => {
       await client.deleteFile({ name, version }, { signal });
     });
+    if (removed) known.delete(name);
+  };
   // Names form a tree: what is a file here and a directory there, or the other way round, must go before.
   await forEachParallel(inTheWay, options.parallel, remove);
   await forEachParallel(locals, options.parallel, push);
@@ -79,6 +66,94 @@ export async function pushTree(
     remove,
   );
   return tally.summary;
+}
+
+interface PushEvent {
+  readonly name: string;
+  readonly path: string;
+  readonly size: number;
+}
+
+async function pushFile(
+  client: FileClient,
+  local: LocalFile,
+  event: PushEvent,
+  names: KnownNames,
+  tally: Tally,
+  options: TreeOptions,
+): Promise<void> {
+  const name = parseFileName(event.name);
+  const remote = names.files.get(name);
+  const isNewer = remote !== undefined && remote.version > versionFromMs(local.mtimeMs);
+  if (options.onlyChanged && remote !== undefined) {
+    const told = { ...event, name: remote.versionedName };
+    if (await sameContent(local, remote, options)) {
+      tally.tell({ ...told, action: 'unchanged' });
+      return;
+    }
+    if (isNewer && !options.force) {
+      tally.tell({ ...told, action: 'kept', reason: 'the file on the server is newer' });
+      return;
+    }
+  }
+  if (options.dryRun) {
+    if (options.namesFormTree) await names.requirePlace(name);
+    tally.tell({ ...event, action: 'sent' });
+    return;
+  }
+  const steps = new Steps(options.onBytes);
+  const put = async (version: number | undefined): Promise<StoredFile> => {
+    const transfer = { ...options.transfer, signal: options.signal, onProgress: steps.onProgress };
+    return await client.putFile({ name, version }, local.path, transfer);
+  };
+  // Nothing older is stored over what is newer, nor, for a time, over what was removed: only what is newer still.
+  let stored = await put(isNewer && options.force ? remote.version + 1 : undefined);
+  if (!stored.stored && options.force) stored = await put(stored.version + 1);
+  steps.end(local.size);
+  const told = { ...event, name: stored.versionedName };
+  if (stored.stored) tally.tell({ ...told, action: 'sent' });
+  else {
+    const isGone = options.onlyChanged && remote === undefined;
+    const reason = isGone ? 'a newer version was on the server lately' : 'the file on the server is newer';
+    tally.tell({ ...told, action: 'kept', reason });
+  }
+}
+
+/** What is on the server below a directory, as it was listed; what is removed is taken out. */
+class KnownNames {
+  readonly files: ReadonlyMap<FileName, FileInfo>;
+  readonly #client: FileClient;
+  readonly #prefix: string;
+  #directories: ReadonlySet<FileName> | undefined;
+  #isBelowFile: Promise<boolean> | undefined;
+
+  constructor(client: FileClient, prefix: string, files: ReadonlyMap<FileName, FileInfo>) {
+    this.#client = client;
+    this.#prefix = prefix;
+    this.files = files;
+  }
+
+  /** Fails as the server does where it has files below this name, or a file above it. For dry runs, which change nothing after. */
+  async requirePlace(name: FileName): Promise<void> {
+    this.#directories ??= new Set([...this.files.keys()].flatMap(ancestorsOf));
+    this.#isBelowFile ??= this.#findFileAbove();
+    const fail = (state: string): never => {
+      throw new FiletrackerError('name-conflict', `Cannot store "${name}": ${state}`, { details: { name } });
+    };
+    if (this.#directories.has(name)) fail('there are files below it, as below a directory');
+    const isBelowFile = ancestorsOf(name).some((above) => this.files.has(above)) || (await this.#isBelowFile);
+    if (isBelowFile) fail('one of the directories above it is a file');
+  }
+
+  /** Whether the directory itself, or one above it, is a file; none is where files are below. */
+  async #findFileAbove(): Promise<boolean> {
+    if (this.files.size > 0 || this.#prefix === '/') return false;
+    const directory = parseFileName(this.#prefix.slice(0, -1));
+    for (const name of [...ancestorsOf(directory), directory]) {
+      if (await this.#client.exists({ name })) return true;
+    }
+    return false;
+  }
 }
 
 /** Those that can't be on the server together with the names that will be put. */
@@ -102,8 +177,8 @@ async function remoteFiles(
   client: FileClient,
   directory: string,
   signal: AbortSignal | undefined,
-): Promise<Map<string, FileInfo>> {
-  const files = new Map<string, FileInfo>();
+): Promise<Map<FileName, FileInfo>> {
+  const files = new Map<FileName, FileInfo>();
   try {
     for await (const file of client.listRemoteEntries({ subpath: directory, signal }))
       files.set(file.name, file);

@@ -27,11 +27,16 @@ export interface TreeEvent {
 export interface TreeOptions {
   /** Leave out what is the same on both sides. */
   readonly onlyChanged: boolean;
+  /** Tell that by digests; without it the same size and version are taken for the same content. */
+  readonly checksum: boolean;
   /** Remove at the target what is not at the source. */
   readonly delete: boolean;
-  /** Overwrite what is newer at the target; fetching only, a server keeps the newer version. */
+  /** Overwrite what is newer at the target; on a server by a version that is newer still. */
   readonly force: boolean;
+  /** Take the same decisions, as far as lists and folders tell, and change nothing. */
   readonly dryRun: boolean;
+  /** Whether the names at the target form a tree, as those on a server do. */
+  readonly namesFormTree: boolean;
   /** Transfers at the same time. */
   readonly parallel: number;
   /** Options of each transfer. */
@@ -97,17 +102,20 @@ export class Tally {
 
   /**
    * Removes a file at the target. Not once a transfer has failed: the file may be the last copy of what the source
-   * lost, or of what did not arrive under another name.
+   * lost, or of what did not arrive under another name. Gives whether it is gone, or with a dry run would be.
    */
-  async remove(event: Omit<TreeEvent, 'action'>, work: () => Promise<void>): Promise<void> {
+  async remove(event: Omit<TreeEvent, 'action'>, work: () => Promise<void>): Promise<boolean> {
     if (this.#failedWork > 0) {
       this.tell({ ...event, action: 'kept', reason: 'it was not deleted, because something else failed' });
-      return;
+      return false;
     }
+    let removed = false;
     await this.guard(event, async () => {
       if (!this.#options.dryRun) await work();
+      removed = true;
       this.tell({ ...event, action: 'deleted' });
     });
+    return removed;
   }
 
   get summary(): TreeSummary {

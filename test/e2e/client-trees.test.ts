@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { shell } from '../support/client-shell.ts';
@@ -54,4 +54,97 @@ test('trees carry names with "@", also those that end like a version', async () 
   expect(readFileSync(join(folder, 'x@12'), 'utf8')).toBe('content of x@12');
   await ok(['rm', '/one/x@12@1700000002', '/t/@types/node/a.ts', '/t/img@2x.png']);
   expect((await ok(['ls'])).split('\n')).toHaveLength(10);
+});
+
+test('sync --checksum sees a change within a second, also where a cache has what was there before', async () => {
+  const { folder, ok, run, write } = await shell();
+  const path = write('site/f', 'aaaa');
+  await ok(['sync', 'up', 'site', '/s']);
+  await ok(['get', '-R', '/s', 'mirror']);
+  write('site/f', 'bbbb');
+  utimesSync(path, 1_700_000_000.7, 1_700_000_000.7);
+  expect((await run(['sync', 'up', 'site', '/s'])).stderr).toBe('1 unchanged\n');
+  const dry = await run(['sync', 'up', 'site', '/s', '--checksum', '--dry-run']);
+  expect(dry).toMatchObject({ code: 0, stdout: 'sent  /s/f\n' });
+  expect((await run(['sync', 'up', 'site', '/s', '--checksum'])).stderr).toBe('1 sent (4 B)\n');
+  expect((await run(['sync', 'up', 'site', '/s', '--checksum'])).stderr).toBe('1 unchanged\n');
+  expect((await run(['sync', 'down', '/s', 'mirror'])).stderr).toBe('1 unchanged\n');
+  expect((await run(['sync', 'down', '/s', 'mirror', '--checksum'])).stderr).toBe('1 fetched (4 B)\n');
+  expect(readFileSync(join(folder, 'mirror', 'f'), 'utf8')).toBe('bbbb');
+  expect((await run(['sync', 'down', '/s', 'mirror', '--checksum'])).stderr).toBe('1 unchanged\n');
+  // The cache has the other content now, too.
+  expect(await ok(['--offline', 'cat', '/s/f@1700000000'])).toBe('bbbb');
+});
+
+test('sync up --force makes the server like an older folder, under a newer version', async () => {
+  const { ok, run, write } = await shell();
+  write('site/f', 'newer', 1_700_000_100);
+  write('site/gone', 'newer', 1_700_000_100);
+  await ok(['sync', 'up', 'site', '/s']);
+  write('site/f', 'older');
+  write('site/gone', 'older');
+  await ok(['rm', '/s/gone']);
+  const kept = await run(['sync', 'up', 'site', '/s']);
+  expect(kept).toMatchObject({ code: 0, stderr: expect.stringContaining('2 kept') });
+  expect(kept.stderr).toContain('kept "site/f": the file on the server is newer');
+  expect(kept.stderr).toContain('kept "site/gone": a newer version was on the server lately');
+  expect((await run(['sync', 'up', 'site', '/s', '--force'])).stderr).toBe('2 sent (10 B)\n');
+  expect(await ok(['cat', '/s/f'])).toBe('older');
+  expect(await ok(['version', '/s/f'])).toBe('1700000101\n');
+  expect(await ok(['cat', '/s/gone'])).toBe('older');
+  expect((await run(['sync', 'up', 'site', '/s'])).stderr).toBe('2 unchanged\n');
+  expect((await run(['sync', 'up', 'site', '/s', '--force'])).stderr).toBe('2 unchanged\n');
+});
+
+test('sync --dry-run says what the same words do without it', async () => {
+  const { folder, ok, run, write } = await shell();
+  const both = async (words: readonly string[], told: { code: number; says: string }): Promise<void> => {
+    const dry = await run(['sync', ...words, '-j', '1', '--dry-run']);
+    const real = await run(['sync', ...words, '-j', '1']);
+    expect([words, dry.code, real.code]).toEqual([words, told.code, told.code]);
+    expect(real.stderr).toContain(told.says);
+    expect(dry.stderr).toBe(real.stderr.replace(/^(?!filetracker)/m, 'Would be: '));
+  };
+  write('old/f', 'newer', 1_700_000_100);
+  write('old/d/below', 'x');
+  write('old/x', 'x');
+  await ok(['sync', 'up', 'old', '/s']);
+  write('newer/f', 'older');
+  await both(['up', 'newer', '/s'], { code: 0, says: '1 kept' });
+  write('file-for-directory/d', 'x');
+  await both(['up', 'file-for-directory', '/s'], { code: 1, says: '"/s/d": there are files below it' });
+  write('directory-for-file/x/y', 'x');
+  await both(['up', 'directory-for-file', '/s'], { code: 1, says: 'above it is a file' });
+  await both(['up', 'old', '/s/x'], { code: 1, says: 'above it is a file' });
+  await both(['up', 'directory-for-file', '/s', '--delete'], { code: 0, says: '1 sent, 3 deleted' });
+
+  await both(['down', '/s', 'at/first'], { code: 0, says: '1 fetched' });
+  mkdirSync(join(folder, 'folder', 'x', 'y'), { recursive: true });
+  write('folder/x/y/z', 'x');
+  await both(['down', '/s', 'folder'], { code: 1, says: 'x/y": it is a folder' });
+  await both(['down', '/s', 'folder', '--delete'], { code: 0, says: '1 fetched, 1 deleted' });
+  write('file/x', 'x');
+  write('file/other', 'x');
+  await both(['down', '/s', 'file'], { code: 1, says: 'x" is a file and not a folder' });
+  const dry = await run(['sync', 'down', '/s', 'file', '--delete', '--dry-run']);
+  // Local paths: nothing of these names is on the server.
+  expect(dry.stdout.split('\n').sort()).toEqual([
+    '',
+    'deleted  file/other',
+    'deleted  file/x',
+    'fetched  /s/x/y@1700000000',
+  ]);
+  await both(['down', '/s', 'file', '--delete'], { code: 0, says: '1 fetched, 2 deleted' });
+  mkdirSync(join(folder, 'link'));
+  symlinkSync(join(folder, 'file', 'x'), join(folder, 'link', 'x'));
+  await both(['down', '/s', 'link'], { code: 1, says: 'a symbolic link, which is not followed' });
+  await both(['down', '/s', 'link', '--delete'], { code: 0, says: '1 fetched, 1 deleted' });
+  mkdirSync(join(folder, 'full', 'x', 'y'), { recursive: true });
+  symlinkSync('nowhere', join(folder, 'full', 'x', 'y', 'link'));
+  await both(['down', '/s', 'full', '--delete'], { code: 1, says: 'link" stays in it' });
+  expect(existsSync(join(folder, 'full', 'x', 'y'))).toBe(true);
+  write('mirror/x/y', 'newer', 1_700_000_200);
+  await both(['down', '/s', 'mirror'], { code: 0, says: '1 kept' });
+  await both(['down', '/s', 'mirror', '--force'], { code: 0, says: '1 fetched' });
+  expect(Math.floor(statSync(join(folder, 'mirror', 'x', 'y')).mtimeMs / 1000)).toBe(1_700_000_000);
 });

@@ -212,7 +212,8 @@ function addTrees(program: Command, run: Runner): void {
     .argument('<target>')
     .option('--delete', 'remove at the target what is not at the source')
     .option('-n, --dry-run', 'only say what would be done')
-    .option('--force', "down: overwrite local files that are newer than the server's")
+    .option('--checksum', 'compare contents also where size and time are the same')
+    .option('--force', 'overwrite what is newer at the target too')
     .option('-j, --jobs <number>', 'transfers at the same time (default: 8)')
     .action((direction: string, source: string, target: string, flags: SyncFlags) =>
       run(async (context) =>

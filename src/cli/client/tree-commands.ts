@@ -18,6 +18,7 @@ export interface TreeFlags {
 }
 
 export interface SyncFlags extends TreeFlags {
+  readonly checksum?: boolean;
   readonly delete?: boolean;
   readonly dryRun?: boolean;
   readonly force?: boolean;
@@ -35,7 +36,9 @@ function readJobs(text: string | undefined): number {
   );
 }
 
-type Change = Partial<Pick<TreeOptions, 'onlyChanged' | 'delete' | 'force' | 'dryRun' | 'transfer'>>;
+type Change = Partial<
+  Pick<TreeOptions, 'onlyChanged' | 'checksum' | 'delete' | 'force' | 'dryRun' | 'transfer'>
+>;
 
 /** Runs a transfer of many files with one bar; failures and what was skipped are told as they happen. */
 async function runTree(
@@ -61,9 +64,11 @@ async function runTree(
   try {
     summary = await transfer({
       onlyChanged: change.onlyChanged ?? false,
+      checksum: change.checksum ?? false,
       delete: change.delete ?? false,
       force: change.force ?? false,
       dryRun: change.dryRun ?? false,
+      namesFormTree: context.client.remote !== undefined,
       parallel: readJobs(flags.jobs),
       transfer: change.transfer ?? {},
       signal: context.signal,
@@ -135,6 +140,7 @@ export async function syncCommand(
 ): Promise<void> {
   const change = {
     onlyChanged: true,
+    checksum: flags.checksum ?? false,
     delete: flags.delete ?? false,
     dryRun: flags.dryRun ?? false,
     force: flags.force ?? false,
