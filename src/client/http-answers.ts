@@ -10,6 +10,7 @@ import { parseContentEncoding } from '../protocol/content-encoding.ts';
 import { formatDate, parseDate } from '../protocol/dates.ts';
 import type { VersionAnswer } from '../protocol/endpoints.ts';
 import { digestOfEtag } from '../protocol/etags.ts';
+import { exceptionCodeHeader, exceptionHeader } from '../protocol/problems.ts';
 import { formatVersionQuery } from '../protocol/query.ts';
 import { parseContentRange } from '../protocol/ranges.ts';
 import { filePath } from '../protocol/request-target.ts';
@@ -48,6 +49,26 @@ export function parseAbilities(text: string, shown: string): RemoteAbilities {
   if (protocolVersion === undefined) throw fail('it speaks no version of the protocol that this client does');
   const words: readonly unknown[] = Array.isArray(features) ? features : [];
   return { protocolVersion, features: new Set(words.filter((word) => typeof word === 'string')) };
+}
+
+/** The name under which the web server of protocol version 1 shows itself. */
+const version1Server = /^filetracker\b/;
+
+/**
+ * What a 404 says of who sent it: a filetracker server of version 1 or 2; `none`, which is one as well, but at another
+ * path; `unknown` where a proxy may have taken away what would tell, or no filetracker server is there.
+ */
+export function senderOfAbsence(
+  headers: IncomingHttpHeaders,
+): 'version-1' | 'version-2' | 'none' | 'unknown' {
+  if (headerText(headers, exceptionCodeHeader.toLowerCase()) === 'protocol') return 'none';
+  if (headers[exceptionHeader.toLowerCase()] !== undefined) return 'version-2';
+  return version1Server.test(headerText(headers, 'server') ?? '') ? 'version-1' : 'unknown';
+}
+
+export function noServer(action: string, shown: string): FiletrackerError {
+  const state = `there is no filetracker server at "${shown}"; check the path in its URL`;
+  return new FiletrackerError('unreachable', `Cannot ${action}: ${state}`, { retryable: false });
 }
 
 export function versionOf(headers: IncomingHttpHeaders): FileVersion | undefined {

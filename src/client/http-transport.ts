@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
@@ -13,10 +14,12 @@ import { filePath, listPath } from '../protocol/request-target.ts';
 import { bodyChunks } from '../streams/chunks.ts';
 import {
   acceptProblem,
+  noServer,
   openHeaders,
   parseAbilities,
   putRequest,
   remoteFile,
+  senderOfAbsence,
   sizeOfPart,
   translatedChunks,
   versionOf,
@@ -112,14 +115,35 @@ export class HttpTransport implements RemoteStore {
     const action = 'ask for the versions of the protocol';
     return await withRetries(this.#retries, signal, async () => {
       const answer = await this.#connection.request({ method: 'GET', path: '/version/', action, signal });
-      // A version-1 server has no such path.
       if (answer.status === 404) {
         answer.body.resume();
-        return legacyAbilities;
+        if (await this.#isVersion1(answer.headers, action, signal)) return legacyAbilities;
+        throw noServer(action, this.shown);
       }
       if (answer.status !== 200) throw await this.#errorOf(answer, action);
       return parseAbilities(await this.#textOf(answer, action, signal), this.shown);
     });
+  }
+
+  /** A version-1 server does not know /version, but neither does any other web server. */
+  async #isVersion1(
+    headers: IncomingHttpHeaders,
+    action: string,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    const sender = senderOfAbsence(headers);
+    if (sender !== 'unknown') return sender === 'version-1';
+    // Its files lie in a folder of the web server, which shows that there is one, though it may not list it.
+    const answer = await this.#connection.request({ method: 'HEAD', path: '/files/', action, signal });
+    answer.body.resume();
+    return answer.status === 200 || answer.status === 403;
+  }
+
+  /** Makes sure that a 404 speaks of a file; only an answer that may come from anywhere costs a question, once. */
+  async #requireServer({ headers }: HttpAnswer, action: string, options: SignalOption): Promise<void> {
+    const sender = senderOfAbsence(headers);
+    if (sender === 'none') throw noServer(action, this.shown);
+    if (sender === 'unknown') await this.abilities(options);
   }
 
   async stat(name: FileName, options: SignalOption = {}): Promise<RemoteFile | undefined> {
@@ -132,7 +156,10 @@ export class HttpTransport implements RemoteStore {
         ...options,
       });
       answer.body.resume();
-      if (answer.status === 404) return undefined;
+      if (answer.status === 404) {
+        await this.#requireServer(answer, action, options);
+        return undefined;
+      }
       if (answer.status !== 200) throw await this.#errorOf(answer, action);
       return remoteFile(name, answer.headers);
     });
@@ -162,6 +189,7 @@ export class HttpTransport implements RemoteStore {
           return { kind: 'unchanged', version: versionOf(answer.headers), etag: answer.headers.etag };
         case 404:
           answer.body.resume();
+          await this.#requireServer(answer, action, { signal });
           return { kind: 'absent' };
         default:
           throw await this.#errorOf(answer, action);

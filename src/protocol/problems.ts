@@ -6,7 +6,7 @@ import { codeOfStatus, isErrorCode } from './statuses.ts';
 /** The header that carries the text of an error; what the Python client shows to its user. */
 export const exceptionHeader = 'X-Exception';
 
-/** The header that carries the code of an error where there is no body to tell it: in the answer to a HEAD. */
+/** The header that carries the code of an error, for who does not read the body, or gets none, as for a HEAD. */
 export const exceptionCodeHeader = 'X-Exception-Code';
 
 /** An error as `application/problem+json` (RFC 9457). */

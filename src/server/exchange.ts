@@ -195,8 +195,7 @@ export class Exchange {
   sendError(error: FiletrackerError, status: number, headers: FlatHeaders = []): void {
     this.error = error;
     const line = asOneLine(error.message);
-    const all: FlatHeaders = [exceptionHeader, line, ...headers];
-    if (this.request.method === 'HEAD') all.push(exceptionCodeHeader, error.code);
+    const all: FlatHeaders = [exceptionHeader, line, exceptionCodeHeader, error.code, ...headers];
     const retryAfterSeconds = error.details.retryAfterSeconds ?? defaultRetryAfterSeconds[error.code];
     if (retryAfterSeconds !== undefined) all.push('Retry-After', retryAfterSeconds);
     if (status === 401) for (const challenge of challenges) all.push('WWW-Authenticate', challenge);

@@ -44,18 +44,22 @@ function handleFile(
   }
 }
 
-/** Hands a request to its handler. @throws what the handler throws, and `not-found` for an unknown endpoint. */
+/** A 404 as well, told from that of a file by its code: a client with a wrong path in its URL shall not take files for missing. */
+function refuseEndpoint(exchange: Exchange): void {
+  const error = new FiletrackerError(
+    'protocol',
+    'Cannot find the endpoint: the paths here are /files/{name}, /list/{directory}, /version and /status',
+  );
+  exchange.sendError(error, 404);
+}
+
+/** Hands a request to its handler. @throws what the handler throws. */
 export function handle(
   exchange: Exchange,
   route: Route | undefined,
   context: ServerContext,
 ): Promise<void> | void {
-  if (route === undefined) {
-    throw new FiletrackerError(
-      'not-found',
-      'Cannot find the endpoint: the paths here are /files/{name}, /list/{directory}, /version and /status',
-    );
-  }
+  if (route === undefined) return refuseEndpoint(exchange);
   if (route.endpoint === 'files') return handleFile(exchange, route, context);
   const { method } = exchange.request;
   if (route.endpoint === 'admin') {

@@ -236,7 +236,7 @@ test('user info and path prefix of the URL are sent', async () => {
   const paths: (string | undefined)[] = [];
   const prefixed = createServer((request, response) => {
     paths.push(request.url, request.headers.authorization);
-    response.writeHead(404).end();
+    response.writeHead(404, { 'X-Exception': 'no such file' }).end();
   });
   await new Promise<void>((resolve) => prefixed.listen(0, '127.0.0.1', resolve));
   onTestFinished(() => void prefixed.close());

@@ -144,7 +144,9 @@ function answerRequest(
     return;
   }
   if (file === undefined || (request.method !== 'GET' && request.method !== 'HEAD')) {
-    response.writeHead(404, { 'Content-Type': 'text/plain' }).end('there is no such file\n');
+    // Each as its kind: the web server of version 1 has a name, and shows that it has a folder of files.
+    const head = dialect === 'version-1' ? { Server: 'filetracker' } : { 'X-Exception': 'no such file' };
+    response.writeHead(404, { 'Content-Type': 'text/plain', ...head }).end('there is no such file\n');
     return;
   }
   const headers = headersOf(dialect, file);
