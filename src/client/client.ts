@@ -34,6 +34,7 @@ import type {
   StoredFile,
 } from './file-client.ts';
 import { HttpTransport } from './http-transport.ts';
+import type { KnownVersion } from './local-cache-names.ts';
 import { LocalCache } from './local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
 import { remoteVersion, type RemoteFile, type RemoteStore } from './remote-store.ts';
@@ -195,14 +196,24 @@ export class Client implements FileClient {
     const shown = shownName(name);
     this.#requireOnline(`remove "${shown}"`);
     const removed =
-      this.remote === undefined ? undefined : await this.#deleteRemote(this.remote, asked, options);
+      this.remote === undefined
+        ? this.#deletedAlone(asked)
+        : await this.#deleteRemote(this.remote, asked, options);
     const gone = await this.#forget(asked, removed?.keptVersion, options);
-    if (removed === undefined && (this.remote !== undefined || gone === 0)) {
+    // What only the cache had is a file as well; copies of what a server had are none.
+    if (removed === undefined && !gone.some(({ local }) => local === true)) {
       throw new FiletrackerError('not-found', `Cannot remove "${shown}": there is no such file`, {
         details: { name: asked.name },
       });
     }
     return removed ?? { name: asked.name, keptVersion: undefined };
+  }
+
+  /** What it comes to where the cache is the store. */
+  #deletedAlone({ name, version }: VersionedName): DeletedFile | undefined {
+    const newest = this.#findCached({ name })?.version;
+    if (newest === undefined) return undefined;
+    return { name, keptVersion: newest > (version ?? newest) ? newest : undefined };
   }
 
   /** Without a version it is the stored one that goes: a newer one that comes meanwhile stays. */
@@ -221,13 +232,13 @@ export class Client implements FileClient {
     { name, version }: VersionedName,
     kept: FileVersion | undefined,
     { signal }: CallOptions,
-  ): Promise<number> {
+  ): Promise<readonly KnownVersion[]> {
     const { cache } = this;
-    if (cache === undefined || cache.record(name) === undefined) return 0;
+    if (cache === undefined || cache.record(name) === undefined) return [];
     try {
       using _lock = await cache.lockName(name, signal);
       const upTo = version ?? (kept === undefined ? undefined : kept - 1);
-      return (await cache.forget(name, upTo)).length;
+      return await cache.forget(name, upTo);
     } catch (error) {
       throw fromLocalError(error, `remove "${name}" from the cache`);
     }

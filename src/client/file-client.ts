@@ -115,7 +115,7 @@ export interface FileClient extends AsyncDisposable {
   /** Stores bytes that come. Their version is that of `name`, else the time now. */
   putStream(name: GivenName, source: Readable | Chunks, options?: PutOptions): Promise<StoredFile>;
 
-  /** Removes a file, on the server and in the cache; with a version in `name`, only up to that one. */
+  /** Removes a file, on the server and in the cache, or where the cache has the only copy; with a version in `name`, only up to that one. */
   deleteFile(name: GivenName, options?: CallOptions): Promise<DeletedFile>;
 
   /** Every version in the cache, in no order. */

@@ -27,7 +27,7 @@ export async function pullTree(
   const wanted = new Set<string>();
   const cleared = new Set<string>();
   const entries = async function* (): AsyncGenerator<FileInfo> {
-    for await (const remote of client.listRemoteEntries({ subpath: directory, signal })) {
+    for await (const remote of options.list({ subpath: directory, signal })) {
       wanted.add(remote.name.slice(prefix.length));
       tally.expect(remote.size ?? 0);
       yield remote;

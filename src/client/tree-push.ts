@@ -21,7 +21,7 @@ export async function pushTree(
   const tally = new Tally(options);
   const known =
     options.onlyChanged || options.delete
-      ? await remoteFiles(client, directory, signal)
+      ? await storedFiles(directory, options)
       : new Map<FileName, FileInfo>();
   const names = new KnownNames(client, prefix, known);
   const push = async (local: LocalFile): Promise<void> => {
@@ -173,15 +173,13 @@ function filesInTheWay(gone: readonly FileInfo[], present: ReadonlySet<string>):
   );
 }
 
-async function remoteFiles(
-  client: FileClient,
+async function storedFiles(
   directory: string,
-  signal: AbortSignal | undefined,
+  { list, signal }: TreeOptions,
 ): Promise<Map<FileName, FileInfo>> {
   const files = new Map<FileName, FileInfo>();
   try {
-    for await (const file of client.listRemoteEntries({ subpath: directory, signal }))
-      files.set(file.name, file);
+    for await (const file of list({ subpath: directory, signal })) files.set(file.name, file);
   } catch (error) {
     // Nothing is there yet.
     if (!isFiletrackerError(error, 'not-a-directory')) throw error;

@@ -1,5 +1,6 @@
 import { isFiletrackerError, messageOf } from '../core/errors.ts';
 import type { TransferProgress } from './download.ts';
+import type { FileInfo, RemoteListOptions } from './file-client.ts';
 import { fromLocalError } from './local-errors.ts';
 
 /** What was done, or with a dry run would be, with one file. */
@@ -25,6 +26,8 @@ export interface TreeEvent {
 }
 
 export interface TreeOptions {
+  /** The files that the client can get. */
+  readonly list: (options: RemoteListOptions) => AsyncIterable<FileInfo>;
   /** Leave out what is the same on both sides. */
   readonly onlyChanged: boolean;
   /** Tell that by digests; without it the same size and version are taken for the same content. */

@@ -148,3 +148,66 @@ test('sync --dry-run says what the same words do without it', async () => {
   await both(['down', '/s', 'mirror', '--force'], { code: 0, says: '1 fetched' });
   expect(Math.floor(statSync(join(folder, 'mirror', 'x', 'y')).mtimeMs / 1000)).toBe(1_700_000_000);
 });
+
+test('offline, trees come from the cache, and nothing is deleted or sent by what it does not know', async () => {
+  const { folder, ok, run, write } = await shell();
+  for (const name of ['a', 'b', 'd/c']) write(`tree/${name}`, `content of ${name}`);
+  await ok(['put', '-R', 'tree', '/t', '--no-local-cache']);
+  await ok(['prefetch', '/t/a', '/t/d/c']);
+  expect((await run(['--offline', 'get', '-R', '/t', 'back'])).stderr).toMatch(/^2 fetched/);
+  expect(readFileSync(join(folder, 'back', 'd', 'c'), 'utf8')).toBe('content of d/c');
+  write('back/a', 'changed', 1);
+  expect((await run(['--offline', 'sync', 'down', '/t', 'back'])).stderr).toMatch(/^1 fetched, 1 unchanged/);
+  expect(await run(['--offline', 'ls', '/none'])).toMatchObject({ code: 3 });
+  expect(await run(['--offline', 'get', '-R', '/none', 'back'])).toMatchObject({ code: 3 });
+  for (const words of [
+    ['sync', 'down', '/t', 'back', '--delete'],
+    ['sync', 'up', 'tree', '/t'],
+    ['put', '-R', 'tree', '/t'],
+  ]) {
+    const ended = await run(['--offline', ...words]);
+    expect(ended).toMatchObject({ code: 2, stderr: expect.stringMatching(/^.*: the client is offline\n$/) });
+  }
+});
+
+test('without a server, trees go into the cache and out of it, and rm and ls answer as with one', async () => {
+  const { folder, ok, run, write } = await shell(false);
+  for (const name of ['a', 'b', 'd/c']) write(`tree/${name}`, `content of ${name}`);
+  await ok(['put', '-R', 'tree', '/t']);
+  await ok(['get', '-R', '/t', 'back']);
+  expect(readFileSync(join(folder, 'back', 'd', 'c'), 'utf8')).toBe('content of d/c');
+  write('tree/a', 'newer', 1_700_000_001);
+  const up = await run(['sync', 'up', 'back', '/t', '--delete']);
+  expect(up.stderr).toBe('3 unchanged\n');
+  expect((await run(['sync', 'up', 'tree', '/t'])).stderr).toBe('1 sent, 2 unchanged (5 B)\n');
+  await ok(['rm', '/t/b']);
+  expect((await run(['sync', 'down', '/t', 'back', '--delete'])).stderr).toMatch(
+    /^1 fetched, 1 unchanged, 1 deleted/,
+  );
+
+  expect(await run(['rm', '/t/a@5', '-v'])).toMatchObject({
+    code: 0,
+    stderr: 'A newer version is stored and stays: /t/a@1700000001\n',
+  });
+  expect(await ok(['cat', '/t/a'])).toBe('newer');
+  for (const words of [
+    ['ls', '/none'],
+    ['get', '-R', '/none', 'back'],
+    ['rm', '/none@5'],
+  ]) {
+    expect((await run(words)).code).toBe(3);
+  }
+  await ok(['rm', '/t/a@1700000001', '/t/d/c']);
+  expect(await ok(['ls'])).toBe('');
+});
+
+test('rm of what only the cache has is no failure, and of a mere copy it is', async () => {
+  const { ok, run, url, write } = await shell();
+  write('local', 'x');
+  await ok(['put', '--no-remote-cache', 'local', '/only']);
+  await ok(['rm', '/only']);
+  expect(await run(['rm', '/only'])).toMatchObject({ code: 3 });
+  await ok(['put', 'local', '/copied']);
+  await ok(['-c', 'elsewhere', '-r', url, 'rm', '/copied']);
+  expect(await run(['rm', '/copied'])).toMatchObject({ code: 3 });
+});

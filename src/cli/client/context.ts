@@ -34,6 +34,11 @@ export interface CommandContext {
   progress(label: string): Progress;
 }
 
+/** Whether the cache stands for the server: there is none, or it is not to be asked. */
+export function servesFromCache({ client, offline }: CommandContext): boolean {
+  return offline || client.remote === undefined;
+}
+
 /** Opens the client that flags and environment describe; flags win. */
 export function openContext(flags: GlobalFlags, signal: AbortSignal): CommandContext {
   const { verbose = false, quiet = false, json = false, offline = false } = flags;

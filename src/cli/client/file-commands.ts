@@ -2,13 +2,14 @@ import { createReadStream, fstatSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { FileInfo, PutOptions, StoredFile } from '../../client/file-client.ts';
+import { listFiles } from '../../client/listed-files.ts';
 import { fromLocalError } from '../../client/local-errors.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { endsLikeVersion, parseVersionedName, shownName } from '../../core/file-name.ts';
 import type { GivenName } from '../../core/file-name.ts';
 import { exitCodes, printLine } from '../output.ts';
-import { printResult, tellDetail } from './context.ts';
+import { printResult, servesFromCache, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
 import { forEachName } from './each-name.ts';
 import type { PlainGet } from './plain-get.ts';
@@ -191,23 +192,19 @@ export async function listCommand(
 ): Promise<void> {
   const { client, signal, json } = context;
   const options = { subpath: directory ?? '/', cutoff: readCutoff(upTo), signal };
-  const fromCache = local === true || context.offline || client.remote === undefined;
+  const fromCache = servesFromCache(context);
   let count = 0;
   let bytes = 0;
-  let last = '';
-  if (!fromCache && !json && long !== true) {
+  if (!fromCache && local !== true && !json && long !== true) {
     for await (const name of client.listRemoteFiles(options)) {
       const readable = endsLikeVersion(name) ? await versionedNameOf(context, name) : name;
       if (readable !== undefined) printLine(readable);
     }
     return;
   }
-  const files = fromCache ? client.listLocalFiles(options) : client.listRemoteEntries(options);
+  const files = local === true ? client.listLocalFiles(options) : listFiles(client, options, { fromCache });
   for await (const file of files) {
     if (file.version > (options.cutoff ?? Infinity)) continue;
-    // In place of a server the cache gives each name once, with its newest version, which comes first.
-    if (local !== true && file.name === last) continue;
-    last = file.name;
     count += 1;
     bytes += file.size ?? 0;
     const { name, version, size, digest } = file;

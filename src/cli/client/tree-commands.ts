@@ -1,11 +1,12 @@
 import { formatSize } from '../../client/size-text.ts';
+import { listFiles } from '../../client/listed-files.ts';
 import { pullTree } from '../../client/tree-pull.ts';
 import { pushTree } from '../../client/tree-push.ts';
 import type { TreeEvent, TreeOptions, TreeSummary } from '../../client/tree-tally.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { exitCodes, printJson, printLine, tell } from '../output.ts';
 import { asShown } from '../shown-text.ts';
-import { printResult, programName } from './context.ts';
+import { printResult, programName, servesFromCache } from './context.ts';
 import type { CommandContext } from './context.ts';
 import type { GetFlags, PutFlags } from './file-commands.ts';
 import { putOptions } from './file-commands.ts';
@@ -63,6 +64,7 @@ async function runTree(
   let summary: TreeSummary;
   try {
     summary = await transfer({
+      list: (options) => listFiles(context.client, options, { fromCache: servesFromCache(context) }),
       onlyChanged: change.onlyChanged ?? false,
       checksum: change.checksum ?? false,
       delete: change.delete ?? false,
@@ -104,6 +106,12 @@ function requireFolder(folder: string, command: string): void {
   throw new FiletrackerError('invalid-argument', `Cannot ${command} "-": ${hint}`);
 }
 
+/** Told once, and not for each file. */
+function requireOnline({ client, offline }: CommandContext, action: string): void {
+  if (!offline || client.remote === undefined) return;
+  throw new FiletrackerError('invalid-argument', `Cannot ${action}: the client is offline`);
+}
+
 export async function getTreeCommand(
   context: CommandContext,
   directory: string,
@@ -124,6 +132,7 @@ export async function putTreeCommand(
   flags: PutFlags & TreeFlags,
 ): Promise<void> {
   requireFolder(folder, 'put');
+  if (flags.remoteCache !== false) requireOnline(context, `put "${folder}"`);
   const { toLocalStore = true, toRemoteStore = true, compressHint = true } = putOptions(context, flags);
   const transfer = { toLocalStore, toRemoteStore, compressHint };
   await runTree(context, folder, flags, { transfer }, (options) =>
@@ -147,12 +156,15 @@ export async function syncCommand(
   };
   const { client } = context;
   if (direction === 'up') {
+    requireOnline(context, `sync up "${source}"`);
     // What is uploaded from here lies here: the cache gains nothing by a copy.
     const transfer = { toLocalStore: client.remote === undefined };
     await runTree(context, source, flags, { ...change, transfer }, (options) =>
       pushTree(client, source, target, options),
     );
   } else if (direction === 'down') {
+    // The cache does not know what else there is.
+    if (change.delete) requireOnline(context, `sync down "${source}" with --delete`);
     await runTree(context, source, flags, change, (options) => pullTree(client, source, target, options));
   } else {
     throw new FiletrackerError(
