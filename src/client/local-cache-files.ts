@@ -10,15 +10,26 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Digest } from '../core/digest.ts';
 import { makeFoldersSync } from '../fs/folders.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
+import { storeMarks } from '../core/folder-marks.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { blobMode, fileMode, isSealed, sealOf } from './local-cache-layout.ts';
 import type { CacheLayout, CachePermissions } from './local-cache-layout.ts';
 import type { KnownVersion, NameRecord } from './local-cache-names.ts';
 import { removeIfThere, uniqueTag } from './target-file.ts';
+
+/**
+ * Sees to it that a folder in which no cache was made yet is not the store of a server.
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export function requireNoStore({ folder, partial }: CacheLayout): void {
+  if (existsSync(partial) || !storeMarks.some((mark) => existsSync(join(folder, mark)))) return;
+  const state = 'it is the store of a server; name another by --cache-dir or FILETRACKER_DIR';
+  throw new FiletrackerError('invalid-argument', `Cannot use the folder "${folder}" as a cache: ${state}`);
+}
 
 /**
  * How the files of a cache come into being, with the permissions that they shall have.
@@ -49,9 +60,13 @@ export class CacheFiles {
 
   /** Creates the folders that all others lie in, unless they are there; somebody may have removed them. */
   prepare(): void {
-    if (this.#prepared && existsSync(this.#layout.partial)) return;
-    this.#newFolders = this.#makeFolder(this.#layout.folder).map((folder) => dirname(folder));
-    for (const folder of [this.#layout.partial, this.#layout.pins]) this.#makeFolder(folder);
+    const { folder, partial, pins } = this.#layout;
+    const isMade = existsSync(partial);
+    if (this.#prepared && isMade) return;
+    if (!isMade) requireNoStore(this.#layout);
+    this.#newFolders = this.#makeFolder(folder).map((made) => dirname(made));
+    this.#makeFolder(pins);
+    if (!isMade) this.#makeFolder(partial);
     this.#prepared = true;
   }
 

@@ -3,6 +3,7 @@
 //
 //   blobs/a/<digest>        content, read-only, sealed (see below); `a` is the digest's first digit
 //   names/a/<hash of name>  what is known of one name, as JSON (local-cache-names.ts)
+//   partial/                by this and `pins/`, made first, servers know a cache (core/folder-marks.ts)
 //   partial/d-<digest>-<size>   a download that can be taken up again
 //   partial/t-<random>-<size>   content on its way in that can't
 //   partial/n-<random>      a record on its way in

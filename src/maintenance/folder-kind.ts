@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
 import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { cacheMarks } from '../core/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
 import { checkApart } from './apart.ts';
 import { readAdoptionState } from './legacy/adoption-state.ts';
@@ -34,6 +35,8 @@ export type FolderKind =
   | { readonly kind: 'to-adopt'; readonly source: string; readonly store: string; readonly begun: boolean }
   /** A folder of filetracker 2 that an earlier release of ours has stored files in. */
   | { readonly kind: 'mixed' }
+  /** The cache of a client, and nothing of a store. */
+  | { readonly kind: 'cache' }
   /** A folder of filetracker 1: plain files under `files/`. */
   | { readonly kind: 'plain-files' };
 
@@ -82,6 +85,7 @@ async function ownKind(root: string): Promise<FolderKind> {
       return { kind: 'to-adopt', source: adoption.source, store: root, begun: true };
     return storeIn(root);
   }
+  if (holdsCache(names) && !names.includes('uploads')) return { kind: 'cache' };
   if (await holdsAnything(folders.blobs)) return { kind: 'journal-lost', folders };
   // A store whose first start was cut short has its folders, and nothing in them.
   if (await isFolder(folders.journal)) return storeIn(root);
@@ -98,6 +102,11 @@ async function namesIn(folder: string): Promise<string[] | undefined> {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
     throw fromSystemError(error, `read "${folder}"`);
   }
+}
+
+/** Whether a client has its cache in a folder of these names. */
+function holdsCache(names: readonly string[]): boolean {
+  return cacheMarks.every((mark) => names.includes(mark));
 }
 
 /** Whether anything but empty folders lies in a folder of blobs. */
@@ -149,6 +158,11 @@ function refuseUnready(folder: string, found: FolderKind): void {
       `Cannot use "${folder}": ${state}; docs/OPERATIONS.md tells how to part them ("A folder of both")`,
     );
   }
+  if (found.kind === 'cache') {
+    const state =
+      'it is the cache of a client; choose another folder, as FILETRACKER_DIR names the one for both';
+    refuse('invalid-argument', `Cannot use "${folder}" as a store: ${state}`);
+  }
   if (found.kind === 'plain-files') {
     const state = 'it is a folder of filetracker 1';
     refuse(
@@ -170,11 +184,20 @@ export async function findStore(
 ): Promise<StoreFolders> {
   const found = await folderKind(folder);
   refuseUnready(folder, found);
+  if (options.journalMayBeLost === true) await refuseShared(folder);
   if (found.kind === 'store') return found.folders;
   if (found.kind !== 'journal-lost')
     refuse('not-found', `Cannot find a store in "${folder}": it has no journal and no blobs`);
   if (options.journalMayBeLost !== true) refuseLost(folder);
   return found.folders;
+}
+
+/** A recovery puts aside what no store has brought, and among that would be the only copies that a client has. */
+async function refuseShared(folder: string): Promise<void> {
+  if (!holdsCache((await namesIn(folder)) ?? [])) return;
+  const parts = 'names/, partial/, pins/, space, lock and blobs/0 to blobs/f';
+  const state = `a client has its cache in it too; move that to a folder of its own first (${parts})`;
+  refuse('invalid-argument', `Cannot recover "${folder}": ${state}`);
 }
 
 function refuseLost(folder: string): never {

@@ -1,5 +1,6 @@
 import { cp, mkdir, readdir, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import {
@@ -8,6 +9,7 @@ import {
   folderKind,
   folderToOpen,
 } from '../../src/maintenance/folder-kind.ts';
+import { Client } from '../../src/client/client.ts';
 import { adoptLegacyFolder } from '../../src/maintenance/legacy/adopt.ts';
 import { adoptPlainFiles } from '../../src/maintenance/legacy/adopt-plain-files.ts';
 import { writeAdoptionState } from '../../src/maintenance/legacy/adoption-state.ts';
@@ -118,6 +120,33 @@ describe('folderKind()', () => {
     expect(await folderKind(folder)).toEqual({ kind: 'plain-files' });
     await expect(folderToOpen(folder)).rejects.toThrow('--adopt-1x');
     await expect(findStore(folder)).rejects.toThrow('--adopt-1x');
+  });
+
+  it('takes a cache of a client for no store, and nothing of it for a stray', async () => {
+    const cache = join(root, 'cache');
+    await using client = new Client({ cacheDir: cache, cacheMinFree: 0 });
+    await client.putStream('/only', Readable.from([noise(100_000)]));
+    const before = await everything(cache);
+    expect(await folderKind(cache)).toEqual({ kind: 'cache' });
+    const refusal = { code: 'invalid-argument', message: expect.stringContaining('the cache of a client') };
+    await expect(recover(cache)).rejects.toMatchObject(refusal);
+    await expect(findStore(cache)).rejects.toMatchObject(refusal);
+    await expect(folderToOpen(cache)).rejects.toMatchObject(refusal);
+    await expect(folderToOpen(cache, { catalogElsewhere: true })).rejects.toMatchObject(refusal);
+    await expect(backupStore(cache, join(root, 'backup'), {})).rejects.toMatchObject(refusal);
+    await expect(adoptPlainFiles(cache, join(root, 'new'))).rejects.toMatchObject(refusal);
+    await expect(checkAdoptionTarget(legacy.folder, cache)).rejects.toMatchObject({
+      code: 'invalid-argument',
+    });
+    expect(await everything(cache)).toEqual(before);
+
+    // As it came where both were started in one folder: served as before, but not recovered.
+    const both = join(root, 'both');
+    await makeStore(both);
+    await cp(cache, both, { recursive: true });
+    expect(await folderToOpen(both)).toBe(both);
+    await expect(recover(both)).rejects.toThrow('a client has its cache in it too');
+    expect((await everything(both)).filter((name) => name.startsWith('quarantine'))).toEqual([]);
   });
 
   it('serves no contents that no journal tells of, and lets recovery put them aside', async () => {

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { requireNoStore } from '../../client/local-cache-files.ts';
 import type { LocalCache } from '../../client/local-cache.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
@@ -12,8 +13,9 @@ import { forEachName } from './each-name.ts';
 
 function requireCache({ client }: CommandContext): LocalCache {
   if (client.cache !== undefined) {
-    if (existsSync(client.cache.folder)) return client.cache;
-    const { folder } = client.cache;
+    const { folder, layout } = client.cache;
+    requireNoStore(layout);
+    if (existsSync(folder)) return client.cache;
     throw new FiletrackerError('not-found', `Cannot look at the cache "${folder}": there is no such folder`);
   }
   throw new FiletrackerError('invalid-argument', 'Cannot look at the cache: there is none; name one with -c');

@@ -42,6 +42,13 @@ export async function adoptPlainFiles(
 /** Refuses folders whose files are no plain ones: their insides would become files of users. */
 async function checkPlainFiles(source: string): Promise<void> {
   const { kind } = await folderKind(source);
+  // A cache may lie beside the `files/` of an old server, of which alone anything is taken.
+  if (kind === 'cache' && !(await isFolder(join(source, 'files')))) {
+    throw new FiletrackerError(
+      'invalid-argument',
+      `Cannot take over "${source}" as plain files: it is the cache of a client`,
+    );
+  }
   const isOld = kind === 'to-adopt' || kind === 'mixed' || (await isLegacyFolder(source));
   if (!isOld && kind !== 'store' && kind !== 'journal-lost') return;
   const state = isOld ? 'it is a folder of filetracker 2; use --adopt' : 'it is a store already';
