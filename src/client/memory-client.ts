@@ -44,6 +44,8 @@ interface MemoryFile {
   readonly version: FileVersion;
   readonly bytes: Buffer;
   readonly digest: Digest;
+  /** Set where it was put into the cache alone, which then has the only copy. */
+  readonly local?: boolean;
 }
 
 /**
@@ -177,7 +179,9 @@ export class MemoryClient implements FileClient {
       this.#requireTree(name);
       this.#server.set(name, file);
     }
-    if (options.toLocalStore !== false) this.#cache.set(formatVersionedName(name, version), file);
+    if (options.toLocalStore !== false) {
+      this.#cache.set(formatVersionedName(name, version), { ...file, local: !toServer });
+    }
     return { ...infoOf(file), stored: true, sent: toServer && !known };
   }
 
@@ -198,10 +202,14 @@ export class MemoryClient implements FileClient {
       this.#requireOpen(options, `remove "${shown}"`);
       const { name, version } = parseVersionedName(given);
       const file = this.#server.get(name);
-      if (file === undefined) throw notFound('remove', shown, name);
-      const upTo = version ?? file.version;
-      for (const [key, cached] of this.#cache) {
-        if (cached.name === name && cached.version <= upTo) this.#cache.delete(key);
+      const upTo = version ?? file?.version ?? Infinity;
+      const forgotten = [...this.#cache].filter(
+        ([, cached]) => cached.name === name && cached.version <= upTo,
+      );
+      for (const [key] of forgotten) this.#cache.delete(key);
+      if (file === undefined) {
+        if (!forgotten.some(([, cached]) => cached.local === true)) throw notFound('remove', shown, name);
+        return { name, keptVersion: undefined };
       }
       if (file.version > upTo) return { name, keptVersion: file.version };
       this.#server.delete(name);

@@ -9,6 +9,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 export interface ClientFixture {
   readonly client: FileClient;
+  /** Whether the client has a cache. */
+  readonly caches: boolean;
 }
 
 /** What every client with a server must do, whatever it is made of. */
@@ -23,10 +25,11 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
 
   async function given(): Promise<{
     client: FileClient;
+    caches: boolean;
     folder: string;
     local: (bytes: Buffer, mtime?: number) => string;
   }> {
-    const { client } = await open();
+    const { client, caches } = await open();
     const folder = await temporaryFolder();
     let count = 0;
     const local = (bytes: Buffer, mtime = 1_700_000_000): string => {
@@ -35,7 +38,7 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
       utimesSync(path, mtime, mtime);
       return path;
     };
-    return { client, folder, local };
+    return { client, caches, folder, local };
   }
 
   describe(title, () => {
@@ -196,6 +199,19 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
       await expect(client.deleteFile(name)).rejects.toMatchObject(refusal);
       await expect(client.stat(name)).rejects.toMatchObject(refusal);
       expect(existsSync(join(folder, 'out'))).toBe(false);
+    });
+
+    test('deleteFile() removes the only copy of a file, which the cache has', async () => {
+      const { client, caches, local } = await given();
+      const put = client.putFile('/only@5', local(Buffer.from('x')), { toRemoteStore: false });
+      if (!caches) {
+        await expect(put).rejects.toMatchObject({ code: 'invalid-argument' });
+        return;
+      }
+      await put;
+      expect(await client.deleteFile('/only')).toEqual({ name: '/only', keptVersion: undefined });
+      expect(await client.exists('/only@5')).toBe(false);
+      await expect(client.deleteFile('/only')).rejects.toMatchObject({ code: 'not-found' });
     });
 
     test('"@" is a letter of a name, but for a version at its end', async () => {
