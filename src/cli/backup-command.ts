@@ -26,6 +26,14 @@ function tellNotCopied({ missing, unreadable }: CopiedBlobs, flags: Flags): void
   for (const line of lines) process.stderr.write(`${line}\n`);
 }
 
+function tellDamage(damage: readonly string[], flags: Flags): void {
+  if (damage.length === 0) return;
+  process.exitCode = exitCodes.failure;
+  if (flags.json === true) return;
+  const title = 'The journal of the backup is damaged; changes that were recorded there are missing';
+  for (const line of titledList(title, damage)) process.stderr.write(`${line}\n`);
+}
+
 async function backup(store: string, target: string, flags: Flags): Promise<void> {
   const report = await backupStore(store, target, { listener: stepsFor(flags) });
   if (flags.json === true) printJson(report);
@@ -49,6 +57,7 @@ async function restore(source: string, store: string, flags: Flags): Promise<voi
     printLine(`Serve them with: filetracker-server -d ${report.store}`);
   }
   tellNotCopied(report.blobs, flags);
+  tellDamage(report.damage, flags);
 }
 
 /** Runs `backup` or `restore`, of which each has a help page of its own. */

@@ -5,6 +5,12 @@ import { listSegments, segmentPath } from '../catalog/journal/segment.ts';
 import type { IndexDatabase } from '../catalog/lmdb/index-database.ts';
 import { tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
 import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
+import {
+  checkSegmentsThere,
+  endOfIndexedSegment,
+  isWholeSegment,
+  segmentLost,
+} from '../catalog/lmdb/sealed-segments.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
@@ -124,7 +130,7 @@ class Backup {
       const earlier = await listSnapshots(this.#goal.root);
       await this.#checkGoesOn(earlier.at(-1), { segment, offset });
       const blobs = await this.#takeBlobs(reader);
-      const snapshot = await this.#takeJournal(timeMs, { segment, offset }, earlier);
+      const snapshot = await this.#takeJournal(index, timeMs, { segment, offset }, earlier);
       const putAside = await this.#showJournal(snapshot, earlier.at(-1));
       await this.#takeLooseFiles(root);
       await writeBackupState(this.#goal.root, state);
@@ -170,6 +176,7 @@ class Backup {
 
   /** Puts the segments of the snapshot into its folder of the history. */
   #takeJournal(
+    index: IndexDatabase,
     timeMs: number,
     end: { segment: number; offset: number },
     earlier: readonly StoredSnapshot[],
@@ -178,12 +185,12 @@ class Backup {
       const before = earlier.at(-1);
       const folder = await makeSnapshotFolder(this.#goal.root, timeMs);
       const segments = (await listSegments(this.#source.journal)).filter((segment) => segment <= end.segment);
+      checkSegmentsThere(index, segments, end.segment);
       for (const [at, segment] of segments.entries()) {
         this.#options.signal?.throwIfAborted();
         const path = segmentPath(folder, segment);
-        if (segment === end.segment)
-          await copyUpTo(segmentPath(this.#source.journal, segment), path, end.offset);
-        else await this.#takeSealed(segment, path, before);
+        if (segment === end.segment) await this.#takeLast(end, path);
+        else await this.#takeSealed(index, segment, path, before);
         advance(at + 1, segments.length);
       }
       await syncFolder(folder);
@@ -200,13 +207,31 @@ class Backup {
     });
   }
 
-  /** A sealed segment never changes, but for what is cut off behind its end: the snapshot before has it already. */
-  async #takeSealed(segment: number, path: string, before: StoredSnapshot | undefined): Promise<void> {
-    const source = segmentPath(this.#source.journal, segment);
+  async #takeLast({ segment, offset }: { segment: number; offset: number }, path: string): Promise<void> {
+    const { journal } = this.#source;
+    if (!(await isWholeSegment(journal, segment, offset))) throw segmentLost(segment, 'was cut short');
+    await copyUpTo(segmentPath(journal, segment), path, offset);
+  }
+
+  /**
+   * A sealed segment never changes, but for what is cut off behind its end: the snapshot before has it already.
+   * @throws FiletrackerError `corrupt-store` where neither is whole: a copy would look like a sound one.
+   */
+  async #takeSealed(
+    index: IndexDatabase,
+    segment: number,
+    path: string,
+    before: StoredSnapshot | undefined,
+  ): Promise<void> {
+    const { journal } = this.#source;
     const known = before !== undefined && before.segments.includes(segment) && segment < before.end.segment;
-    const kept = known ? segmentPath(before.folder, segment) : source;
-    const isWhole = kept === source || (await stat(kept)).size === (await stat(source)).size;
-    await linkOrCopy(isWhole ? kept : source, path, `${path}.temporary`);
+    const end = await endOfIndexedSegment(index, journal, segment);
+    for (const folder of known ? await keptFirst(before.folder, journal, segment) : [journal]) {
+      if (!(await isWholeSegment(folder, segment, end))) continue;
+      await linkOrCopy(segmentPath(folder, segment), path, `${path}.temporary`);
+      return;
+    }
+    throw segmentLost(segment, 'was cut short');
   }
 
   /** Makes the journal of the backup that of the snapshot. Gives where a changed one was put aside. */
@@ -281,6 +306,14 @@ async function shareSegment(
   const reaches = segments.includes(segment) && (segment < end.segment || needed <= end.offset);
   if (!reaches || !(await isSameSegment(before.folder, folder, segment))) return;
   await replace(segmentPath(before.folder, segment), segmentPath(folder, segment), linkOrCopyOf);
+}
+
+/** Where to look for a segment: in the snapshot before, unless the journal's own has other bytes behind its end by now. */
+async function keptFirst(kept: string, journal: string, segment: number): Promise<readonly string[]> {
+  const sizes = await Promise.all(
+    [kept, journal].map(async (folder) => (await stat(segmentPath(folder, segment))).size),
+  );
+  return sizes[0] === sizes[1] ? [kept, journal] : [journal, kept];
 }
 
 type Take = (source: string, target: string) => Promise<void>;

@@ -137,14 +137,12 @@ function isBefore(one: Place, other: Place): boolean {
  * Whether the journal has no sound record any more where the index says that one was. `mayForget`: a segment that is gone
  * may have been compacted away since, with nothing left to tell of what it held.
  */
-function isPlaceLost(
-  place: Place,
-  { segments, end, damaged }: JournalInspection,
-  mayForget: boolean,
-): boolean {
+function isPlaceLost(place: Place, { ends, end, damaged }: JournalInspection, mayForget: boolean): boolean {
   if (place.segment > end.segment) return true;
   if (place.segment === end.segment && place.offset >= end.offset) return true;
-  if (!segments.includes(place.segment)) return !mayForget;
+  const readTo = ends.get(place.segment);
+  if (readTo === undefined) return !mayForget;
+  if (place.offset >= readTo) return true;
   return damaged.some(
     ({ segment, start, end: last }) =>
       segment === place.segment && start <= place.offset && place.offset < last,

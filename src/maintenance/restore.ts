@@ -32,6 +32,8 @@ export interface RestoreReport {
   readonly blobs: CopiedBlobs;
   /** What stands between this and the exact state at that time; empty if nothing does. */
   readonly gaps: readonly string[];
+  /** What the backup itself has lost of its journal: what was recorded there is missing. */
+  readonly damage: readonly string[];
 }
 
 /** A segment to be read: from which folder, from where to where, and whether its records are held against the time. */
@@ -40,6 +42,12 @@ interface Source extends SegmentPart {
   readonly from?: number | undefined;
   /** Which records are wanted, and when the snapshot was taken that has them; all of them unless given. */
   readonly upTo?: { readonly atMs: number; readonly takenMs: number } | undefined;
+}
+
+/** What is to be told of a restore; both grow while the journal is read. */
+interface Findings {
+  readonly gaps: string[];
+  readonly damage: string[];
 }
 
 /** How much later than a snapshot, by their clocks, a change may be that is in it. */
@@ -68,11 +76,12 @@ export async function restoreStore(
   }
   await checkApart(backup, folder, 'restore');
   const snapshots = await listSnapshots(backup);
-  const { sources, gaps } = await sourcesFor(snapshots, options.atMs);
+  const damage: string[] = [];
+  const { sources, gaps } = await sourcesFor(snapshots, options.atMs, damage);
   return writingTo(`restore to "${folder}"`, async () => {
     const goal = storeFolders(resolve(folder));
     await using target = await RestoreTarget.claim(goal.root);
-    const report = await fill(goal, backup, sources, gaps, options);
+    const report = await fill(goal, backup, { sources, gaps, damage }, options);
     await target.finish();
     return report;
   });
@@ -81,16 +90,16 @@ export async function restoreStore(
 async function fill(
   goal: StoreFolders,
   backup: string,
-  sources: readonly Source[],
-  gaps: string[],
+  parts: { readonly sources: readonly Source[] } & Findings,
   options: RestoreOptions,
 ): Promise<RestoreReport> {
+  const { sources, gaps, damage } = parts;
   const steps = new Steps(options.listener);
   await makeFolderDurably(goal.journal);
   await restoreTokens(backup, goal.root);
   await copyDeletions([backup], goal.root);
   await steps.run('journal', 'Restoring the journal', async (advance) => {
-    const records = await writeJournal(goal.journal, sources, options, { advance, gaps });
+    const records = await writeJournal(goal.journal, sources, options, { advance, gaps, damage });
     return { counts: { records }, result: undefined };
   });
   const blobs = await DiskBlobStore.open(goal.root);
@@ -113,7 +122,7 @@ async function fill(
       return { counts: { blobs: count, missing: missing.length, unreadable: unreadable.length }, result };
     });
     const { entries } = await catalog.stats();
-    return { store: goal.root, steps: steps.reports, entries, blobs: copied, gaps };
+    return { store: goal.root, steps: steps.reports, entries, blobs: copied, gaps, damage };
   } finally {
     await catalog.close();
     await keptBlobs.close();
@@ -125,13 +134,14 @@ async function fill(
 async function sourcesFor(
   snapshots: readonly StoredSnapshot[],
   atMs: number | undefined,
+  damage: string[],
 ): Promise<{ sources: readonly Source[]; gaps: string[] }> {
   const last = snapshots.at(-1);
   if (last === undefined)
     throw new FiletrackerError('not-found', 'Cannot restore: the backup has no snapshot');
-  if (atMs === undefined) return { sources: await segmentsOf(last), gaps: [] };
+  if (atMs === undefined) return { sources: await segmentsOf(last, damage), gaps: [] };
   const exact = snapshots.findLast(({ timeMs }) => timeMs === atMs);
-  if (exact !== undefined) return { sources: await segmentsOf(exact), gaps: [] };
+  if (exact !== undefined) return { sources: await segmentsOf(exact, damage), gaps: [] };
   const dated = withoutThoseAhead(snapshots);
   const later = dated.find(({ timeMs }) => timeMs > atMs);
   if (later === undefined) {
@@ -141,11 +151,8 @@ async function sourcesFor(
       `Cannot restore the state of that time: the last snapshot is of ${reach}; restore that one, without --at`,
     );
   }
-  const { sources, gaps } = await sourcesBetween(
-    dated.findLast(({ timeMs }) => timeMs < atMs),
-    later,
-    atMs,
-  );
+  const before = dated.findLast(({ timeMs }) => timeMs < atMs);
+  const { sources, gaps } = await sourcesBetween(before, later, atMs, damage);
   return { sources, gaps: dated.length < snapshots.length ? [clockGap, ...gaps] : gaps };
 }
 
@@ -166,15 +173,16 @@ async function sourcesBetween(
   earlier: StoredSnapshot | undefined,
   later: StoredSnapshot,
   atMs: number,
+  damage: string[],
 ): Promise<{ sources: readonly Source[]; gaps: string[] }> {
   const end = earlier?.end ?? { segment: 1, offset: undefined };
   const upTo = { atMs, takenMs: later.timeMs };
-  const after = (await segmentsOf(later))
-    .filter(({ segment }) => segment >= end.segment)
+  const wanted = later.segments.filter((segment) => segment >= end.segment);
+  const after = (await segmentsOf({ ...later, segments: wanted }, damage))
     // The last segment of the earlier one was being written: the later one has more of it.
     .map((source) => ({ ...source, from: source.segment === end.segment ? end.offset : undefined, upTo }));
   if (earlier === undefined) await checkReach(after, atMs);
-  const before = earlier === undefined ? [] : await segmentsOf(earlier);
+  const before = earlier === undefined ? [] : await segmentsOf(earlier, damage);
   return { sources: [...before, ...after], gaps: gapsBetween(end.segment, later.end.segment, after) };
 }
 
@@ -210,7 +218,7 @@ async function writeJournal(
   journal: string,
   sources: readonly Source[],
   options: Pick<RestoreOptions, 'signal'>,
-  parts: { readonly advance: (done: number, total: number) => void; readonly gaps: string[] },
+  parts: Findings & { readonly advance: (done: number, total: number) => void },
 ): Promise<number> {
   const writer = await JournalWriter.open(
     journal,
@@ -218,7 +226,7 @@ async function writeJournal(
     { clock: systemClock },
   );
   const onDamage = ({ segment, start, end }: DamagedRange): void => {
-    parts.gaps.push(`Segment ${segment} of the backup is damaged from byte ${start} to ${end}`);
+    parts.damage.push(`Segment ${segment} of the backup is damaged or cut short: bytes ${start} to ${end}`);
   };
   let records = 0;
   let aheadMs = 0;

@@ -1,11 +1,12 @@
 import { open, stat } from 'node:fs/promises';
 import { checkRecord, recordSizeMaxBytes } from '../catalog/journal/record.ts';
 import {
+  endOfSealedSegment,
   listSegments,
-  readSegmentHeader,
   segmentHeaderSizeBytes,
   segmentPath,
 } from '../catalog/journal/segment.ts';
+import { isWholeSegment } from '../catalog/lmdb/sealed-segments.ts';
 import { isSameSegment, type StoredSnapshot } from './backup-layout.ts';
 
 /** A segment in a folder, and how far it is to be read. */
@@ -15,21 +16,17 @@ export interface SegmentPart {
   readonly end: number;
 }
 
-export async function segmentsOf(snapshot: StoredSnapshot): Promise<SegmentPart[]> {
+/** The segments of a snapshot that are there; `damage` is told of those that are gone, and reading tells of what they lack. */
+export async function segmentsOf(snapshot: StoredSnapshot, damage: string[]): Promise<SegmentPart[]> {
   const { folder, segments, end } = snapshot;
-  return Promise.all(
-    segments.map(async (segment) => {
-      const part = await partOf(folder, segment, segments);
-      return segment === end.segment ? { ...part, end: Math.min(part.end, end.offset) } : part;
-    }),
-  );
-}
-
-/** What lies beyond the end that the next header tells was never acknowledged. */
-async function partOf(folder: string, segment: number, segments: readonly number[]): Promise<SegmentPart> {
-  const { size } = await stat(segmentPath(folder, segment));
-  const next = segments.includes(segment + 1) ? await readSegmentHeader(folder, segment + 1) : undefined;
-  return { folder, segment, end: Math.min(size, next?.previousEnd ?? size) };
+  const parts: SegmentPart[] = [];
+  for (const segment of segments) {
+    if (!(await isWholeSegment(folder, segment, 0))) damage.push(`Segment ${segment} of the backup is gone`);
+    else if (segment === end.segment) parts.push({ folder, segment, end: end.offset });
+    // What lies beyond the end that the next header tells was never acknowledged.
+    else parts.push({ folder, segment, end: await endOfSealedSegment(folder, segment) });
+  }
+  return parts;
 }
 
 /**
@@ -43,12 +40,24 @@ export async function goesOnFrom(snapshot: StoredSnapshot, journal: string): Pro
   if ((there.at(-1) ?? 0) < end.segment) return false;
   // No number is used twice: what is older than the snapshot, and not in it, came from an earlier state.
   if (there.some((segment) => segment < end.segment && !segments.includes(segment))) return false;
-  for (const held of await segmentsOf(snapshot)) {
+  for (const held of await segmentsOf(snapshot, [])) {
     if (!there.includes(held.segment)) continue;
     const now = await partOf(journal, held.segment, there);
+    // One that was cut short since tells nothing of what was written.
+    if (!(await isWhole(held)) || !(await isWhole(now))) continue;
     if (!(await isContinued(held, now, held.segment < end.segment))) return false;
   }
   return true;
+}
+
+async function partOf(folder: string, segment: number, there: readonly number[]): Promise<SegmentPart> {
+  const isLast = segment === there.at(-1);
+  const { size } = await stat(segmentPath(folder, segment));
+  return { folder, segment, end: isLast ? size : await endOfSealedSegment(folder, segment) };
+}
+
+function isWhole({ folder, segment, end }: SegmentPart): Promise<boolean> {
+  return isWholeSegment(folder, segment, end);
 }
 
 /**

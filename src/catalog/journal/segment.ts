@@ -1,4 +1,4 @@
-import { open, readdir, rm, type FileHandle } from 'node:fs/promises';
+import { open, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
@@ -86,20 +86,34 @@ export async function readSegmentHeader(folder: string, number: number): Promise
   }
 }
 
+/** The end of a segment as the header of the next one tells it; undefined where there is none, or no sound one. */
+export async function endToldByNext(folder: string, number: number): Promise<number | undefined> {
+  const next = await readSegmentHeader(folder, number + 1).catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  });
+  return next?.previousEnd;
+}
+
+/**
+ * The end of a segment that is not the last: what the next one tells, even if the file has become shorter than that.
+ * Once compaction has removed the next one nothing in the journal tells it, and it is where the file ends.
+ */
+export async function endOfSealedSegment(folder: string, number: number): Promise<number> {
+  return (await endToldByNext(folder, number)) ?? (await stat(segmentPath(folder, number))).size;
+}
+
 /**
  * Cuts a segment at the end that the header of the next one names: what lies beyond, of a write that failed,
  * must never be read. Does nothing where there is no next segment.
  */
 export async function cutSegment(folder: string, number: number): Promise<void> {
-  const next = await readSegmentHeader(folder, number + 1).catch((error: unknown) => {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  });
-  if (next === undefined) return;
+  const end = await endToldByNext(folder, number);
+  if (end === undefined) return;
   const file = await open(segmentPath(folder, number), 'r+');
   try {
-    if ((await file.stat()).size <= next.previousEnd) return;
-    await file.truncate(next.previousEnd);
+    if ((await file.stat()).size <= end) return;
+    await file.truncate(end);
     await file.sync();
   } finally {
     await file.close();
@@ -140,8 +154,10 @@ export interface DamagedRange {
 export interface ScanOptions {
   /** Where to begin; the end of the header by default. Must be the start of a record. */
   readonly from?: number | undefined;
-  /** The end as the next segment's header tells it; undefined for the last segment. */
+  /** The end, if it is known: all before it was durable once. */
   readonly end?: number | undefined;
+  /** Whether another segment follows, so that no write was cut short here; so if `end` is given. */
+  readonly sealed?: boolean | undefined;
   /** Called for each damaged range that is skipped; without it damage is an error. */
   readonly onDamage?: ((range: DamagedRange) => void) | undefined;
 }
@@ -165,6 +181,7 @@ export async function* scanSegment(
   try {
     const { size } = await file.stat();
     const limit = Math.min(size, options.end ?? size);
+    const sealed = options.sealed ?? options.end !== undefined;
     let at = options.from ?? segmentHeaderSizeBytes;
     while (at < limit) {
       const window = await readWindow(file, number, at, limit);
@@ -172,14 +189,19 @@ export async function* scanSegment(
       if (records.length > 0) yield records;
       at += consumed;
       if (consumed > 0) continue;
-      const next = await findNextRecord(file, number, at, limit, options.end !== undefined);
-      if (next === undefined && options.end === undefined) return at;
-      const range = { segment: number, start: at, end: next ?? limit };
+      const next = await findNextRecord(file, number, at, limit, sealed);
+      if (next === undefined && !sealed) return at;
+      // A segment that was not cut when it was closed goes on with the zeros that it was filled with ahead.
+      if (next === undefined && options.end === undefined && (await isZero(file, number, at, limit)))
+        return at;
+      const range = { segment: number, start: at, end: next ?? options.end ?? limit };
       reportDamage(range, options.onDamage);
       at = range.end;
     }
-    if (options.end !== undefined && size < options.end) {
-      reportDamage({ segment: number, start: size, end: options.end }, options.onDamage);
+    // The file is shorter than the segment was.
+    if (options.end !== undefined && at < options.end) {
+      reportDamage({ segment: number, start: at, end: options.end }, options.onDamage);
+      at = options.end;
     }
     return at;
   } finally {
@@ -215,6 +237,14 @@ async function readWindow(file: FileHandle, number: number, at: number, limit: n
     filled += bytesRead;
   }
   return bytes.subarray(0, filled);
+}
+
+async function isZero(file: FileHandle, number: number, start: number, end: number): Promise<boolean> {
+  for (let at = start; at < end; at += windowSizeBytes) {
+    const window = await readWindow(file, number, at, end);
+    if (window.some((byte) => byte !== 0)) return false;
+  }
+  return true;
 }
 
 function decodeWindow(

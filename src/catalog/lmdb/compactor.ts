@@ -1,4 +1,4 @@
-import { rename, stat } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { fromSystemError } from '../../core/errors.ts';
 import { removalMemoryMs, segmentSizeBytes } from '../../core/limits.ts';
 import { syncFolder } from '../../fs/folders.ts';
@@ -15,6 +15,7 @@ import {
 } from '../journal/segment.ts';
 import type { IndexDatabase } from './index-database.ts';
 import { isRetained, unlessRetained } from './retention.ts';
+import { endOfIndexedSegment } from './sealed-segments.ts';
 
 /**
  * The journal may take 1.5 times what is live in it, plus about one segment. Compaction begins earlier than that, so
@@ -140,10 +141,10 @@ export class Compactor {
   }
 
   async #relocate(segment: number, onDamage: ((range: DamagedRange) => void) | undefined): Promise<void> {
-    const { folder, inSequence } = this.#parts;
+    const { folder, index, inSequence } = this.#parts;
     // Damage in it ends the run: a segment that cannot be read to its end is never dropped.
     await cutSegment(folder, segment);
-    const { size: end } = await stat(segmentPath(folder, segment));
+    const end = await endOfIndexedSegment(index, folder, segment);
     const scan = scanSegment(folder, segment, { end, onDamage });
     for await (const batch of scan) {
       for (const piece of piecesOf(batch)) {

@@ -19,6 +19,8 @@ export interface JournalInspection {
   /** An index made from the journal alone; whoever asked closes it. */
   readonly index: IndexDatabase;
   readonly segments: readonly number[];
+  /** Where each segment ends. */
+  readonly ends: ReadonlyMap<number, number>;
   readonly sizeBytes: number;
   readonly records: number;
   readonly damaged: readonly DamagedRange[];
@@ -50,7 +52,7 @@ export async function inspectJournal(
   const index = IndexDatabase.open(scratchFolder);
   try {
     let doneBytes = 0;
-    const { records, damaged, end } = await rollForward(index, journalFolder, segments, {
+    const { records, damaged, ends, end } = await rollForward(index, journalFolder, segments, {
       salvage: true,
       readOnly: true,
       onProgress: (bytes) => options.onProgress?.((doneBytes += bytes), sizeBytes),
@@ -61,6 +63,7 @@ export async function inspectJournal(
     return {
       index,
       segments,
+      ends,
       sizeBytes,
       records,
       damaged,

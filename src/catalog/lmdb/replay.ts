@@ -6,6 +6,7 @@ import { makeFolders, syncFolder } from '../../fs/folders.ts';
 import { syncFile } from '../../fs/sync-file.ts';
 import {
   cutSegment,
+  endToldByNext,
   listSegments,
   readSegmentHeader,
   removeSegment,
@@ -124,6 +125,14 @@ export interface RollForwardOptions {
   readonly onProgress?: ((bytes: number) => void) | undefined;
 }
 
+export interface RolledForward {
+  readonly records: number;
+  readonly damaged: readonly DamagedRange[];
+  /** Where each segment that was read ends. */
+  readonly ends: ReadonlyMap<number, number>;
+  readonly end: JournalEnd;
+}
+
 /**
  * Applies what the journal holds beyond the index.
  * @throws FiletrackerError `corrupt-store` for damage, and where the journal ends before the index does.
@@ -133,20 +142,23 @@ export async function rollForward(
   folder: string,
   segments: readonly number[],
   options: RollForwardOptions = {},
-): Promise<{ records: number; damaged: DamagedRange[]; end: JournalEnd }> {
+): Promise<RolledForward> {
   const position = index.readTotals();
   const last = segments.at(-1) ?? 0;
   const damaged: DamagedRange[] = [];
   const onDamage = options.salvage ? (range: DamagedRange) => damaged.push(range) : undefined;
   if (position.segment > last) refuseShortJournal();
   let records = 0;
-  let offset = segmentHeaderSizeBytes;
-  for (const [at, segment] of segments.entries()) {
+  const ends = new Map<number, number>();
+  for (const segment of segments) {
     if (segment < position.segment) continue;
-    const from = segment === position.segment ? position.offset : segmentHeaderSizeBytes;
-    const end = await endOfSegment(folder, segment, segments[at + 1], options.readOnly ?? false);
-    if ((end ?? (await stat(segmentPath(folder, segment))).size) < from) refuseShortJournal();
-    const scan = scanSegment(folder, segment, { from, end, onDamage });
+    const isReached = segment === position.segment;
+    const from = isReached ? position.offset : segmentHeaderSizeBytes;
+    const isLast = segment === last;
+    if (!isLast && options.readOnly !== true) await cutSegment(folder, segment);
+    if (isReached && (await stat(segmentPath(folder, segment))).size < from) refuseShortJournal();
+    const end = isLast ? undefined : await endToldByNext(folder, segment);
+    const scan = scanSegment(folder, segment, { from, end, sealed: !isLast, onDamage });
     try {
       let next = await scan.next();
       for (; !next.done; next = await scan.next()) {
@@ -156,16 +168,17 @@ export async function rollForward(
         records += batch.length;
         options.onProgress?.(batch.reduce((sum, { length }) => sum + length, 0));
       }
-      offset = next.value;
+      ends.set(segment, next.value);
     } finally {
       // Where the index cannot be written the scan is left in its midst, and has a file open.
       await scan.return(0);
     }
   }
+  const offset = ends.get(last) ?? segmentHeaderSizeBytes;
   const size = last === 0 ? 0 : (await stat(segmentPath(folder, last))).size;
   // After a salvage writing begins in a segment of its own, so that the damaged one can be taken away.
   const clean = size === offset && !options.salvage;
-  return { records, damaged, end: { segment: last, offset, clean } };
+  return { records, damaged, ends, end: { segment: last, offset, clean } };
 }
 
 function refuseShortJournal(): never {
@@ -173,20 +186,6 @@ function refuseShortJournal(): never {
     'corrupt-store',
     'Cannot open the catalog: the journal ends before what the index holds; run filetracker-recover on the store',
   );
-}
-
-/** The end of a segment; undefined for the last, whose end the scan finds. */
-async function endOfSegment(
-  folder: string,
-  segment: number,
-  next: number | undefined,
-  readOnly: boolean,
-): Promise<number | undefined> {
-  if (next === undefined) return undefined;
-  if (!readOnly) await cutSegment(folder, segment);
-  const { size } = await stat(segmentPath(folder, segment));
-  if (!readOnly || next !== segment + 1) return size;
-  return Math.min(size, (await readSegmentHeader(folder, next))?.previousEnd ?? size);
 }
 
 /** A crash while a segment was begun leaves one without a sound header and without records. */
