@@ -9,7 +9,7 @@ import {
   type VerificationCounters,
   type VerificationStatus,
 } from '../maintenance/verification.ts';
-import { sweepStrays } from '../store/stray-sweeper.ts';
+import { countStrays } from '../store/strays.ts';
 
 export interface BackgroundSettings {
   readonly verifyIntervalMs?: number | undefined;
@@ -17,10 +17,11 @@ export interface BackgroundSettings {
 }
 
 const defaultBytesPerSecond = 32 * 1024 ** 2;
+const straysLeft = 'there are contents that nothing names; filetracker-recover takes them away';
 
 /**
  * What goes on beside serving, but for collection: verification, on request in any process and on schedule in
- * the one that leads; the check of what was adopted; the sweep of strays after a crash.
+ * the one that leads; the check of what was adopted; the look for strays after a crash.
  */
 export class BackgroundWork {
   readonly #settings: BackgroundSettings;
@@ -30,7 +31,7 @@ export class BackgroundWork {
   readonly #counters: VerificationCounters | undefined;
   readonly #stopping = new AbortController();
   #verification: Verification | undefined;
-  #sweeping: Promise<void> | undefined;
+  #looking: Promise<void> | undefined;
 
   constructor(parts: {
     readonly settings: BackgroundSettings;
@@ -68,21 +69,22 @@ export class BackgroundWork {
     if (verifyIntervalMs !== undefined) verification.schedule(verifyIntervalMs);
     else if (adoption?.verified === false) await verification.start();
     const replay = embedded?.replay;
-    if (replay !== undefined && (replay.rebuilt || replay.records > 0)) this.#sweeping = this.#sweep(catalog);
+    if (replay !== undefined && (replay.rebuilt || replay.records > 0))
+      this.#looking = this.#lookForStrays(catalog);
   }
 
   /** Idempotent. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#verification?.stop();
-    await this.#sweeping;
+    await this.#looking;
   }
 
-  async #sweep(catalog: Catalog): Promise<void> {
+  async #lookForStrays(catalog: Catalog): Promise<void> {
     try {
       const { signal } = this.#stopping;
-      const removed = await sweepStrays(catalog, this.#blobs, { beforeMs: systemClock.nowMs(), signal });
-      if (removed > 0) this.#logger.info({ removed }, 'removed contents that nothing names, left by a crash');
+      const strays = await countStrays(catalog, this.#blobs, { beforeMs: systemClock.nowMs(), signal });
+      if (strays > 0) this.#logger.warn({ strays }, straysLeft);
     } catch (error) {
       if (!this.#stopping.signal.aborted)
         this.#logger.error({ err: error }, 'Cannot look for stray contents');
@@ -92,6 +94,8 @@ export class BackgroundWork {
   async #finished(status: VerificationStatus): Promise<void> {
     const { after: _after, ...told } = status;
     if (status.damagedBlobs > 0) this.#logger.error(told, 'the store was verified: contents are damaged');
+    else if (status.strays > 0)
+      this.#logger.warn(told, `the store was verified: all is right, but ${straysLeft}`);
     else this.#logger.info(told, 'the store was verified: all is right');
     const adoption = await readAdoptionState(this.#folder);
     if (adoption?.complete === true && !adoption.verified) {

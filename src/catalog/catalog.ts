@@ -233,19 +233,9 @@ export interface Catalog extends CatalogReader {
    * Takes blobs into the catalog whose bytes lie in the blob store already (adoption, recovery), named by no
    * entry at first. A blob that is known and sound is left as it is, unless what is given corrects its
    * sizes under the same key; a damaged one is replaced. Idempotent. The caller sees to it that the
-   * bytes stay until this has resolved: no sweep of strays may run meanwhile.
+   * bytes stay until this has resolved: nobody may take them for strays meanwhile.
    */
   addBlobs(blobs: readonly PlacedBlob[]): Promise<void>;
-
-  /**
-   * Removes from the blob store what no blob of the catalog names, out of `found`. Runs as one step of the
-   * sequence, so that a put which has placed these very bytes has named them, or has not placed them yet:
-   * what a put is about to name is never removed. Gives the keys that were removed; none while a backup
-   * keeps everything.
-   */
-  removeStrays(
-    found: readonly { readonly digest: Digest; readonly key: string }[],
-  ): Promise<readonly string[]>;
 
   /** Resolves if changes can be made; for readiness. @throws FiletrackerError `unavailable`, `no-space` … */
   probe(): Promise<void>;

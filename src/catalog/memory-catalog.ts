@@ -216,19 +216,6 @@ export class MemoryCatalog implements Catalog {
     });
   }
 
-  async removeStrays(
-    found: readonly { readonly digest: Digest; readonly key: string }[],
-  ): Promise<readonly string[]> {
-    return this.#inSequence(async () => {
-      const strays = found.flatMap(({ digest, key }) => {
-        const content = this.#blobs.get(digest)?.content;
-        return content?.kind === 'object' && content.key === key ? [] : [key];
-      });
-      await this.#placer.remove(strays);
-      return strays;
-    });
-  }
-
   async probe(): Promise<void> {
     this.#checkOpen();
   }

@@ -9,7 +9,7 @@ import { errnoOf, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
-import { sweepStrays } from '../store/stray-sweeper.ts';
+import { countStrays } from '../store/strays.ts';
 import { flattened, sideBySide } from './side-by-side.ts';
 
 /** How the last verification got on, whichever process of the server made it. */
@@ -28,7 +28,8 @@ export interface VerificationStatus {
   readonly mendedBlobs: number;
   /** Contents whose size was told wrongly, which is put right. */
   readonly resizedBlobs: number;
-  readonly removedStrays: number;
+  /** Contents that nothing names; they stay where they are. */
+  readonly strays: number;
   /** All up to this one are checked. */
   readonly after: Digest | undefined;
   /** The last run that came to its end, this one or one before; undefined where none did. */
@@ -68,13 +69,13 @@ const blobsAtOnce = 2;
 const blobCostBytes = 4096;
 const saveIntervalMs = 5000;
 const foundMax = 1000;
-/** Bytes that nobody names yet, so young, may be on their way into the catalog; see `sweepStrays`. */
+/** Bytes that nobody names yet, so young, may be on their way into the catalog. */
 const strayAgeMs = 60 * 60 * 1000;
 
 /**
  * Reads every blob of a store that is in use, at a bounded rate, and marks what is not right: reading it answers
  * an error from then on, until the content is stored again. What the disk does not give is counted and left as it is: it
- * may be given the next time. Corrects sizes that were taken on trust, and removes
+ * may be given the next time. Corrects sizes that were taken on trust, and counts
  * strays. One run at a time, in all processes; one that was cut short is gone on with.
  */
 export class Verification {
@@ -199,7 +200,7 @@ class Run {
   #damaged = 0;
   #mended = 0;
   #resized = 0;
-  #removedStrays = 0;
+  #strays = 0;
   #savedMs = 0;
 
   constructor(
@@ -243,7 +244,7 @@ class Run {
       if (performance.now() - this.#savedMs > saveIntervalMs) await this.save('running');
     }
     const beforeMs = this.#clock.nowMs() - strayAgeMs;
-    this.#removedStrays = await sweepStrays(catalog, blobs, { beforeMs, signal: this.#signal });
+    this.#strays = await countStrays(catalog, blobs, { beforeMs, signal: this.#signal });
   }
 
   async save(state: VerificationStatus['state']): Promise<VerificationStatus> {
@@ -259,7 +260,7 @@ class Run {
       foundDamaged: this.#foundDamaged,
       mendedBlobs: this.#mended,
       resizedBlobs: this.#resized,
-      removedStrays: this.#removedStrays,
+      strays: this.#strays,
       after: state === 'finished' ? undefined : this.#after,
       lastEnd: finishedMs === undefined ? this.#endBefore : { finishedMs, damagedBlobs: this.#damaged },
     };

@@ -402,20 +402,6 @@ export function describeCatalog(title: string, create: CatalogFactory): void {
       });
     });
 
-    describe('removeStrays()', () => {
-      it('removes bytes that no blob names, and no others', async () => {
-        const digest = digestOf(Buffer.from('x'));
-        await catalog.put(putOf('/a', 1, 'x', { content: { kind: 'staged', stagedId: 's1' } }));
-        placer.objects.add('key-stray');
-        const found = [
-          { digest, key: `key-${digest}` },
-          { digest: digestOf(Buffer.from('y')), key: 'key-stray' },
-        ];
-        expect(await catalog.removeStrays(found)).toEqual(['key-stray']);
-        expect([...placer.objects]).toEqual([`key-${digest}`]);
-      });
-    });
-
     describe('lists', () => {
       beforeEach(async () => {
         const paths = ['/a/b/1', '/a/b2', '/a/b.txt', '/c', '/a/b/\u{1F600}', '/a/b/\uFFFD', '/z/1', '/z/2'];

@@ -189,7 +189,8 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
   }
 
   async collect(digests: readonly Digest[], beforeMs: number): Promise<readonly BlobRecord[]> {
-    const collected = await this.#inRemovingStep([], async () => {
+    // While a backup reads the store nothing goes.
+    const collect = async (): Promise<BlobRecord[]> => {
       const records: BlobRecord[] = [];
       for (const digest of digests) {
         const row = this.#index.blob(digest);
@@ -201,9 +202,10 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
         records.flatMap(({ location }) => (location.kind === 'object' ? [location.key] : [])),
       );
       return records;
-    });
+    };
+    const done = await this.#sequence.run(() => unlessRetained(this.#folders.journal, collect));
     this.#compactInBackground();
-    return collected;
+    return done?.result ?? [];
   }
 
   // A pin needs no place in the sequence: looking and pinning happen in one turn, as do looking and forgetting.
@@ -234,19 +236,6 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
         return [{ type: 'blob', timeMs, digest, encoding, logicalSize, storedSize, content, damaged }];
       });
       await this.#committer.commit(records);
-    });
-  }
-
-  async removeStrays(
-    found: readonly { readonly digest: Digest; readonly key: string }[],
-  ): Promise<readonly string[]> {
-    return this.#inRemovingStep([], async () => {
-      const strays = found.flatMap(({ digest, key }) => {
-        const place = this.#index.blob(digest)?.place;
-        return place?.kind === 'object' && place.key === key ? [] : [key];
-      });
-      await this.#placer.remove(strays);
-      return strays;
     });
   }
 
@@ -333,14 +322,6 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     } finally {
       await this.#lock.release();
     }
-  }
-
-  /** A step that takes bytes away; while a backup reads the store it does nothing and gives `nothing`. */
-  #inRemovingStep<Result>(nothing: Result, step: () => Promise<Result>): Promise<Result> {
-    return this.#sequence.run(async () => {
-      const done = await unlessRetained(this.#folders.journal, step);
-      return done === undefined ? nothing : done.result;
-    });
   }
 
   #compactInBackground(): void {

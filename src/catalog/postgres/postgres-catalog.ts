@@ -353,6 +353,10 @@ export class PostgresCatalog implements Catalog {
     }
   }
 
+  /**
+   * Removes from the blob store what no blob names, out of `found`: never what a put is about to name. Gives the keys
+   * that were removed. For recovery.
+   */
   async removeStrays(found: readonly { readonly key: string }[]): Promise<readonly string[]> {
     return this.#objects.removeStrays(found.map(({ key }) => key));
   }

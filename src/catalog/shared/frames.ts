@@ -33,10 +33,6 @@ export type ChangeRequest =
   | { readonly method: 'release'; readonly digest: Digest }
   | { readonly method: 'mark'; readonly digest: Digest; readonly damaged: boolean }
   | { readonly method: 'add'; readonly blobs: readonly PlacedBlob[] }
-  | {
-      readonly method: 'strays';
-      readonly found: readonly { readonly digest: Digest; readonly key: string }[];
-    }
   | { readonly method: 'probe' };
 
 /** What each method gives back. */
@@ -48,7 +44,6 @@ export interface ChangeAnswers {
   release: null;
   mark: null;
   add: null;
-  strays: readonly string[];
   probe: null;
 }
 
@@ -70,8 +65,6 @@ export async function carryOut(
     case 'add':
       await catalog.addBlobs(request.blobs);
       return null;
-    case 'strays':
-      return catalog.removeStrays(request.found);
     case 'probe':
       await catalog.probe();
       return null;

@@ -169,12 +169,6 @@ export class SharedCatalog implements Catalog {
     await this.#ask({ method: 'add', blobs });
   }
 
-  async removeStrays(
-    found: readonly { readonly digest: Digest; readonly key: string }[],
-  ): Promise<readonly string[]> {
-    return (await this.#ask({ method: 'strays', found })).answer;
-  }
-
   async probe(): Promise<void> {
     await this.#ask({ method: 'probe' });
   }
