@@ -9,6 +9,7 @@ import type { Digest } from '../core/digest.ts';
 import { encodings } from '../core/encoding.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { checkStoredBytes } from '../store/integrity.ts';
+import { listSnapshots } from './backup-layout.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { StoreFolders } from './store-folders.ts';
 
@@ -86,11 +87,17 @@ export class FolderContents implements ContentPlace {
     return undefined;
   }
 
-  /** Files under `blobs/` that no blob of the catalog names, as paths relative to it. */
+  /**
+   * Files under `blobs/` that no blob of the catalog names, as paths relative to it. None of a backup: its catalog names
+   * what the last snapshot needs, and no more.
+   */
   async findStrays(reader: LmdbReader): Promise<Strays> {
     const found: string[] = [];
     for await (const stray of straysIn(reader, this.#folders.blobs)) found.push(stray);
-    return { found, notes: [] };
+    if (found.length === 0 || (await listSnapshots(this.#folders.root)).length === 0)
+      return { found, notes: [] };
+    const note = `${found.length} files in blobs/ that the catalog does not name stay: the snapshots in history/ may need them`;
+    return { found: [], notes: [note] };
   }
 
   setKeyAside(key: string, quarantine: Quarantine): Promise<void> {

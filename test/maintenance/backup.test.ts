@@ -98,6 +98,26 @@ describe('backupStore()', () => {
     expect(Object.keys(await contentsOf(restored))).toEqual(['/file/0', '/file/1']);
   });
 
+  it('makes a target whose recovery leaves what an older snapshot needs', async () => {
+    await using store = await open();
+    await store.put('/old', 1, noise(20_000, 'old'));
+    await backupStore(folder, target, { clock });
+    const firstMs = clock.nowMs();
+    clock.advance(1000);
+    // The old record goes from the journal too, so that the last snapshot knows nothing of its content.
+    for (let index = 0; index < 12; index += 1) await store.put('/again', index, noise(12_000, `${index}`));
+    await store.catalog.remove({ name: parseFileName('/old'), version: 1 });
+    const unnamed = await store.catalog.listUnreferenced(clock.nowMs() + 1, 100);
+    await store.catalog.collect(unnamed, clock.nowMs() + 1);
+    await store.catalog.compact();
+    await backupStore(folder, target, { clock });
+    const report = await recoverStore(target, { compare: compareIndexes });
+    expect(report).toMatchObject({ notes: [expect.stringContaining('history/')], quarantine: undefined });
+    const restored = join(target, '..', 'restored');
+    await restoreStore(target, restored, { atMs: firstMs });
+    expect(await contentsOf(restored)).toEqual({ '/old': digestOf(noise(20_000, 'old')) });
+  });
+
   it('is consistent under a load of changes, collections and compactions', async () => {
     await using store = await open();
     await fill(store, 0, 20);
