@@ -1,4 +1,4 @@
-import { appendFile, cp, rm, stat, truncate } from 'node:fs/promises';
+import { appendFile, cp, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { scanSegment, segmentPath } from '../catalog/journal/segment.ts';
@@ -10,6 +10,7 @@ import { goesOnFrom } from './snapshot-segments.ts';
 
 let journal: string;
 let snapshot: StoredSnapshot;
+let compacted: string;
 
 /** A journal of which a snapshot was taken when compaction had removed its second segment. */
 beforeEach(async () => {
@@ -22,6 +23,8 @@ beforeEach(async () => {
   await cp(journal, folder, { recursive: true });
   const { size: offset } = await stat(segmentPath(folder, 3));
   snapshot = { format: 1, timeMs: 0, folder, segments: [1, 3], end: { segment: 3, offset } };
+  compacted = join(root, 'compacted');
+  await rename(segmentPath(folder, 2), compacted);
   await rm(segmentPath(journal, 2));
 });
 
@@ -52,7 +55,7 @@ describe('goesOnFrom()', () => {
     const { folder } = snapshot;
     await cp(segmentPath(journal, 1), segmentPath(folder, 1));
     expect(await goesOnFrom(snapshot, journal)).toBe(true);
-    await cp(segmentPath(folder, 2), segmentPath(journal, 2));
+    await cp(compacted, segmentPath(journal, 2));
     expect(await goesOnFrom(snapshot, journal)).toBe(false);
   });
 });
