@@ -10,7 +10,7 @@ import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
-import { cutoffOf, piecesOf, requirePath } from './arguments.ts';
+import { cutoffOf, requirePath } from './arguments.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
 import { Delivery } from './delivery.ts';
@@ -37,6 +37,7 @@ import { HttpTransport } from './http-transport.ts';
 import type { KnownVersion } from './local-cache-names.ts';
 import { LocalCache } from './local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
+import { eitherSignal, PutSource } from './put-source.ts';
 import { remoteVersion, type RemoteFile, type RemoteStore } from './remote-store.ts';
 import { defaultRetryPolicy } from './retries.ts';
 import { streamTo } from './stream-target.ts';
@@ -58,6 +59,8 @@ export class Client implements FileClient {
   readonly #fetcher: Fetcher;
   readonly #delivery: Delivery;
   readonly #uploader: Uploader;
+  /** Ends what waits for bytes of the caller's. */
+  readonly #closing = new AbortController();
 
   /** @throws FiletrackerError `invalid-argument` for options that can't be used. */
   constructor(options: ClientOptions = {}, clock: Clock = systemClock) {
@@ -173,19 +176,22 @@ export class Client implements FileClient {
   }
 
   async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
+    using given = new PutSource(source);
     const asked = parseVersionedName(name);
     const version = checkVersion(asked.version ?? versionFromMs(this.#clock.nowMs()));
-    this.#requireOnline(`put "${shownName(name)}"`, options.toRemoteStore);
-    const pieces = piecesOf(source);
+    const action = `put "${shownName(name)}"`;
+    this.#requireOnline(action, options.toRemoteStore);
+    const signal = eitherSignal(this.#closing.signal, options.signal);
     // The digest must be known before anything is sent, so the bytes wait in a file.
     const folder = await mkdtemp(join(tmpdir(), 'filetracker-'));
     try {
       const path = join(folder, 'content');
-      await writeChunks(path, pieces);
-      return await this.#uploader.put({ name: asked.name, version }, path, () => version, options);
+      await writeChunks(path, given.pieces(action, signal));
+      const named = { name: asked.name, version };
+      return await this.#uploader.put(named, path, () => version, { ...options, signal });
     } catch (error) {
       const cause = error instanceof SinkError ? error.cause : error;
-      throw fromLocalError(cause, `put "${shownName(name)}"`);
+      throw fromLocalError(cause, action);
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
@@ -309,6 +315,7 @@ export class Client implements FileClient {
 
   /** Idempotent. */
   close(): Promise<void> {
+    this.#closing.abort();
     this.remote?.close();
     this.cache?.close();
     return Promise.resolve();

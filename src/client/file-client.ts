@@ -112,7 +112,10 @@ export interface FileClient extends AsyncDisposable {
 
   /** Stores the file at `path`. Its version is that of `name`, else its time of modification. */
   putFile(name: GivenName, path: string, options?: PutOptions): Promise<StoredFile>;
-  /** Stores bytes that come. Their version is that of `name`, else the time now. */
+  /**
+   * Stores bytes that come. Their version is that of `name`, else the time now. The source is the put's: it is destroyed,
+   * or returned, where it is not read to its end, which the signal and `close()` see to at once.
+   */
   putStream(name: GivenName, source: Readable | Chunks, options?: PutOptions): Promise<StoredFile>;
 
   /** Removes a file, on the server and in the cache, or where the cache has the only copy; with a version in `name`, only up to that one. */

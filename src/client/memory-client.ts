@@ -31,9 +31,10 @@ import type {
   RemoteListOptions,
   StoredFile,
 } from './file-client.ts';
-import { cutoffOf, piecesOf, requirePath } from './arguments.ts';
+import { cutoffOf, requirePath } from './arguments.ts';
 import { setVersion } from './hand-out.ts';
 import { fromLocalError } from './local-errors.ts';
+import { eitherSignal, PutSource } from './put-source.ts';
 import { streamTo } from './stream-target.ts';
 import { kindOfTarget, publishTarget, temporaryPathFor } from './target-file.ts';
 import { sourceFile } from './upload-content.ts';
@@ -56,7 +57,7 @@ export class MemoryClient implements FileClient {
   readonly #server = new Map<FileName, MemoryFile>();
   readonly #cache = new Map<string, MemoryFile>();
   readonly #clock: Clock;
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
@@ -153,9 +154,11 @@ export class MemoryClient implements FileClient {
   }
 
   async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
+    using given = new PutSource(source);
     const asked = parseVersionedName(name);
     const parts: Uint8Array[] = [];
-    for await (const part of piecesOf(source)) parts.push(part);
+    const signal = eitherSignal(this.#closing.signal, options.signal);
+    for await (const part of given.pieces(`put "${shownName(name)}"`, signal)) parts.push(part);
     return this.#put(asked, Buffer.concat(parts), versionFromMs(this.#clock.nowMs()), options);
   }
 
@@ -250,12 +253,13 @@ export class MemoryClient implements FileClient {
     if (signal?.aborted === true) {
       throw new FiletrackerError('aborted', `Cannot ${action}: it was cancelled`, { cause: signal.reason });
     }
-    if (this.#closed) throw new FiletrackerError('aborted', `Cannot ${action}: the client is closed`);
+    if (this.#closing.signal.aborted)
+      throw new FiletrackerError('aborted', `Cannot ${action}: the client is closed`);
   }
 
   /** Nothing can be asked of it any more. Idempotent. */
   close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     return Promise.resolve();
   }
 

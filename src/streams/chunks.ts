@@ -29,7 +29,8 @@ function bodyAborted(cause: unknown): FiletrackerError {
   return new FiletrackerError('aborted', `Cannot read the body: ${messageOf(cause)}`, { cause });
 }
 
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** What a promise gives, or the signal's reason where that comes first. */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   let onAbort: (() => void) | undefined;
   const aborted = new Promise<never>((_resolve, reject) => {
     onAbort = () => reject(signal.reason as Error);

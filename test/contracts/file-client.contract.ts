@@ -1,6 +1,15 @@
-import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import type { FileClient } from '../../src/client/file-client.ts';
 import { digestOf } from '../../src/core/digest.ts';
@@ -289,6 +298,53 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
         await expect(put).rejects.toMatchObject({ code: 'invalid-argument' });
       }
       expect(await client.exists('/odd')).toBe(false);
+    });
+
+    test.each(['signal', 'close'] as const)(
+      'putStream() ends by %s, whatever its source does, and lets go of it',
+      async (way) => {
+        const { client } = await given();
+        let [begun, returned] = [false, false];
+        const endless = async function* (): AsyncGenerator<Buffer> {
+          begun = true;
+          try {
+            for (;;) {
+              yield Buffer.alloc(1000);
+              await delay(1);
+            }
+          } finally {
+            returned = true;
+          }
+        };
+        const stalled = new Readable({ read: () => undefined });
+        const stop = new AbortController();
+        const puts = [endless(), stalled].map((source) =>
+          client.putStream('/ab@1', source, { signal: stop.signal }),
+        );
+        const ended = Promise.allSettled(puts);
+        await expect.poll(() => begun, { timeout: 10_000 }).toBe(true);
+        if (way === 'signal') stop.abort();
+        else await client.close();
+        expect(await ended).toMatchObject([
+          { status: 'rejected', reason: { code: 'aborted' } },
+          { status: 'rejected', reason: { code: 'aborted' } },
+        ]);
+        expect(stalled.destroyed).toBe(true);
+        await expect.poll(() => returned, { timeout: 10_000 }).toBe(true);
+        if (way === 'signal') expect(await client.exists('/ab')).toBe(false);
+        else await expect(client.putStream('/ab@1', endless())).rejects.toMatchObject({ code: 'aborted' });
+      },
+    );
+
+    test('putStream() rejects with what its stream fails with, however early', async () => {
+      const { client, folder } = await given();
+      const missing = (): Readable => createReadStream(join(folder, 'missing'));
+      const put = client.putStream('/x@1', missing());
+      await expect(put).rejects.toMatchObject({ code: 'io', cause: { code: 'ENOENT' } });
+      await expect(client.putStream('no name', missing())).rejects.toMatchObject({ code: 'invalid-name' });
+      const failing = new Readable({ read: () => failing.destroy(new Error('it broke')) });
+      await expect(client.putStream('/x@1', failing)).rejects.toThrow('it broke');
+      expect(await client.exists('/x')).toBe(false);
     });
 
     test('calls with what is no text are refused', async () => {

@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { Client } from '../../src/client/client.ts';
 import { digestOf } from '../../src/core/digest.ts';
@@ -238,6 +239,25 @@ test('a folder that the Python client uses too is shared without harm', async ()
   await present(client.cache).maintenance.verify();
   expect(readFileSync(join(cacheDir, 'files', 'a'), 'utf8')).toBe('python');
   expect(statSync(join(cacheDir, 'files', 'd', 'b')).size).toBe(100_000);
+});
+
+test('a stream that is put into a cache alone ends by its signal, and leaves nothing behind', async () => {
+  const { folder, open } = await setting();
+  const temporary = join(folder, 'tmp');
+  mkdirSync(temporary);
+  vi.stubEnv('TMPDIR', temporary);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const client = open({ remoteUrl: undefined });
+  const stalled = new Readable({ read: () => undefined });
+  stalled.push('the beginning');
+  const stop = new AbortController();
+  const put = client.putStream('/a', stalled, { signal: stop.signal });
+  await expect.poll(() => readdirSync(temporary), { timeout: 10_000 }).toHaveLength(1);
+  stop.abort();
+  await expect(put).rejects.toMatchObject({ code: 'aborted' });
+  expect(stalled.destroyed).toBe(true);
+  expect(readdirSync(temporary)).toEqual([]);
+  expect(await client.exists('/a')).toBe(false);
 });
 
 test('two clients in one process and many names at once get on', async () => {
