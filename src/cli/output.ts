@@ -22,6 +22,7 @@ const codes: Readonly<Partial<Record<ErrorCode, number>>> = {
   forbidden: exitCodes.refused,
   'name-conflict': exitCodes.refused,
   'precondition-failed': exitCodes.refused,
+  removed: exitCodes.refused,
   'too-large': exitCodes.refused,
   'quota-exceeded': exitCodes.refused,
   'rate-limited': exitCodes.refused,

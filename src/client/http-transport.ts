@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
-import { parseSize } from '../protocol/content-claims.ts';
+import { parseSize, removedHeader } from '../protocol/content-claims.ts';
 import { parseContentEncoding } from '../protocol/content-encoding.ts';
 import { listJsonType } from '../protocol/endpoints.ts';
 import { parseEntryLine, parseNameLine } from '../protocol/list-format.ts';
@@ -214,7 +214,8 @@ export class HttpTransport implements RemoteStore {
       const answer = await this.#connection.request({ ...request, body: counted, action, signal });
       if (answer.status !== 200 && answer.status !== 201) throw await this.#errorOf(answer, action);
       answer.body.resume();
-      return { version: versionOf(answer.headers) ?? version, sent };
+      const removed = answer.headers[removedHeader] !== undefined;
+      return { version: versionOf(answer.headers) ?? version, removed, sent };
     });
   }
 

@@ -80,7 +80,7 @@ function isPieces(source: unknown): source is AsyncIterable<unknown> | Iterable<
   return Symbol.asyncIterator in source || Symbol.iterator in source;
 }
 
-async function* steps(source: Iterable<unknown>): AsyncGenerator<unknown> {
+async function* steps(source: Iterable<unknown>): AsyncGenerator {
   yield* source;
 }
 

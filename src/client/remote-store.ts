@@ -67,6 +67,8 @@ export interface UploadContent {
 export interface UploadAnswer {
   /** The version that is stored under the name now. */
   readonly version: FileVersion;
+  /** Whether nothing is stored, because `version` was removed and nothing older is taken back. */
+  readonly removed: boolean;
   /** Whether the body was sent; false where the server had the content already. */
   readonly sent: boolean;
 }

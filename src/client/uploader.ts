@@ -52,6 +52,7 @@ export class Uploader {
       );
     }
     const now = answer?.version ?? wanted;
+    if (answer?.removed === true) throw removedSince(name, wanted, now);
     // Where a newer version stays, this content is not what the name stands for.
     if (now > wanted) return storedFile(name, { version: now }, wanted, sent);
     if (cache !== undefined) await this.#keep(cache, name, known, source, options.signal);
@@ -129,6 +130,17 @@ export class Uploader {
       throw fromLocalError(error, `put "${name}" into the cache "${cache.folder}"`);
     }
   }
+}
+
+/** The error of a put of what the server keeps removed. */
+export function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion): FiletrackerError {
+  const state = `version ${removed} of it was removed, and nothing older is taken back`;
+  const advice = `touch the file, or name a newer version, as ${formatVersionedName(name, removed + 1)}`;
+  return new FiletrackerError(
+    'removed',
+    `Cannot put "${formatVersionedName(name, wanted)}": ${state}; nothing was stored; ${advice}`,
+    { details: { name, version: removed } },
+  );
 }
 
 /** The error of a put that would store nothing. */

@@ -18,6 +18,8 @@ export type ErrorCode =
   | 'too-large'
   | 'name-conflict'
   | 'not-found'
+  /** A version as new or newer was removed, and nothing older is taken back. */
+  | 'removed'
   | 'not-a-directory'
   | 'precondition-failed'
   | 'range-not-satisfiable'

@@ -4,6 +4,8 @@ import { FiletrackerError } from '../core/errors.ts';
 /** Headers that speak of the content before compression; lower case, as Node gives them. */
 export const digestHeader = 'sha256-checksum';
 export const logicalSizeHeader = 'logical-size';
+/** In the answer to a PUT: `true` where the version in Last-Modified was removed, and nothing is stored. */
+export const removedHeader = 'removed';
 
 /**
  * Reads a size in bytes from a header.

@@ -18,6 +18,8 @@ const statuses: Readonly<Record<ErrorCode, number>> = {
   'not-found': 404,
   timeout: 408,
   'name-conflict': 409,
+  // Told in answers of 200, because clients in the field know no other for it.
+  removed: 409,
   'precondition-failed': 412,
   'too-large': 413,
   'unsupported-encoding': 415,

@@ -123,7 +123,7 @@ export class ComposedFileStore implements FileStore {
     checkAnnounced(undefined, 'identity', claims, this.#limits.fileSizeMaxBytes);
     const current = (await this.#catalog.find(name))?.entry;
     const refusal = refusalOfPut(current, intent);
-    if (refusal !== undefined) return { kind: 'settled', result: this.#resultOf(intent, refusal) };
+    if (refusal !== undefined) return { kind: 'settled', result: await this.#resultOf(intent, refusal) };
     if (current === undefined) await this.#checkTree(name);
     if (!options.mayLink || claims.digest === undefined) return { kind: 'body-needed' };
     const blob = await this.#catalog.findBlob(claims.digest);
@@ -135,7 +135,7 @@ export class ComposedFileStore implements FileStore {
     const content = { digest, logicalSize, storedSize, encoding, content: { kind: 'stored' } } as const;
     const outcome = await this.#change(() => this.#ingest.commit(intent, content));
     if (outcome.kind === 'content-missing') return { kind: 'body-needed' };
-    return { kind: 'settled', result: this.#resultOf(intent, outcome) };
+    return { kind: 'settled', result: await this.#resultOf(intent, outcome) };
   }
 
   /** The catalog decides in the end; here the sender of a large body is spared sending it. */
@@ -150,7 +150,7 @@ export class ComposedFileStore implements FileStore {
   async put(intent: PutIntent, body: PutBody, options: PutOptions = {}): Promise<PutResult> {
     checkAnnounced(body.announcedSize, body.encoding, intent.claims, this.#limits.fileSizeMaxBytes);
     const outcome = await this.#change(() => this.#ingest.put(intent, body, options.signal));
-    return this.#resultOf(intent, outcome);
+    return await this.#resultOf(intent, outcome);
   }
 
   async remove(intent: {
@@ -221,13 +221,13 @@ export class ComposedFileStore implements FileStore {
     }
   }
 
-  #resultOf(intent: PutIntent, outcome: SettledPut): PutResult {
+  async #resultOf(intent: PutIntent, outcome: SettledPut): Promise<PutResult> {
     switch (outcome.kind) {
       case 'stored':
         this.#onRelease();
         return { version: outcome.version, stored: true, deduplicated: outcome.deduplicated };
       case 'superseded':
-        return { version: outcome.version, stored: false, deduplicated: false };
+        return await this.#superseded(intent.name, outcome.version);
       case 'precondition-failed':
         throw preconditionFailed(intent.name);
       case 'name-conflict':
@@ -235,6 +235,12 @@ export class ComposedFileStore implements FileStore {
       case 'limit-reached':
         throw quotaExceeded(intent.name, outcome.limit);
     }
+  }
+
+  /** Looked up only now, because it is rare: what was removed, or put again, since the decision is told as it is by now. */
+  async #superseded(name: FileName, version: number): Promise<PutResult> {
+    const removed = (await this.#catalog.find(name)) === undefined;
+    return { version, stored: false, deduplicated: false, ...(removed && { removed }) };
   }
 
   /** Marks a content whose bytes were found wrong, so that the next put of it brings it anew. */

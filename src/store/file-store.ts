@@ -47,6 +47,8 @@ export interface PutResult {
   readonly stored: boolean;
   /** Whether the content was in the store before. */
   readonly deduplicated: boolean;
+  /** Set where nothing is stored, because `version` was removed not long ago and nothing older is taken back. */
+  readonly removed?: boolean | undefined;
 }
 
 /** What the store can say of a put from its headers alone. */

@@ -151,6 +151,22 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
       expect(await client.exists('/d')).toBe(false);
     });
 
+    test('putFile() says that it stores nothing older than what was removed', async () => {
+      const { client, local } = await given();
+      for (const bytes of [Buffer.from('x'), noise(300_000)]) {
+        await client.putFile('/d@10', local(bytes));
+        await client.deleteFile('/d');
+        await expect(client.putFile('/d@9', local(bytes))).rejects.toMatchObject({
+          code: 'removed',
+          details: { name: '/d', version: 10 },
+          message: expect.stringMatching(/version 10 .*removed.*nothing was stored.*"?\/d@11/),
+        });
+        expect(await client.exists('/d')).toBe(false);
+        expect(await client.putFile('/d@10', local(bytes))).toMatchObject({ stored: true });
+        await client.deleteFile('/d');
+      }
+    });
+
     test('lists name what is stored, below a directory and up to a version', async () => {
       const { client, local } = await given();
       const path = local(Buffer.from('x'));

@@ -126,6 +126,17 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
         expect((await leftovers(parts)).uploads).toBe(0);
       });
 
+      it('takes back nothing older than what was removed, and tells it from what is stored', async () => {
+        await put(store, '/a', 10, prose(100));
+        await store.remove({ name: nameOf('/a'), version: 10 });
+        for (const body of [prose(50), streamOf(noise(1.5 * kib * kib))]) {
+          const result = await put(store, '/a', 9, body);
+          expect(result).toEqual({ version: 10, stored: false, deduplicated: false, removed: true });
+        }
+        expect(await store.stat(nameOf('/a'))).toBeUndefined();
+        expect(await put(store, '/a', 10, prose(50))).toMatchObject({ version: 10, stored: true });
+      });
+
       it('replaces an equal version', async () => {
         await put(store, '/a', 10, prose(100));
         expect(await put(store, '/a', 10, prose(200))).toMatchObject({ version: 10, stored: true });

@@ -205,6 +205,21 @@ describe('versions', () => {
     await server.expectEmpty();
   });
 
+  it('are not taken back once they were removed, which the answer tells from a newer file', async () => {
+    const server = await openTestServer();
+    await server.put('/a', 'x', { version });
+    await server.request({ method: 'DELETE', target: `/files/a?${versionQuery(version)}` });
+    const late = await server.put('/a', 'late', { version: version - 1 });
+    expect(late.status).toBe(200);
+    expect(late.headers.get('last-modified')).toBe(date);
+    expect(late.headers.get('removed')).toBe('true');
+    expect((await server.request({ target: '/files/a' })).status).toBe(404);
+    await server.put('/a', 'again', { version });
+    const older = await server.put('/a', 'late', { version: version - 1 });
+    expect(older.headers.get('last-modified')).toBe(date);
+    expect(older.headers.get('removed')).toBeUndefined();
+  });
+
   it('may hang on what is stored', async () => {
     const server = await openTestServer();
     expect((await server.put('/a', 'one', { headers: { 'If-None-Match': '*' } })).status).toBe(200);

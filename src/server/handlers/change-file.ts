@@ -82,7 +82,8 @@ async function putStreamed(exchange: Exchange, upload: Upload, context: ServerCo
 }
 
 function sendStored(exchange: Exchange, result: PutResult): void {
-  exchange.send(200, ['Last-Modified', formatDate(result.version), 'Content-Length', 0]);
+  const removed = result.removed === true ? ['Removed', 'true'] : [];
+  exchange.send(200, ['Last-Modified', formatDate(result.version), 'Content-Length', 0, ...removed]);
 }
 
 /**
