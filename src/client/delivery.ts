@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
+import { cancellableStream } from './cancellable-stream.ts';
 import { receiveSmall, SinkError, verifiedChunks, writeChunks } from './download.ts';
 import type { FetchRequest, Fetcher, FetcherParts, Found } from './fetcher.ts';
 import { setVersion } from './hand-out.ts';
@@ -97,6 +98,7 @@ export class Delivery {
   /** A file as a stream that fails rather than ends if it is not whole and right. */
   async toStream(request: FetchRequest): Promise<{ readonly found: Found; readonly stream: Readable }> {
     const { cache, remote } = this.#parts;
+    const action = `get "${request.name}"`;
     for (let findings = 1; ; findings += 1) {
       const found = await this.#fetcher.find(request);
       if (found.kind === 'remote') {
@@ -104,10 +106,10 @@ export class Delivery {
         const chunks = verifiedChunks(remote, found.content, this.#fetcher.downloadOptions(request));
         const stream = Readable.from(chunks, { objectMode: false, highWaterMark: 256 * 1024 });
         stream.once('close', () => found.content.cancel());
-        return { found, stream };
+        return { found, stream: cancellableStream(stream, action, request.signal) };
       }
       const stream = await cache?.openStream(found.file);
-      if (stream !== undefined) return { found, stream };
+      if (stream !== undefined) return { found, stream: cancellableStream(stream, action, request.signal) };
       if (findings === findingsMax) throw this.#fetcher.absent(request);
     }
   }

@@ -33,6 +33,7 @@ import type {
   StoredFile,
 } from './file-client.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
+import { cancellableStream } from './cancellable-stream.ts';
 import { setVersion } from './hand-out.ts';
 import { fromLocalError } from './local-errors.ts';
 import { eitherSignal, PutSource } from './put-source.ts';
@@ -89,7 +90,8 @@ export class MemoryClient implements FileClient {
 
   async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
     const { file, cached } = this.#find(name, options, options.serveFromCache ?? false);
-    const stream = Readable.from([Buffer.from(file.bytes)], { objectMode: false });
+    const bytes = Readable.from([Buffer.from(file.bytes)], { objectMode: false });
+    const stream = cancellableStream(bytes, `get "${name}"`, options.signal);
     return await Promise.resolve({ ...infoOf(file), cached, stream });
   }
 

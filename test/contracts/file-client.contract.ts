@@ -2,6 +2,7 @@ import {
   createReadStream,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   statSync,
   utimesSync,
@@ -20,6 +21,11 @@ export interface ClientFixture {
   readonly client: FileClient;
   /** Whether the client has a cache. */
   readonly caches: boolean;
+}
+
+/** How many files and sockets this process has open. */
+function descriptors(): number {
+  return readdirSync('/proc/self/fd').length;
 }
 
 /** What every client with a server must do, whatever it is made of. */
@@ -80,6 +86,24 @@ export function describeFileClient(title: string, open: () => Promise<ClientFixt
         expect((await collected(stream)).equals(bytes)).toBe(true);
       }
     });
+
+    test.each([false, true])(
+      'a stream that is cancelled before it is read fails and lets go of its file (from the cache: %j)',
+      async (serveFromCache) => {
+        const { client, local } = await given();
+        await client.putFile('/s@5', local(noise(300_000)));
+        const before = descriptors();
+        for (let count = 0; count < 20; count += 1) {
+          const stop = new AbortController();
+          const { stream } = await client.getStream('/s', { serveFromCache, signal: stop.signal });
+          stop.abort();
+          expect(stream.destroyed).toBe(true);
+          await expect(collected(stream)).rejects.toMatchObject({ code: 'aborted' });
+        }
+        // Those of connections and locks stay, and what closes does so by and by.
+        await expect.poll(descriptors, { timeout: 10_000 }).toBeLessThan(before + 10);
+      },
+    );
 
     test('putStream() stores bytes that come, with the version of the name', async () => {
       const { client } = await given();
