@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import { collected, noise, prose } from '../../test/support/contents.ts';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
 import { digestOf } from '../core/digest.ts';
+import { decodingRatioMax } from '../core/limits.ts';
 import type { TransferProgress } from './download.ts';
 import type { UploadContent } from './remote-store.ts';
 import { prepareUpload, sourceFile } from './upload-content.ts';
@@ -41,6 +42,25 @@ test('a large text is compressed while it is sent, anew each time, where the rec
     expect(told.at(-1)).toEqual({ phase: 'sending', done: text.length, total: text.length });
   }
 });
+
+test.each([true, false])(
+  'zeros are not compressed further than servers take (streams: %j)',
+  async (streams) => {
+    const zeros = Buffer.alloc(8_000_000);
+    await using prepared = await prepareUpload(sourceFile(await file(zeros)), { compress: true, streams });
+    const { content, plain } = prepared;
+    expect(content.encoding).toBe('gzip');
+    const bytes = await bytesOf(content);
+    expect(gunzipSync(bytes).equals(zeros)).toBe(true);
+    expect(zeros.length / bytes.length).toBeLessThan(decodingRatioMax);
+    expect(zeros.length / bytes.length).toBeGreaterThan(100);
+    expect(plain).toMatchObject({
+      encoding: 'identity',
+      digest: digestOf(zeros),
+      transferSize: zeros.length,
+    });
+  },
+);
 
 test('a large text has its length where the receiver needs it', async () => {
   const text = prose(3_000_000);

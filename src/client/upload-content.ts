@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { deflateRawSync } from 'node:zlib';
 import { digestOf } from '../core/digest.ts';
+import type { Digest } from '../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import { digestingPieces, digestInThread } from '../fs/digesting-reader.ts';
 import type { FileDigest } from '../fs/digesting-reader.ts';
@@ -27,6 +28,12 @@ const readSizeBytes = 1024 * 1024;
 const heldMaxBytes = 32 * 1024 * 1024;
 /** Source text gets 6% larger than at zlib's default (0.182 against 0.172 of its size) and takes half of the time. */
 const compressionLevel = 4;
+/**
+ * Most bytes of content that one compressed byte may stand for: servers take what unpacks to more than 256 times its
+ * size (`--unpack-ratio-max`) for a bomb, and zeros reach 1,032.
+ */
+const ratioMax = 200;
+const packing = { level: compressionLevel, ratioMax };
 /** Compression that saves less than this share is not worth the receiver's time. */
 const savingMinShare = 0.03;
 /** Pieces of a file by which one can tell what compression saves. */
@@ -78,6 +85,8 @@ function changed(path: string): FiletrackerError {
 /** A content ready to be sent, and what must be thrown away afterwards. */
 export interface PreparedUpload extends AsyncDisposable {
   readonly content: UploadContent;
+  /** The same as it is, for a receiver that refuses a large content for how well it was compressed. */
+  readonly plain?: UploadContent | undefined;
 }
 
 export interface PrepareOptions {
@@ -139,7 +148,7 @@ async function prepareLarge(source: SourceFile, options: PrepareOptions): Promis
   let measure: FileDigest | undefined;
   try {
     const pieces = digestingPieces(path, { ...reading, onEnd: (end) => (measure = end) });
-    const packed = gzipChunks(counted(pieces, 'reading', size, onProgress), { level: compressionLevel });
+    const packed = gzipChunks(counted(pieces, 'reading', size, onProgress), packing);
     for await (const piece of packed) await spool.write(piece);
     await spool.end();
   } catch (error) {
@@ -154,6 +163,7 @@ async function prepareLarge(source: SourceFile, options: PrepareOptions): Promis
     const content = { digest: measure.digest, size, transferSize: spool.sizeBytes, bytes };
     return {
       content: { ...content, encoding: 'gzip' },
+      plain: plainContent(measure.digest, source),
       [Symbol.asyncDispose]: () => spool[Symbol.asyncDispose](),
     };
   }
@@ -174,10 +184,13 @@ async function firstBytes(path: string): Promise<Buffer> {
 
 /** @throws FiletrackerError `changed-during-upload` where what was read is more or less than there was. */
 function identityUpload({ digest, sizeBytes }: FileDigest, source: SourceFile): PreparedUpload {
+  if (sizeBytes !== source.size) throw changed(source.path);
+  return { content: plainContent(digest, source), ...nothingToDispose };
+}
+
+function plainContent(digest: Digest, source: SourceFile): UploadContent {
   const { size } = source;
-  if (sizeBytes !== size) throw changed(source.path);
-  const bytes = (): Chunks => fileChunks(source);
-  return { content: { digest, size, encoding: 'identity', transferSize: size, bytes }, ...nothingToDispose };
+  return { digest, size, encoding: 'identity', transferSize: size, bytes: () => fileChunks(source) };
 }
 
 /**
@@ -192,11 +205,9 @@ function streamedUpload(
   const { size } = source;
   if (sizeBytes !== size) throw changed(source.path);
   const bytes = (): Chunks =>
-    gzipChunks(counted(fileChunks(source, signal), 'sending', size, onProgress), { level: compressionLevel });
-  return {
-    content: { digest, size, encoding: 'gzip', transferSize: undefined, bytes },
-    ...nothingToDispose,
-  };
+    gzipChunks(counted(fileChunks(source, signal), 'sending', size, onProgress), packing);
+  const content = { digest, size, encoding: 'gzip', transferSize: undefined, bytes } as const;
+  return { content, plain: plainContent(digest, source), ...nothingToDispose };
 }
 
 /** Whether compression saves what it must, as samples from all over a file tell: 0.1 ms each. */

@@ -76,15 +76,24 @@ export class Uploader {
     name: FileName,
     version: FileVersion,
     source: SourceFile,
-    { content }: PreparedUpload,
+    { content, plain }: PreparedUpload,
     { signal, onProgress }: PutOptions,
   ): Promise<UploadAnswer> {
+    const send = async (form: UploadContent): Promise<UploadAnswer> => {
+      try {
+        return await remote.put(name, version, observed(form, onProgress), { signal });
+      } catch (error) {
+        // The server's check of the digest is what sees a change that happened while the file was sent.
+        if (isFiletrackerError(error, 'digest-mismatch')) requireUnchanged(source);
+        throw error;
+      }
+    };
     try {
-      return await remote.put(name, version, observed(content, onProgress), { signal });
+      return await send(content);
     } catch (error) {
-      // The server's check of the digest is what sees a change that happened while the file was sent.
-      if (isFiletrackerError(error, 'digest-mismatch')) requireUnchanged(source);
-      throw error;
+      // A bound on what gzip may unpack to does not hold for the plain form; one on files does, and is told before it is sent.
+      if (plain === undefined || !isFiletrackerError(error, 'too-large')) throw error;
+      return await send(plain);
     }
   }
 

@@ -3,6 +3,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { assert, asyncProperty, integer } from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { asyncPieces, collected, noise, prose } from '../../test/support/contents.ts';
+import { gunzipChunks } from './gzip-decoder.ts';
 import { gzipBytes, gzipChunks } from './gzip-encoder.ts';
 
 const kib = 1024;
@@ -51,6 +52,16 @@ describe('gzipChunks()', () => {
       sizes.push((await collected(gzipChunks(asyncPieces(prose(500_000), 65_536), { level }))).length);
     }
     expect(sizes[1]).toBeLessThan(sizes[0] ?? 0);
+  });
+
+  it('keeps to a ratio', async () => {
+    const content = Buffer.concat([Buffer.alloc(20_000_000), prose(1000)]);
+    const encoded = await collected(gzipChunks(asyncPieces(content, 65_536), { ratioMax: 200 }));
+    expect(encoded.length).toBeLessThan(content.length / 190);
+    expect(execFileSync('gunzip', ['-c'], { input: encoded, maxBuffer: 3e7 }).equals(content)).toBe(true);
+    const bounds = { sizeMaxBytes: 1e9, ratioMax: 201 };
+    const decoded = await collected(gunzipChunks(asyncPieces(encoded, 1000), bounds));
+    expect(decoded.equals(content)).toBe(true);
   });
 
   it('asks its source for no more than the blocks in flight before it is read', async () => {

@@ -12,6 +12,8 @@ const windowSizeBytes = 32 * 1024;
 
 /** Magic, deflate, no flags, no time, no extra flags, Unix (RFC 1952, 2.3): equal content gives equal bytes. */
 const header = Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+/** A deflate block of no bytes, stored (RFC 1951, 3.2.4), which begins and ends at a byte's edge. */
+const emptyBlock = Buffer.from([0, 0, 0, 0xff, 0xff]);
 /** A final deflate block that holds nothing: the blocks before it end at a byte's edge, none of them final. */
 const finalBlock = Buffer.from([3, 0]);
 
@@ -25,6 +27,11 @@ export interface GzipStreamOptions extends GzipOptions {
   readonly blockSizeBytes?: number | undefined;
   /** Blocks being compressed at the same time. */
   readonly blocksInFlight?: number | undefined;
+  /**
+   * Most bytes of content for each that comes out, for receivers that take more for a bomb: what compresses better is
+   * filled up with empty blocks. No bound unless given.
+   */
+  readonly ratioMax?: number | undefined;
 }
 
 /** The level at which text is smaller by 2% than at 5 and takes 1.3 times as long; zlib's own default. */
@@ -43,13 +50,15 @@ const defaultBlocksInFlight = 4;
 export async function* gzipChunks(source: Chunks, options: GzipStreamOptions = {}): AsyncGenerator<Buffer> {
   const blocksInFlight = options.blocksInFlight ?? defaultBlocksInFlight;
   const level = options.level ?? defaultLevel;
+  const ratioMax = options.ratioMax ?? Number.POSITIVE_INFINITY;
   const inFlight: Promise<Buffer>[] = [];
   let checksum = 0;
   let sizeBytes = 0;
   let dictionary: Buffer | undefined;
   yield header;
   for await (const block of blocksOf(source, options.blockSizeBytes ?? defaultBlockSizeBytes)) {
-    const compressed = compressBlock(block, level, dictionary);
+    const packed = compressBlock(block, level, dictionary);
+    const compressed = packed.then((bytes) => filledUp(bytes, block.length / ratioMax));
     // If the reader gives up, nobody asks for the blocks that are still in flight.
     compressed.catch(() => undefined);
     inFlight.push(compressed);
@@ -70,6 +79,13 @@ function compressBlock(block: Buffer, level: number, dictionary: Buffer | undefi
     chunkSize: block.length + 1024,
     ...(dictionary === undefined ? {} : { dictionary }),
   });
+}
+
+function filledUp(packed: Buffer, sizeMinBytes: number): Buffer {
+  const missingBytes = sizeMinBytes - packed.length;
+  if (missingBytes <= 0) return packed;
+  const blocks = Math.ceil(missingBytes / emptyBlock.length);
+  return Buffer.concat([packed, Buffer.alloc(blocks * emptyBlock.length, emptyBlock)]);
 }
 
 /** Checksum and size modulo 2^32, least significant byte first (RFC 1952, 2.3.1). */

@@ -273,6 +273,25 @@ test('a content that the server has is not sent again', async () => {
   expect(requests.filter(({ method }) => method === 'PUT')).toHaveLength(4);
 });
 
+test.each(['ours', 'python'] as const)(
+  'a content that a server refuses for what its gzip unpacks to is sent as it is (%s)',
+  async (dialect) => {
+    const { server, client, folder } = await setting(dialect);
+    const path = join(folder, 'local');
+    writeFileSync(path, Buffer.alloc(3_000_000));
+    const tooLarge = { kind: 'status', status: 413 } as const;
+    server.faults.push(tooLarge);
+    expect(await client.putFile('/zeros@7', path)).toMatchObject({ version: 7, sent: true, stored: true });
+    expect(server.files.get('/zeros')?.bytes.equals(Buffer.alloc(3_000_000))).toBe(true);
+    const encodings = server.requests.flatMap(({ method, headers }) =>
+      method === 'PUT' ? [headers['content-encoding']] : [],
+    );
+    expect(encodings).toEqual(['gzip', undefined]);
+    server.faults.push(tooLarge, tooLarge);
+    await expect(client.putFile('/zeros@8', path)).rejects.toMatchObject({ code: 'too-large' });
+  },
+);
+
 test('a file that changes while it is put is refused, and what was stored stays', async () => {
   const { url } = await servedStore();
   const folder = await temporaryFolder();
