@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
-import { parseSizeBytes } from '../core/quantities.ts';
+import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { handOuts } from './hand-out.ts';
 import type { HandOut } from './hand-out.ts';
 import type { TlsOptions } from './http-connection.ts';
@@ -34,6 +34,7 @@ export interface ClientOptions {
   readonly connectTimeoutMs?: number | undefined;
   /** How long the server may stand still while bytes are due; 30 s unless given. A whole transfer may take any time. */
   readonly stallTimeoutMs?: number | undefined;
+  /** What is safe to repeat is tried 4 times more unless given, within 1.5 s, and no server is waited for any longer. */
   readonly retries?: Partial<RetryPolicy> | undefined;
   /** Certificates for https, as PEM text. */
   readonly tls?: TlsOptions | undefined;
@@ -77,8 +78,8 @@ export function readTlsFiles(files: TlsFiles): TlsOptions {
 
 /**
  * The settings that the environment names: FILETRACKER_URL, FILETRACKER_DIR (the cache),
- * FILETRACKER_CACHE_SIZE, FILETRACKER_CACHE_MIN_FREE, FILETRACKER_CACHE_MODE and FILETRACKER_HAND_OUT; for https
- * the files FILETRACKER_TLS_CA, FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
+ * FILETRACKER_CACHE_SIZE, FILETRACKER_CACHE_MIN_FREE, FILETRACKER_CACHE_MODE and FILETRACKER_HAND_OUT;
+ * FILETRACKER_RETRY_FOR (how long a server that is away is waited for); for https the files FILETRACKER_TLS_CA, FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
  * @throws FiletrackerError `invalid-argument`, `io`.
  */
 export function optionsFromEnvironment(environment: Environment = process.env): ClientOptions {
@@ -89,6 +90,7 @@ export function optionsFromEnvironment(environment: Environment = process.env): 
     FILETRACKER_CACHE_MIN_FREE: minFree,
     FILETRACKER_CACHE_MODE: mode,
     FILETRACKER_HAND_OUT: handOut,
+    FILETRACKER_RETRY_FOR: retryFor,
     FILETRACKER_TLS_CA: ca,
     FILETRACKER_TLS_CERT: cert,
     FILETRACKER_TLS_KEY: key,
@@ -101,6 +103,7 @@ export function optionsFromEnvironment(environment: Environment = process.env): 
     cacheMinFree: given(minFree),
     cacheMode: given(mode) === undefined ? undefined : parseMode(mode ?? ''),
     handOut: given(handOut) === undefined ? undefined : parseHandOut(handOut ?? ''),
+    retries: given(retryFor) === undefined ? undefined : { retryForMs: parseDurationMs(retryFor ?? '') },
     tls,
   };
 }
@@ -155,6 +158,9 @@ export function checkOptions(options: ClientOptions): void {
   }
   for (const [name, value] of Object.entries({ connections, connectTimeoutMs, stallTimeoutMs })) {
     require(name, value, isCount(value, 1), 'it must be a whole number, from 1 on');
+  }
+  for (const [name, value] of Object.entries(options.retries ?? {})) {
+    require(name, value, isCount(value, 0), 'it must be a whole number, from 0 on');
   }
   const isMode = isCount(cacheMode, 0) && (cacheMode ?? 0) <= 0o7777;
   require('cacheMode', cacheMode, isMode, 'it must be permissions, as 0o2770');

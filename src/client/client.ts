@@ -94,7 +94,8 @@ export class Client implements FileClient {
   static fromEnvironment(options: ClientOptions = {}): Client {
     const environment = optionsFromEnvironment();
     const tls = { ...environment.tls, ...given(options.tls ?? {}) };
-    return new Client({ ...environment, ...given(options), tls });
+    const retries = { ...environment.retries, ...given(options.retries ?? {}) };
+    return new Client({ ...environment, ...given(options), tls, retries });
   }
 
   async getFile(name: GivenName, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {

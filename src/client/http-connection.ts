@@ -63,6 +63,7 @@ export class HttpConnection {
   #agent: Agent | undefined;
   #send: typeof httpRequest = httpRequest;
   #closed = false;
+  #reached = false;
 
   constructor(address: ServerAddress, options: ConnectionOptions) {
     this.address = address;
@@ -76,12 +77,19 @@ export class HttpConnection {
   async request(request: HttpRequest): Promise<HttpAnswer> {
     for (;;) {
       try {
-        return await this.#requestOnce(request);
+        const answer = await this.#requestOnce(request);
+        this.#reached = true;
+        return answer;
       } catch (error) {
         // The server closed a kept connection just when we used it: nothing was lost, ask again at once.
         if (!(error instanceof StaleConnectionError)) throw error;
       }
     }
+  }
+
+  /** Whether the server has ever answered. */
+  get reached(): boolean {
+    return this.#reached;
   }
 
   /** Idempotent. */

@@ -100,6 +100,11 @@ export class HttpTransport implements RemoteStore {
     return this.#connection.address.shown;
   }
 
+  /** Runs what is safe to repeat until it succeeds or fails for good. */
+  #repeated<T>(signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+    return withRetries(this.#retries, signal, attempt, () => this.#connection.reached);
+  }
+
   /** Asked once; reading files does not need it. */
   async abilities(options: SignalOption = {}): Promise<RemoteAbilities> {
     this.#abilities ??= this.#askAbilities(options.signal);
@@ -113,7 +118,7 @@ export class HttpTransport implements RemoteStore {
 
   async #askAbilities(signal: AbortSignal | undefined): Promise<RemoteAbilities> {
     const action = 'ask for the versions of the protocol';
-    return await withRetries(this.#retries, signal, async () => {
+    return await this.#repeated(signal, async () => {
       const answer = await this.#connection.request({ method: 'GET', path: '/version/', action, signal });
       if (answer.status === 404) {
         answer.body.resume();
@@ -148,7 +153,7 @@ export class HttpTransport implements RemoteStore {
 
   async stat(name: FileName, options: SignalOption = {}): Promise<RemoteFile | undefined> {
     const action = `look at "${name}"`;
-    return await withRetries(this.#retries, options.signal, async () => {
+    return await this.#repeated(options.signal, async () => {
       const answer = await this.#redirects.request({
         method: 'HEAD',
         path: filePath(name),
@@ -169,7 +174,7 @@ export class HttpTransport implements RemoteStore {
     const { etags = [], signal } = options;
     let { first } = options;
     const action = `get "${name}"`;
-    return await withRetries(this.#retries, signal, async () => {
+    return await this.#repeated(signal, async () => {
       const headers = openHeaders(etags, first);
       const request = { method: 'GET', path: filePath(name), headers, action, signal } as const;
       // A server gives parts itself, so that a further try does not depend on where this one was sent.
@@ -207,7 +212,7 @@ export class HttpTransport implements RemoteStore {
     const action = `put "${name}"`;
     const abilities = await this.abilities(options);
     const request = putRequest(name, version, content, abilities);
-    return await withRetries(this.#retries, signal, async () => {
+    return await this.#repeated(signal, async () => {
       let sent = Buffer.isBuffer(request.body);
       const { body } = request;
       const counted = typeof body === 'function' ? () => ((sent = true), body()) : body;
@@ -228,7 +233,7 @@ export class HttpTransport implements RemoteStore {
     const action = `remove "${name}"`;
     await this.#requireVersion2(action, options);
     const path = `${filePath(name)}?${formatVersionQuery(version)}`;
-    return await withRetries(this.#retries, signal, async () => {
+    return await this.#repeated(signal, async () => {
       const answer = await this.#connection.request({
         method: 'DELETE',
         path,
@@ -278,9 +283,10 @@ export class HttpTransport implements RemoteStore {
     const { features } = await this.abilities({ signal });
     const retries = new Retries(this.#retries, signal);
     for (let { after } = query; ;) {
-      const lines = this.#listLines(directory, { ...query, after }, accept, action, signal);
+      // Has tried again by itself, unlike the reading.
+      const body = await this.#openList(directory, { ...query, after }, accept, action, signal);
       try {
-        for await (const line of lines) {
+        for await (const line of this.#linesOf(body, action, signal)) {
           if (line === '') continue;
           const { name, item } = read(line);
           after = name;
@@ -295,27 +301,34 @@ export class HttpTransport implements RemoteStore {
     }
   }
 
-  async *#listLines(
+  async #openList(
     directory: string,
     query: ListQuery,
     accept: string,
     action: string,
     signal: AbortSignal | undefined,
-  ): AsyncIterable<string> {
+  ): Promise<HttpAnswer['body']> {
     const parameters = formatListQuery(query);
     const path = `${listPath(directory)}${parameters === '' ? '' : `?${parameters}`}`;
-    const answer = await withRetries(this.#retries, signal, async () => {
+    return await this.#repeated(signal, async () => {
       const headers = { Accept: `${accept}, application/problem+json;q=0.9` };
       const opened = await this.#connection.request({ method: 'GET', path, headers, action, signal });
       if (opened.status !== 200) throw await this.#errorOf(opened, action);
-      return opened;
+      return opened.body;
     });
+  }
+
+  async *#linesOf(
+    body: HttpAnswer['body'],
+    action: string,
+    signal: AbortSignal | undefined,
+  ): AsyncIterable<string> {
     try {
-      yield* linesOf(bodyChunks(answer.body, signal));
+      yield* linesOf(bodyChunks(body, signal));
     } catch (error) {
       throw fromConnectionError(causeOf(error), action, this.#connection.address, signal);
     } finally {
-      answer.body.destroy();
+      body.destroy();
     }
   }
 

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { FiletrackerError } from '../core/errors.ts';
 import { Retries, withRetries } from './retries.ts';
 
-const policy = { retriesMax: 2, firstPauseMs: 10, longestPauseMs: 15 };
+const policy = { retriesMax: 2, firstPauseMs: 10, longestPauseMs: 15, retryForMs: 0 };
 const passing = new FiletrackerError('unavailable', 'Cannot do it: not now');
 
 test('withRetries() tries again what may pass, and no more often than it is told', async () => {
@@ -20,6 +20,28 @@ test('withRetries() tries again what may pass, and no more often than it is told
     await expect(withRetries(policy, undefined, failing(final))).rejects.toBe(final);
     expect(tries).toBe(1);
   }
+});
+
+test('withRetries() waits for a server that is away, less long for one that it never reached', async () => {
+  const away = new FiletrackerError('unreachable', 'Cannot do it: no server answers there', {
+    retryable: true,
+  });
+  const told = new FiletrackerError('unavailable', 'Cannot do it: it starts', { details: { status: 503 } });
+  const patient = { ...policy, retryForMs: 400, retryUnknownForMs: 100 };
+  const waitedMs = async (failure: Error, isReached: boolean, waiting = patient): Promise<number> => {
+    const began = performance.now();
+    const attempt = (): Promise<never> => Promise.reject(failure);
+    const put = withRetries(waiting, undefined, attempt, () => isReached);
+    await expect(put).rejects.toBe(failure);
+    return performance.now() - began;
+  };
+  expect(await waitedMs(away, true)).toBeGreaterThanOrEqual(395);
+  expect(await waitedMs(told, false)).toBeGreaterThanOrEqual(395);
+  expect(await waitedMs(away, false)).toBeGreaterThanOrEqual(95);
+  expect(await waitedMs(away, false, { ...patient, retryForMs: 600_000 })).toBeLessThan(60_000);
+  // Another failure, which waiting does not mend, is only counted.
+  const slow = new FiletrackerError('timeout', 'Cannot do it: it stands still');
+  expect(await waitedMs(slow, true, { ...patient, retryForMs: 600_000 })).toBeLessThan(60_000);
 });
 
 test('Retries waits as long as the server asks for, but not for ever', async () => {

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import type { ErrorCode } from '../core/errors.ts';
 
 /** How often and when what failed is tried again. */
 export interface RetryPolicy {
@@ -8,9 +9,24 @@ export interface RetryPolicy {
   /** Pause before the first retry; doubled before each further one. */
   readonly firstPauseMs: number;
   readonly longestPauseMs: number;
+  /**
+   * How long a server that can't be reached, or says that it can't serve now, is tried again, beyond `retriesMax`: as long
+   * as it takes to start it again.
+   */
+  readonly retryForMs: number;
+  /** The same for a server that has never answered, whose address may be wrong; as `retryForMs` unless given. */
+  readonly retryUnknownForMs?: number | undefined;
 }
 
-export const defaultRetryPolicy: RetryPolicy = { retriesMax: 4, firstPauseMs: 100, longestPauseMs: 10_000 };
+export const defaultRetryPolicy: RetryPolicy = {
+  retriesMax: 4,
+  firstPauseMs: 100,
+  longestPauseMs: 10_000,
+  retryForMs: 0,
+};
+
+/** Errors of a server that is away and comes back. */
+const awayCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'unavailable', 'busy']);
 
 /** The longest that a server's Retry-After is followed; a longer one ends the tries. */
 const retryAfterMaxSeconds = 60;
@@ -26,11 +42,16 @@ export function abortedError(action: string, cause?: unknown): FiletrackerError 
 export class Retries {
   readonly #policy: RetryPolicy;
   readonly #signal: AbortSignal | undefined;
+  readonly #isReached: () => boolean;
   #failures = 0;
+  /** When the first of the failures came. */
+  #sinceMs = 0;
 
-  constructor(policy: RetryPolicy, signal: AbortSignal | undefined) {
+  /** `isReached`: whether the server has ever answered. */
+  constructor(policy: RetryPolicy, signal: AbortSignal | undefined, isReached = (): boolean => true) {
     this.#policy = policy;
     this.#signal = signal;
+    this.#isReached = isReached;
   }
 
   /** Called when some progress was made: the failures so far no longer count. */
@@ -41,11 +62,17 @@ export class Retries {
   /** Waits until the next try. @throws the given error, where it is not worth another try. */
   async pauseAfter(error: unknown): Promise<void> {
     if (!isFiletrackerError(error) || !error.retryable) throw error;
+    const nowMs = performance.now();
+    if (this.#failures === 0) this.#sinceMs = nowMs;
     this.#failures += 1;
     const after = error.details.retryAfterSeconds ?? 0;
-    if (this.#failures > this.#policy.retriesMax || after > retryAfterMaxSeconds) throw error;
+    const leftMs = this.#sinceMs + this.#patienceMs(error) - nowMs;
+    const counts = this.#failures <= this.#policy.retriesMax;
+    if ((!counts && leftMs <= 0) || after > retryAfterMaxSeconds) throw error;
     const doubled = this.#policy.firstPauseMs * 2 ** (this.#failures - 1);
-    const pauseMs = Math.min(doubled, this.#policy.longestPauseMs) * (0.5 + Math.random() / 2);
+    const drawnMs = Math.min(doubled, this.#policy.longestPauseMs) * (0.5 + Math.random() / 2);
+    // The last try comes when the time is over.
+    const pauseMs = counts ? drawnMs : Math.min(drawnMs, leftMs);
     const options = this.#signal === undefined ? {} : { signal: this.#signal };
     try {
       await delay(Math.max(pauseMs, after * 1000), undefined, options);
@@ -53,15 +80,25 @@ export class Retries {
       throw abortedError('wait for the server', reason);
     }
   }
+
+  /** How long this failure is worth further tries, whatever their number. */
+  #patienceMs({ code, details }: FiletrackerError): number {
+    if (!awayCodes.has(code)) return 0;
+    const { retryForMs, retryUnknownForMs = retryForMs } = this.#policy;
+    // Who answers with a status is there.
+    const reached = details.status !== undefined || this.#isReached();
+    return reached ? retryForMs : retryUnknownForMs;
+  }
 }
 
-/** Runs `attempt` until it succeeds or fails for good. It must be safe to repeat. */
+/** Runs `attempt` until it succeeds or fails for good. It must be safe to repeat. `isReached`: as of Retries. */
 export async function withRetries<T>(
   policy: RetryPolicy,
   signal: AbortSignal | undefined,
   attempt: () => Promise<T>,
+  isReached?: () => boolean,
 ): Promise<T> {
-  const retries = new Retries(policy, signal);
+  const retries = new Retries(policy, signal, isReached);
   for (;;) {
     try {
       return await attempt();

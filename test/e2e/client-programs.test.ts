@@ -10,9 +10,11 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { expect, test, vi } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { digestOf } from '../../src/core/digest.ts';
 import { noise, prose } from '../support/contents.ts';
 import { shell } from '../support/client-shell.ts';
@@ -474,6 +476,49 @@ test('failures end with the exit code that is documented, and one line that says
     expect(ended.stderr.trim().split('\n')).toHaveLength(1);
   }
   expect(readdirSync(folder).sort()).toEqual(['cache', 'local', 'names']);
+});
+
+/** A server that tells its version, is away for a while then, and takes files after that. */
+async function restartingServer(
+  awayMs: number,
+): Promise<{ readonly url: string; readonly stored: string[] }> {
+  const stored: string[] = [];
+  let backMs = Infinity;
+  const isAway = (): boolean => Number.isFinite(backMs) && performance.now() < backMs;
+  const server = createServer((request, response) => {
+    if (request.url?.startsWith('/version') === true) {
+      response.end('{"protocol_versions":[2]}');
+      backMs = performance.now() + awayMs;
+    } else if (performance.now() < backMs + 1000) {
+      response.writeHead(503).end('it starts');
+    } else {
+      stored.push(request.url ?? '');
+      request.resume().on('end', () => response.end());
+    }
+  });
+  server.on('connection', (socket) => {
+    if (isAway()) socket.destroy();
+  });
+  server.keepAliveTimeout = 1;
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, stored };
+}
+
+test('a server that is started again is waited for, as long as is told', async () => {
+  const { run, write } = await shell(false);
+  write('local', 'x');
+  const back = await restartingServer(2500);
+  const waited = await run(['-r', back.url, 'put', 'local', '/f']);
+  expect(waited).toMatchObject({ code: 0, stdout: '/f@1700000000\n' });
+  expect(back.stored).toHaveLength(1);
+  const words = ['--remote-url', (await restartingServer(600_000)).url, 'put', 'local', '/f'];
+  expect(await run(['--retry-for', '0', ...words])).toMatchObject({ code: 5 });
+  expect(await run(words, { environment: { FILETRACKER_RETRY_FOR: '0' } })).toMatchObject({ code: 5 });
+  expect(await run(['--retry-for', 'long', ...words])).toMatchObject({ code: 2 });
 });
 
 test('devices and pipes as targets are written into and not replaced', async () => {

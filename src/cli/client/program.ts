@@ -20,7 +20,8 @@ The options above may also follow the command; "get -c" is --no-cache there.
 Environment: FILETRACKER_URL is the server (none: the cache is a store of its
 own), FILETRACKER_DIR the cache, FILETRACKER_CACHE_SIZE its limit; also
 FILETRACKER_CACHE_MIN_FREE, FILETRACKER_CACHE_MODE, FILETRACKER_HAND_OUT,
-FILETRACKER_TLS_CA, FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
+FILETRACKER_RETRY_FOR (as --retry-for), FILETRACKER_TLS_CA,
+FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by the
 server, 5 server not reached, 130 or 143 stopped by SIGINT or SIGTERM.
@@ -37,6 +38,7 @@ const globalOptions: readonly (readonly [flags: string, description: string])[] 
   ['-c, --cache-dir <folder>', 'the cache ($FILETRACKER_DIR, else ~/.filetracker-store)'],
   ['--cache-size <size>', 'what the cache may take, such as 10G'],
   ['--hand-out <way>', 'how cached files are handed out: auto, reflink, link or copy'],
+  ['--retry-for <time>', 'wait so long for a server that is away (default: 20s)'],
   ['--tls-ca <file>', 'trust servers with certificates of this authority too (PEM)'],
   ['--tls-cert <file>', 'the certificate to show to the server, with its chain'],
   ['--tls-key <file>', 'the key of that certificate'],
