@@ -1,14 +1,13 @@
-import { writeFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import { cancellableStream } from './cancellable-stream.ts';
 import { receiveSmall, SinkError, verifiedChunks, writeChunks } from './download.ts';
 import type { FetchRequest, Fetcher, FetcherParts, Found } from './fetcher.ts';
-import { setVersion } from './hand-out.ts';
+import { handOutBytes, setVersion } from './hand-out.ts';
 import type { CachedFile, LocalCache } from './local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
 import type { RemoteContent } from './remote-store.ts';
-import { publishTarget, removeIfThere, temporaryPathFor } from './target-file.ts';
+import { PartialFile } from './partial-file.ts';
 
 /** How often a cached content may be evicted or damaged between being found and being handed out. */
 const findingsMax = 3;
@@ -72,25 +71,25 @@ export class Delivery {
   async #download(request: FetchRequest, content: RemoteContent, target: string): Promise<number> {
     const { remote } = this.#parts;
     if (remote === undefined) throw new Error('a remote content without a remote store');
-    const temporaryPath = temporaryPathFor(target);
-    let size = 0;
+    const options = this.#fetcher.downloadOptions(request);
+    const { version } = content.file;
     try {
-      const small = await receiveSmall(remote, content, this.#fetcher.downloadOptions(request));
-      if (small === undefined) {
-        const onEnd = ({ sizeBytes }: { readonly sizeBytes: number }): void => void (size = sizeBytes);
-        const options = { ...this.#fetcher.downloadOptions(request), onEnd };
-        await writeChunks(temporaryPath, verifiedChunks(remote, content, options));
-      } else {
-        writeFileSync(temporaryPath, small.bytes, { flag: 'wx' });
-        size = small.bytes.length;
+      const small = await receiveSmall(remote, content, options);
+      if (small !== undefined) {
+        const size = small.bytes.length;
+        handOutBytes(small.bytes, version, target);
         request.onProgress?.({ phase: 'fetching', done: size, total: size });
+        return size;
       }
-      setVersion(temporaryPath, content.file.version);
-      publishTarget(temporaryPath, target);
+      let size = 0;
+      const onEnd = ({ sizeBytes }: { readonly sizeBytes: number }): void => void (size = sizeBytes);
+      using partial = await PartialFile.beside(target);
+      await writeChunks(partial.path, verifiedChunks(remote, content, { ...options, onEnd }));
+      setVersion(partial.path, version);
+      partial.publish(target);
       return size;
     } catch (error) {
       content.cancel();
-      removeIfThere(temporaryPath);
       throw fromLocalError(error instanceof SinkError ? error.cause : error, `write "${target}"`);
     }
   }

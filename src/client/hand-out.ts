@@ -95,7 +95,7 @@ export async function handOut(source: HandOutSource, target: string, how: HandOu
 }
 
 /** A content that lies in memory needs nothing of the blob. */
-function handOutBytes(bytes: Buffer, version: FileVersion, target: string): void {
+export function handOutBytes(bytes: Buffer, version: FileVersion, target: string): void {
   const temporaryPath = temporaryPathFor(target);
   const descriptor = openSync(temporaryPath, 'wx', 0o666);
   try {

@@ -21,7 +21,7 @@ import { pythonCache, setting, usedBytes } from '../support/cached-clients.ts';
 import { collected, noise, prose } from '../support/contents.ts';
 import { faultyServer } from '../support/faulty-server.ts';
 import { present } from '../support/present.ts';
-import { runProgram, startProgram } from '../support/programs.ts';
+import { runProgram, startProgram, type Started } from '../support/programs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -66,6 +66,44 @@ test('a downloader that is killed leaves its place and its bytes to the next', a
   const ranges = server.requests.map(({ headers }) => headers.range).filter(Boolean);
   expect(ranges).toEqual([expect.stringMatching(/^bytes=[12]\d{6}-$/)]);
   expect(readdirSync(partial)).toEqual([]);
+});
+
+test('what downloads past the cache leave when they are killed is removed by the next to that target', async () => {
+  const server = await faultyServer();
+  const folder = await temporaryFolder();
+  const bytes = noise(4_000_000);
+  server.files.set('/package', { version: 100, bytes });
+  const environment = { FILETRACKER_URL: server.url, FILETRACKER_DIR: join(folder, 'cache') };
+  const words = ['get', '-c', '/package', join(folder, 'out')];
+  const partials = (): string[] => readdirSync(folder).filter((name) => name.startsWith('.filetracker-'));
+  /** A download that stands still in its middle, and has a file that it writes to. */
+  const stalled = async (): Promise<Started> => {
+    // What was left is told by its size from what comes.
+    for (const name of partials()) truncateSync(join(folder, name), 1);
+    server.faults.push({ kind: 'stall', afterBytes: 2_500_000 });
+    const started = startProgram('filetracker', words, { environment });
+    const size = (name: string): number => statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
+    const begun = (): boolean => partials().some((name) => size(name) > 1_000_000);
+    await expect.poll(begun, { timeout: 20_000 }).toBe(true);
+    return started;
+  };
+  for (let kills = 0; kills < 3; kills += 1) {
+    const started = await stalled();
+    expect(partials()).toHaveLength(1);
+    started.kill('SIGKILL');
+    await started.ended;
+  }
+  const slow = await stalled();
+  expect(await startProgram('filetracker', words, { environment }).ended).toMatchObject({
+    code: 0,
+    stderr: '',
+  });
+  expect(readFileSync(join(folder, 'out')).equals(bytes)).toBe(true);
+  // The slow one still has its own.
+  expect(partials()).toHaveLength(1);
+  slow.kill('SIGTERM');
+  expect(await slow.ended).toMatchObject({ code: 143 });
+  expect(partials()).toEqual([]);
 });
 
 test('processes killed at any instant leave a cache that works and holds nothing wrong', async () => {
