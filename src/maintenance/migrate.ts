@@ -48,7 +48,7 @@ export interface MigrationReport {
   readonly deduplicated: number;
   /** Files that were there already, in this version and content. */
   readonly present: number;
-  /** Files of which a newer version is there. */
+  /** Files of which a newer version is there, or was removed there. */
   readonly superseded: number;
   readonly bytes: number;
   /** Bytes of content that travelled, before compression. */
@@ -164,11 +164,21 @@ class Migration {
       this.#counts.present += 1;
       return;
     }
-    const { stored, sent } = await this.#target.put(file, this.#options.signal);
+    const { stored, sent } = await this.#put(file);
     if (!stored) this.#counts.superseded += 1;
     else this.#counts.stored += 1;
     if (sent) this.#counts.sentBytes += file.size;
     else if (stored) this.#counts.deduplicated += 1;
+  }
+
+  /** What was removed there in a newer version stays removed, which is no failure of bringing the others. */
+  async #put(file: FileToBring): ReturnType<MigrationTarget['put']> {
+    try {
+      return await this.#target.put(file, this.#options.signal);
+    } catch (error) {
+      if (isFiletrackerError(error, 'removed')) return { stored: false, sent: false };
+      throw error;
+    }
   }
 
   /** Undefined too where the content is damaged: a put brings it anew, and keeps a version that is newer. */

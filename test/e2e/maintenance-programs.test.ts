@@ -171,6 +171,21 @@ describe('filetracker-migrate', () => {
     expect(unreachable.code).toBe(5);
   });
 
+  it('leaves removed what was removed in a newer version', slow, async () => {
+    const tree = join(root, 'tree');
+    await mkdir(tree);
+    await writeFile(join(tree, 'gone'), 'x');
+    await utimes(join(tree, 'gone'), 1_500_000_000, 1_500_000_000);
+    const { port } = await startServerProgram(join(root, 'store'), ['--workers', '1']);
+    await put(port, '/gone', prose(10));
+    const date = encodeURIComponent(new Date().toUTCString());
+    await requestOnce(port, { method: 'DELETE', target: `/files/gone?last_modified=${date}` });
+    const brought = await run('filetracker-migrate', tree, `http://127.0.0.1:${port}`, '--json');
+    expect(brought.code).toBe(0);
+    expect(JSON.parse(brought.output)).toMatchObject({ files: 1, stored: 0, superseded: 1, errorCount: 0 });
+    expect(await namesAt(port)).toEqual([]);
+  });
+
   it('says in a line what is missing, or does not go together', async () => {
     const migrate = 'filetracker-migrate';
     expect(await run(migrate)).toMatchObject({
