@@ -62,7 +62,14 @@ async function bringToServer(files: string, url: string, flags: Flags): Promise<
   const { optionsFromEnvironment } = await import('../client/client-options.ts');
   const { defaultJobs, migrateTree } = await import('../maintenance/migrate.ts');
   const jobs = readJobs(flags.jobs) ?? defaultJobs;
-  await using client = new Client({ remoteUrl: url, connections: jobs, tls: optionsFromEnvironment().tls });
+  const { patientRetries } = await import('../client/retries.ts');
+  const { tls, retries } = optionsFromEnvironment();
+  await using client = new Client({
+    remoteUrl: url,
+    connections: jobs,
+    tls,
+    retries: { ...patientRetries, ...retries },
+  });
   const target: MigrationTarget = {
     stat: (name) => client.stat(name),
     put: ({ name, version, path }, signal) =>

@@ -103,7 +103,7 @@ export function optionsFromEnvironment(environment: Environment = process.env): 
     cacheMinFree: given(minFree),
     cacheMode: given(mode) === undefined ? undefined : parseMode(mode ?? ''),
     handOut: given(handOut) === undefined ? undefined : parseHandOut(handOut ?? ''),
-    retries: given(retryFor) === undefined ? undefined : { retryForMs: parseDurationMs(retryFor ?? '') },
+    retries: parseRetryFor(retryFor),
     tls,
   };
 }
@@ -115,6 +115,14 @@ function parseMode(text: string): number {
     'invalid-argument',
     `Cannot read "${text}" as permissions: write octal, as "2770"`,
   );
+}
+
+/** How long a server that is away is waited for, as `20s`. @throws FiletrackerError `invalid-argument`. */
+export function parseRetryFor(text: string | undefined): Partial<RetryPolicy> | undefined {
+  const wanted = given(text);
+  if (wanted === undefined) return undefined;
+  const retryForMs = parseDurationMs(wanted);
+  return { retryForMs, retryUnknownForMs: retryForMs };
 }
 
 /** @throws FiletrackerError `invalid-argument`. */

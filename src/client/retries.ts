@@ -25,6 +25,16 @@ export const defaultRetryPolicy: RetryPolicy = {
   retryForMs: 0,
 };
 
+/**
+ * What programs do that run by themselves: starting a server again takes seconds, and people and scripts would rather wait
+ * than begin anew. Pauses are short, so that a server that is back is soon found to be.
+ */
+export const patientRetries: Partial<RetryPolicy> = {
+  longestPauseMs: 2000,
+  retryForMs: 20_000,
+  retryUnknownForMs: 5000,
+};
+
 /** Errors of a server that is away and comes back. */
 const awayCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'unavailable', 'busy']);
 

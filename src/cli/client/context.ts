@@ -1,8 +1,7 @@
 import { Client } from '../../client/client.ts';
-import { parseHandOut, readTlsFiles } from '../../client/client-options.ts';
+import { parseHandOut, parseRetryFor, readTlsFiles } from '../../client/client-options.ts';
 import type { ClientOptions } from '../../client/client-options.ts';
-import type { RetryPolicy } from '../../client/retries.ts';
-import { parseDurationMs } from '../../core/quantities.ts';
+import { patientRetries } from '../../client/retries.ts';
 import { printJson, printLine, tell } from '../output.ts';
 import { Progress } from './progress.ts';
 
@@ -42,11 +41,6 @@ export function servesFromCache({ client, offline }: CommandContext): boolean {
   return offline || client.remote === undefined;
 }
 
-/** Starting a server again takes seconds, and people and scripts would rather wait for it than begin anew. */
-const defaultRetries = { retryForMs: 20_000, retryUnknownForMs: 5000 };
-/** So that a server that is back is soon found to be. */
-const longestPauseMs = 2000;
-
 /** Opens the client that flags and environment describe; flags win. */
 export function openContext(flags: GlobalFlags, signal: AbortSignal): CommandContext {
   const { verbose = false, quiet = false, json = false, offline = false } = flags;
@@ -57,19 +51,13 @@ export function openContext(flags: GlobalFlags, signal: AbortSignal): CommandCon
     handOut: flags.handOut === undefined ? undefined : parseHandOut(flags.handOut),
     offline: flags.offline,
     verify: flags.verify,
-    retries: { longestPauseMs, ...retriesOf(flags) },
+    retries: { ...patientRetries, ...parseRetryFor(flags.retryFor ?? process.env['FILETRACKER_RETRY_FOR']) },
     tls: readTlsFiles({ ca: flags.tlsCa, cert: flags.tlsCert, key: flags.tlsKey }),
     onWarning: (message) => tell(`${programName}: ${message}`),
   };
   const client = Client.fromEnvironment(options);
   const progress = (label: string): Progress => new Progress(label, !quiet && !json);
   return { client, signal, json, verbose, quiet, offline, progress };
-}
-
-function retriesOf({ retryFor }: GlobalFlags): Partial<RetryPolicy> {
-  if (retryFor !== undefined) return { retryForMs: parseDurationMs(retryFor) };
-  // What the environment says is not hidden.
-  return (process.env['FILETRACKER_RETRY_FOR'] ?? '') === '' ? defaultRetries : {};
 }
 
 /** Prints a result: an object a line with `--json`, else text; an empty text is not printed. */
