@@ -91,7 +91,7 @@ export class MemoryClient implements FileClient {
   async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
     const { file, cached } = this.#find(name, options, options.serveFromCache ?? false);
     const bytes = Readable.from([Buffer.from(file.bytes)], { objectMode: false });
-    const stream = cancellableStream(bytes, `get "${name}"`, options.signal);
+    const stream = cancellableStream(bytes, `get "${shownName(name)}"`, options.signal);
     return await Promise.resolve({ ...infoOf(file), cached, stream });
   }
 

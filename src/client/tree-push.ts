@@ -106,17 +106,20 @@ async function pushFile(
     const transfer = { ...options.transfer, signal: options.signal, onProgress: steps.onProgress };
     return await client.putFile({ name, version }, local.path, transfer);
   };
-  // Nothing older is stored over what is newer, nor, for a time, over what was removed: only what is newer still.
-  let stored = await put(isNewer && options.force ? remote.version + 1 : undefined);
+  let stored: StoredFile;
+  try {
+    stored = await put(isNewer && options.force ? remote.version + 1 : undefined);
+  } catch (error) {
+    // Nothing older is stored, for a time, over what was removed: only what is newer still.
+    const removed = isFiletrackerError(error, 'removed') ? error.details.version : undefined;
+    if (removed === undefined || !options.force) throw error;
+    stored = await put(removed + 1);
+  }
   if (!stored.stored && options.force) stored = await put(stored.version + 1);
   steps.end(local.size);
   const told = { ...event, name: stored.versionedName };
   if (stored.stored) tally.tell({ ...told, action: 'sent' });
-  else {
-    const isGone = options.onlyChanged && remote === undefined;
-    const reason = isGone ? 'a newer version was on the server lately' : 'the file on the server is newer';
-    tally.tell({ ...told, action: 'kept', reason });
-  }
+  else tally.tell({ ...told, action: 'kept', reason: 'the file on the server is newer' });
 }
 
 /** What is on the server below a directory, as it was listed; what is removed is taken out. */
