@@ -208,12 +208,16 @@ export class ServerLoad {
   }
 
   async #checkContent(name: string, { version }: ListedFile): Promise<void> {
-    const { status, body } = await answered(() => this.#store.get(name));
-    const right = [...this.#states.of(name)].some((state) => fits(state, { version, body }));
-    if (status !== 200 || !right)
-      throw new Error(
-        `${name} answers ${status} with ${body.length} wrong bytes: ${body.subarray(0, 200).toString()}`,
-      );
+    const answer = await answered(() => this.#store.get(name));
+    const { status, body } = answer;
+    const states = [...this.#states.of(name)];
+    if (status === 200 && states.some((state) => fits(state, { version, body }))) return;
+    const found = foundBy('GET', answer);
+    const told = found && { version: found.version, digest: found.digest, sizeBytes: found.body?.length };
+    throw new Error(
+      `${name}, listed in version ${version}, answers ${status} with ${JSON.stringify(told) ?? 'nothing'}, ` +
+        `and may be ${states.join(' or ')}`,
+    );
   }
 }
 
