@@ -93,7 +93,10 @@ function exposureWith(
   { engines }: TokenPlace,
   config: GuardConfig,
 ): string | undefined {
-  if (book.unread) return 'TOKENS NOT READ: requests are answered with 503 until the database can be reached';
+  if (book.unread) {
+    const obstacle = engines.catalog === undefined ? 'file can be read' : 'database can be reached';
+    return `TOKENS NOT READ: requests are answered with 503 until the ${obstacle}`;
+  }
   if (book.lost) {
     const place =
       engines.catalog === undefined

@@ -14,7 +14,7 @@ export interface NewToken {
 
 /** The tokens of a store, for a process that serves it; who opened it closes it. */
 export interface TokenSource {
-  /** What was last read whole: what cannot be read leaves the tokens as they were, so rights never widen by an accident. */
+  /** What was last read whole, or nothing that lets anybody in: rights never widen by an accident. */
   readonly book: TokenBook;
   /** Whether there are, or ever were, tokens: a store that has had them never opens to all by itself. */
   readonly configured: boolean;

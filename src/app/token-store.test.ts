@@ -1,4 +1,4 @@
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
@@ -7,6 +7,7 @@ import { parseRights } from './token-rules.ts';
 import type { NewToken } from './token-source.ts';
 import { TokenFileEditor, TokenStore } from './token-store.ts';
 
+const patience = { timeout: 20_000 };
 const judge: NewToken = { name: 'judge', prefixes: ['/p/'], rights: ['read', 'list'] };
 
 async function openStore(folder: string, problems: unknown[] = []): Promise<TokenStore> {
@@ -122,6 +123,40 @@ describe('TokenStore', () => {
     await store.reload();
     await rm(join(folder, 'tokens.json'));
     expect((await openStore(folder)).configured).toBe(true);
+  });
+
+  it('lets nobody in while the file is there and cannot be read, and looks again by itself', async () => {
+    const folder = await temporaryFolder();
+    const path = join(folder, 'tokens.json');
+    const problems: unknown[] = [];
+    const store = await openStore(folder, problems);
+    // A folder stands for what a user may not read, as tests may run as root, who may.
+    await mkdir(path);
+    await vi.waitFor(
+      () => expect(store).toMatchObject({ configured: true, book: { unread: true } }),
+      patience,
+    );
+    expect(problems).toMatchObject([{ code: 'io' }]);
+    await rm(path, { recursive: true });
+    const text = await new TokenFileEditor(folder, systemClock).add(judge);
+    await vi.waitFor(() => expect(store.book.holderOf(text)?.name).toBe('judge'), patience);
+    await rm(path);
+    await mkdir(path);
+    await store.reload();
+    expect(store.book).toMatchObject({ unread: true, size: 0 });
+    await rm(path, { recursive: true });
+    await store.reload();
+    expect(store).toMatchObject({ configured: true, book: { lost: true } });
+  });
+
+  it('lets nobody in over a first file that is broken', async () => {
+    const folder = await temporaryFolder();
+    const problems: unknown[] = [];
+    const store = await openStore(folder, problems);
+    await writeFile(join(folder, 'tokens.json'), '{"format":1,');
+    await store.reload();
+    expect(store).toMatchObject({ configured: true, book: { unread: true } });
+    expect(problems.at(-1)).toMatchObject({ code: 'corrupt-store' });
   });
 
   it('does not open over a file that it cannot read', async () => {

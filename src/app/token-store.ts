@@ -2,7 +2,7 @@ import { access, readFile } from 'node:fs/promises';
 import { unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '../core/errors.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably } from '../fs/folders.ts';
@@ -135,9 +135,10 @@ export class TokenFileEditor implements TokenEditor {
 /**
  * The tokens of a store, for a process that serves it.
  *
- * Invariant: `book` is what was last read whole. A file that can't be read, or is gone, leaves the tokens as
- * they were and is reported: rights never widen by an accident. That holds for a process that starts, too: the
- * store remembers that it has had tokens.
+ * Invariant: rights never widen by an accident. `book` is what was last read whole; a file that is broken or gone leaves
+ * the tokens as they were. One that the system does not let this process read may tell of any tokens, and of ones
+ * that were removed: nobody is let in until it is read, as nobody is over a first file that is broken. All of it is
+ * reported, and tried again. A process that starts refuses to, or finds by the mark that the store has had tokens.
  */
 export class TokenStore implements TokenSource {
   readonly #path: string;
@@ -145,6 +146,9 @@ export class TokenStore implements TokenSource {
   readonly #onProblem: (error: unknown) => void;
   #book: TokenBook;
   #configured: boolean;
+  #reading: Promise<void> = Promise.resolve();
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
   readonly #onChange = (): void => void this.reload();
 
   private constructor(
@@ -161,7 +165,7 @@ export class TokenStore implements TokenSource {
     watchFile(this.#path, { interval: tokensIntervalMs, persistent: false }, this.#onChange);
   }
 
-  /** @throws FiletrackerError `corrupt-store` where the file is no list of tokens. */
+  /** @throws FiletrackerError `corrupt-store` where the file is no list of tokens, `io` where it can't be read. */
   static async open(folder: string, onProblem: (error: unknown) => void): Promise<TokenStore> {
     const tokens = await readTokens(folder);
     const marked = await isMarked(folder);
@@ -180,27 +184,52 @@ export class TokenStore implements TokenSource {
   }
 
   /** Reads the file anew; never rejects. */
-  async reload(): Promise<void> {
+  reload(): Promise<void> {
+    return this.#look(this.#onProblem);
+  }
+
+  /** One look at a time, so that none brings back what a later one has replaced. */
+  #look(onProblem: (error: unknown) => void): Promise<void> {
+    this.#reading = this.#reading.then(() => this.#read()).catch(onProblem);
+    return this.#reading;
+  }
+
+  async #read(): Promise<void> {
+    const tokens = await this.#readTokens();
+    if (tokens !== undefined) {
+      this.#book = new TokenBook(tokens);
+      this.#configured = true;
+      if (!(await isMarked(this.#folder))) await alone(this.#folder, () => mark(this.#folder));
+    } else if (this.#book.lost || this.#book.unread) {
+      this.#book = new TokenBook([], { lost: true });
+      throw lostTokens();
+    } else if (this.#configured) {
+      throw new FiletrackerError(
+        'not-found',
+        `Cannot read "${fileName}": it is gone; the tokens stay as they were`,
+      );
+    }
+  }
+
+  async #readTokens(): Promise<readonly Token[] | undefined> {
+    clearTimeout(this.#retry);
     try {
-      const tokens = await readTokens(this.#folder);
-      if (tokens !== undefined) {
-        this.#book = new TokenBook(tokens);
-        this.#configured = true;
-        if (!(await isMarked(this.#folder))) await alone(this.#folder, () => mark(this.#folder));
-      } else if (this.#book.lost) {
-        throw lostTokens();
-      } else if (this.#configured) {
-        throw new FiletrackerError(
-          'not-found',
-          `Cannot read "${fileName}": it is gone; the tokens stay as they were`,
-        );
-      }
+      return await readTokens(this.#folder);
     } catch (error) {
-      this.#onProblem(error);
+      if (!this.#configured || !isFiletrackerError(error, 'corrupt-store')) {
+        this.#book = new TokenBook([], { unread: true });
+        this.#configured = true;
+      }
+      // What keeps it from being read may end without a change of the file.
+      if (!this.#closed)
+        this.#retry = setTimeout(() => void this.#look(() => undefined), tokensIntervalMs).unref();
+      throw error;
     }
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
     unwatchFile(this.#path, this.#onChange);
   }
 

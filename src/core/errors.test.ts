@@ -19,6 +19,10 @@ describe('fromSystemError()', () => {
     expect(fromSystemError(systemError('Unknown system error -4095'), 'write a file')).toMatchObject({
       code: 'io',
     });
+    expect(fromSystemError(systemError('EACCES'), 'lock a folder')).toMatchObject({
+      code: 'io',
+      message: expect.stringContaining('chown') as string,
+    });
   });
 
   it('leaves what is no system error as it is', () => {

@@ -108,6 +108,7 @@ export function errnoOf(error: unknown): string | undefined {
 }
 
 const spaceErrnos: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT']);
+const refusingErrnos: ReadonlySet<string> = new Set(['EACCES', 'EPERM']);
 const passingErrnos: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN', 'EBUSY']);
 
 /**
@@ -122,6 +123,10 @@ export function fromSystemError(error: unknown, action: string): unknown {
   if (spaceErrnos.has(errno)) return fail('no-space', 'the disk of the store is full');
   if (errno === 'EROFS') return fail('read-only', 'the file system of the store is read-only');
   if (passingErrnos.has(errno)) return fail('busy', `the system is out of a resource (${errno})`);
+  if (refusingErrnos.has(errno)) {
+    // Most often another user has run a program on the store: root, once.
+    return fail('io', `its permissions keep this user out (${errno}); if it is another user's, chown it`);
+  }
   return fail('io', `the disk answered with ${errno}`);
 }
 
