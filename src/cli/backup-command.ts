@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { asOwnerOf } from '../maintenance/folder-owner.ts';
 import { backupStore } from '../maintenance/backup.ts';
 import type { CopiedBlobs } from '../maintenance/copy-blobs.ts';
 import { parseTimeMs, restoreStore } from '../maintenance/restore.ts';
@@ -35,7 +36,9 @@ function tellDamage(damage: readonly string[], flags: Flags): void {
 }
 
 async function backup(store: string, target: string, flags: Flags): Promise<void> {
-  const report = await backupStore(store, target, { listener: stepsFor(flags) });
+  const report = await asOwnerOf([store, target], () =>
+    backupStore(store, target, { listener: stepsFor(flags) }),
+  );
   if (flags.json === true) printJson(report);
   else if (flags.silent !== true) {
     const { entries, blobs, timeMs, putAside } = report;
@@ -49,7 +52,9 @@ async function backup(store: string, target: string, flags: Flags): Promise<void
 
 async function restore(source: string, store: string, flags: Flags): Promise<void> {
   const atMs = flags.at === undefined ? undefined : parseTimeMs(flags.at);
-  const report = await restoreStore(source, store, { listener: stepsFor(flags), atMs });
+  const report = await asOwnerOf([source, store], () =>
+    restoreStore(source, store, { listener: stepsFor(flags), atMs }),
+  );
   if (flags.json === true) printJson(report);
   else if (flags.silent !== true) {
     for (const gap of report.gaps) printLine(`Note: ${gap}`);

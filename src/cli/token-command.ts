@@ -6,6 +6,7 @@ import type { TokenEditor } from '../app/token-source.ts';
 import { systemClock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseDurationMs } from '../core/quantities.ts';
+import { asOwnerOf } from '../maintenance/folder-owner.ts';
 import { inHouseStyle } from './house-style.ts';
 import { printJson, printLine, tell } from './output.ts';
 
@@ -29,12 +30,15 @@ async function edit<Result>(
   use: (editor: TokenEditor) => Promise<Result>,
 ): Promise<Result> {
   const { dir, catalog } = options;
-  const editor = await openTokenEditor(readServerConfig({ dir, catalog }, process.env), systemClock);
-  try {
-    return await use(editor);
-  } finally {
-    await editor.close();
-  }
+  const config = readServerConfig({ dir, catalog }, process.env);
+  return asOwnerOf([config.folder], async () => {
+    const editor = await openTokenEditor(config, systemClock);
+    try {
+      return await use(editor);
+    } finally {
+      await editor.close();
+    }
+  });
 }
 
 /** JavaScript takes 30 February for 2 March. */

@@ -8,6 +8,8 @@ export interface ProgramOptions {
   readonly args?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly folder?: string;
+  /** Who runs it; takes root. */
+  readonly user?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 export interface ProgramEnd {
@@ -32,10 +34,11 @@ export class Program {
   #wake: () => void = () => undefined;
 
   constructor(name: string, options: ProgramOptions = {}) {
-    const { args = [], environment = {}, folder } = options;
+    const { args = [], environment = {}, folder, user } = options;
     const { FILETRACKER_DIR: _, FILETRACKER_URL: __, ...inherited } = process.env;
     this.child = spawn(process.execPath, [programPath(name), ...args], {
       cwd: folder,
+      ...user,
       env: { ...inherited, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -99,8 +102,9 @@ export function run(name: string, ...args: readonly string[]): Promise<ProgramEn
 export async function startServerProgram(
   folder: string,
   more: readonly string[] = [],
+  user?: ProgramOptions['user'],
 ): Promise<{ readonly program: Program; readonly port: number }> {
-  const program = new Program('filetracker-server', { args: ['-d', folder, '-p', '0', ...more] });
+  const program = new Program('filetracker-server', { args: ['-d', folder, '-p', '0', ...more], user });
   const [, port] = await program.printed(/listens on http:\/\/127\.0\.0\.1:(\d+)/);
   return { program, port: Number(port) };
 }

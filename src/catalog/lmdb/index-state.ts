@@ -62,5 +62,6 @@ export async function writeIndexState(folder: string, clean: boolean): Promise<v
 }
 
 /** The files of the index, to be removed before a rebuild. */
-export const indexFileNames: readonly string[] = [stateFileName, dataFileName, 'lock.mdb'];
+export const indexLockFileName = 'lock.mdb';
+export const indexFileNames: readonly string[] = [stateFileName, dataFileName, indexLockFileName];
 export const indexDataFileName = dataFileName;

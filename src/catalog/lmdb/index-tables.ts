@@ -1,7 +1,11 @@
+import { accessSync, closeSync, constants, openSync } from 'node:fs';
+import { join } from 'node:path';
 import { open, type Database, type RootDatabase } from 'lmdb';
 import { digestToBytes, type Digest } from '../../core/digest.ts';
+import { errnoOf, fromSystemError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { NameStanding } from '../catalog.ts';
+import { indexDataFileName, indexLockFileName } from './index-state.ts';
 import {
   decodeBlobRow,
   decodeEntryRow,
@@ -105,6 +109,7 @@ export class IndexTables {
 
 /** `readOnly` changes nothing, and fails where there is no file; else one is made. */
 export function openIndexFile(folder: string, options: { readOnly?: boolean }): RootDatabase<Buffer, Buffer> {
+  checkPermissions(folder, options);
   return open<Buffer, Buffer>({
     path: folder,
     readOnly: options.readOnly ?? false,
@@ -115,6 +120,24 @@ export function openIndexFile(folder: string, options: { readOnly?: boolean }): 
     maxReaders: 1024,
     mapSize: mapSizeBytes,
   });
+}
+
+/** LMDB does not name a file that the system keeps from it, or ends the process over it. */
+function checkPermissions(folder: string, { readOnly = false }: { readOnly?: boolean }): void {
+  const mode = constants.R_OK | (readOnly ? 0 : constants.W_OK);
+  const checks = [
+    () => accessSync(folder, mode),
+    // This asks for root who works with the rights of another user, too; closed, it would free LMDB's locks on the other file.
+    () => closeSync(openSync(join(folder, indexDataFileName), readOnly ? 'r' : 'r+')),
+    () => accessSync(join(folder, indexLockFileName), constants.R_OK | constants.W_OK),
+  ];
+  for (const check of checks) {
+    try {
+      check();
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'open the index of the catalog');
+    }
+  }
 }
 
 /** Keys of all names below a directory, after a name if one is given: no byte of UTF-8 is 0xff, and no name holds a NUL. */
