@@ -6,6 +6,7 @@ import { exposureOf } from './guard.ts';
 import { liesInFolder } from './engine-config.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { Log } from './log.ts';
+import { ServerSignals } from './server-signals.ts';
 import { makeSharedRates } from './shared-rates.ts';
 import { addressProblem, isTakeover, Supervisor, type SupervisorEvent } from './supervisor.ts';
 
@@ -94,29 +95,6 @@ function logEvent(log: Log, event: SupervisorEvent, told: boolean): void {
   }
 }
 
-/** Resolves when this process shall stop: at a signal, or when another has taken over. A second signal kills. */
-function stopRequest(log: Log, supervisor: Supervisor): Promise<string> {
-  return new Promise((resolve) => {
-    let stopping = false;
-    const stop = (signal: NodeJS.Signals): void => {
-      if (stopping) {
-        log.logger.fatal(`stopped at once by a second ${signal}`);
-        log.close();
-        supervisor.signalWorkers('SIGKILL');
-        process.exit(1);
-      }
-      stopping = true;
-      resolve(signal);
-    };
-    process.on('SIGTERM', stop).on('SIGINT', stop);
-    process.on('SIGUSR2', () => {
-      void supervisor.takeOver().then((done) => {
-        if (done) resolve('take-over');
-      });
-    });
-  });
-}
-
 /**
  * Runs a server until it is told to stop. A parent that holds a channel to this process (a daemon's starter, a
  * server that this one takes over from) is told the address as soon as requests are taken.
@@ -125,6 +103,7 @@ function stopRequest(log: Log, supervisor: Supervisor): Promise<string> {
 export async function serve(config: ServerConfig, options: ServeOptions = {}): Promise<void> {
   using log = await Log.open({ level: config.logLevel, file: config.logFile });
   const { logger } = log;
+  const signals = new ServerSignals(log);
   if (options.ignoredLogConfig !== undefined) {
     logger.warn({ file: options.ignoredLogConfig }, '--log-config has no meaning here; use --log-level');
   }
@@ -140,12 +119,7 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   const exposure = await exposureOf(supervisor.host, config, config.guard);
   try {
     if (pidFile !== undefined) await writePidFile(pidFile);
-    process.on('SIGHUP', () => {
-      log.reopen();
-      supervisor.signalWorkers('SIGHUP');
-      logger.info('log opened anew');
-    });
-    const stopped = stopRequest(log, supervisor);
+    const stopped = signals.untilStop(supervisor);
     tellAddress(config, log, supervisor, exposure);
     const reason = await stopped;
     logger.info({ reason }, 'stopping: no new connections, running requests finish');

@@ -96,9 +96,13 @@ export class Supervisor {
     return typeof address === 'string' ? address : (address?.address ?? this.#options.host);
   }
 
-  /** Forwards a signal to all workers. */
-  signalWorkers(signal: NodeJS.Signals): void {
-    this.#pool.signal(signal);
+  /** Has all workers open log, keys and certificates anew. */
+  reloadWorkers(): void {
+    this.#pool.reload();
+  }
+
+  killWorkers(): void {
+    this.#pool.kill();
   }
 
   /**

@@ -79,6 +79,7 @@ interface Slot {
   readonly number: number;
   child: ChildProcess | undefined;
   ready: boolean;
+  mustReload: boolean;
   startedMs: number;
   pauseMs: number;
   timer: NodeJS.Timeout | undefined;
@@ -116,6 +117,7 @@ export class WorkerPool {
       number,
       child: undefined,
       ready: false,
+      mustReload: false,
       startedMs: 0,
       pauseMs: 0,
       timer: undefined,
@@ -145,8 +147,16 @@ export class WorkerPool {
     else socket.destroy();
   }
 
-  signal(signal: NodeJS.Signals): void {
-    for (const { child } of this.#slots) child?.kill(signal);
+  /** Has the workers open what they have open anew; one that is only starting, which the signal could end, when it is ready. */
+  reload(): void {
+    for (const slot of this.#slots) {
+      if (slot.ready) slot.child?.kill('SIGHUP');
+      else slot.mustReload = true;
+    }
+  }
+
+  kill(): void {
+    for (const { child } of this.#slots) child?.kill('SIGKILL');
   }
 
   /**
@@ -193,6 +203,7 @@ export class WorkerPool {
     });
     slot.child = child;
     slot.ready = false;
+    slot.mustReload = false;
     slot.startedMs = this.#clock.nowMs();
     onEvent({ type: 'started', slot: slot.number, pid: child.pid });
     child.on('message', (message) => this.#onMessage(slot, message as WorkerMessage));
@@ -211,6 +222,7 @@ export class WorkerPool {
       return;
     }
     slot.ready = true;
+    if (slot.mustReload) slot.child?.kill('SIGHUP');
     this.#metrics.join(slot.number, (answer) => {
       if (slot.child !== undefined) send(slot.child, answer);
     });

@@ -3,4 +3,9 @@
 // do not hold up every read. Node counts its threads when it first uses one, and loading an ES module does:
 // so this must be a CommonJS file, and the program itself comes after it.
 process.env['UV_THREADPOOL_SIZE'] ??= '16';
+// From here on, because these end a process that does not take them, and loading the program takes longer than this. What
+// they ask for is done where they are taken later; there is nothing to do yet.
+if (!['token', 'backup', 'restore', 'move', 'help'].includes(process.argv[2] ?? '')) {
+  for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
+}
 void import('./filetracker-server.ts');

@@ -1,7 +1,7 @@
-import { mkdir, open, readdir, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { LegacyFolder } from '../support/legacy-folder.ts';
 import { noise, prose } from '../support/contents.ts';
 import { Program, run, startServerProgram } from '../support/program.ts';
@@ -78,6 +78,53 @@ describe('filetracker-server on a folder of the old server', () => {
     await stop(program);
     const after = (await readdir(legacy.folder, { recursive: true })).sort();
     expect(after.filter((path) => !path.startsWith('store-3'))).toEqual(before);
+  });
+});
+
+describe('signals to a server that is starting', () => {
+  it('do not end it as it takes a folder over, and are heeded once it serves', slow, async () => {
+    const legacy = new LegacyFolder(join(root, 'old'));
+    await legacy.prepare();
+    for (let index = 0; index < 400; index += 1)
+      await legacy.add(`/f${index}`, prose(300, `${index}`), index);
+    const pidFile = join(root, 'pid');
+    const pid = async (): Promise<number> => Number(await readFile(pidFile, 'utf8').catch(() => '0'));
+    const args = ['-d', legacy.folder, '-p', '0', '--workers', '1', '--pid-file', pidFile];
+    const first = new Program('filetracker-server', { args });
+    onTestFinished(async () => {
+      const last = await pid();
+      if (last > 0) process.kill(last, 'SIGKILL');
+    });
+    await first.printed(/taking its files over/);
+    first.kill('SIGHUP');
+    first.kill('SIGUSR2');
+    const [, port] = await first.printed(/listens on http:\/\/127\.0\.0\.1:(\d+)/);
+    await first.printed(/log opened anew[^]*another process has taken over/);
+    expect(await namesAt(Number(port))).toHaveLength(400);
+    const second = await pid();
+    expect(second).not.toBe(first.pid);
+    process.kill(second, 'SIGTERM');
+    await expect.poll(pid, { timeout: 20_000 }).toBe(0);
+    expect((await first.ended()).code).toBe(0);
+  });
+
+  it('do not end it while it or its workers are being loaded', slow, async () => {
+    const program = new Program('filetracker-server', { args: ['-d', join(root, 'store'), '-p', '0'] });
+    const takesSignals = async (): Promise<boolean> => {
+      const status = await readFile(`/proc/${program.pid}/status`, 'utf8').catch(() => '');
+      const caught = BigInt(`0x${/^SigCgt:\s*(\w+)$/m.exec(status)?.[1] ?? '0'}`);
+      return (caught & 1n) === 1n;
+    };
+    await expect.poll(takesSignals, { timeout: 20_000, interval: 1 }).toBe(true);
+    const again = setInterval(() => program.kill('SIGHUP'), 5);
+    onTestFinished(() => clearInterval(again));
+    await program.printed(/filetracker-server listens/);
+    clearInterval(again);
+    await program.printed(/log opened anew/);
+    program.kill('SIGTERM');
+    const { code, output } = await program.ended();
+    expect(code).toBe(0);
+    expect(output).not.toContain('a worker died');
   });
 });
 
