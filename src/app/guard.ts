@@ -72,16 +72,16 @@ function anonymousAccess(config: GuardConfig, tokensConfigured: boolean): Anonym
 
 /**
  * What an operator may not have meant about who reaches the server; undefined where there is nothing to say.
- * @param host the address that is listened on.
+ * @param hosts the addresses that are listened on.
  */
 export async function exposureOf(
-  host: string,
+  hosts: readonly string[],
   place: TokenPlace,
   config: GuardConfig,
 ): Promise<string | undefined> {
   const tokens = await openTokens(place, () => undefined);
   try {
-    return exposureWith(tokens, host, place, config);
+    return exposureWith(tokens, hosts, place, config);
   } finally {
     await tokens.close();
   }
@@ -89,7 +89,7 @@ export async function exposureOf(
 
 function exposureWith(
   { book, configured }: TokenSource,
-  host: string,
+  hosts: readonly string[],
   { engines }: TokenPlace,
   config: GuardConfig,
 ): string | undefined {
@@ -104,7 +104,7 @@ function exposureWith(
         : 'table "token" is empty; bring them';
     return `TOKENS LOST: this store has had tokens, and its ${place} back, or add tokens anew`;
   }
-  if (isLoopback(host)) return undefined;
+  if (hosts.every((host) => isLoopback(host))) return undefined;
   if (anonymousAccess(config, configured) === 'all') {
     return 'OPEN TO ALL: whoever reaches this address may read, change and delete every file; add a token with "filetracker-server token add", or listen on 127.0.0.1';
   }

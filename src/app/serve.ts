@@ -8,7 +8,13 @@ import { prepareFolder } from './prepare-folder.ts';
 import { Log } from './log.ts';
 import { ServerSignals } from './server-signals.ts';
 import { makeSharedRates } from './shared-rates.ts';
-import { addressProblem, isTakeover, Supervisor, type SupervisorEvent } from './supervisor.ts';
+import {
+  addressProblem,
+  isTakeover,
+  Supervisor,
+  type BoundAddress,
+  type SupervisorEvent,
+} from './supervisor.ts';
 
 export interface ServeOptions {
   /** Where the number of this process is written while it runs. */
@@ -63,7 +69,7 @@ async function removePidFile(path: string): Promise<void> {
 }
 
 /** Base URL for a client on this machine. */
-function urlOf(config: ServerConfig, { host: bound, port }: Supervisor): string {
+function urlOf(config: ServerConfig, { host: bound, port }: BoundAddress): string {
   const host = bound === '::' || bound === '0.0.0.0' ? '127.0.0.1' : bound;
   const scheme = config.guard.tls === undefined ? 'http' : 'https';
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}${config.basePath}`;
@@ -116,7 +122,8 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   }
   await using rates = await openRates(config, log);
   const supervisor = await openSupervisor(config, log, rates);
-  const exposure = await exposureOf(supervisor.host, config, config.guard);
+  const hosts = supervisor.addresses.map(({ host }) => host);
+  const exposure = await exposureOf(hosts, config, config.guard);
   try {
     if (pidFile !== undefined) await writePidFile(pidFile);
     const stopped = signals.untilStop(supervisor);
@@ -180,12 +187,13 @@ function tellAddress(
   exposure: string | undefined,
 ): void {
   const { folder } = config;
-  const { host } = supervisor;
-  const url = urlOf(config, supervisor);
-  log.logger.info({ url, folder }, `listening on ${url}`);
-  if (exposure !== undefined) log.logger.warn({ host }, exposure);
+  const { addresses } = supervisor;
+  const urls = addresses.map((address) => urlOf(config, address));
+  const [url = ''] = urls;
+  for (const one of urls) log.logger.info({ url: one, folder }, `listening on ${one}`);
+  if (exposure !== undefined) log.logger.warn({ addresses }, exposure);
   process.stderr.write(
-    `filetracker-server listens on ${url}, store in ${folder}\n` +
+    `filetracker-server listens on ${urls.join(' and ')}, store in ${folder}\n` +
       `${exposure === undefined ? '' : `WARNING: ${exposure}\n`}Try: ${exampleCommand(url)}\n`,
   );
   if (process.send !== undefined) {

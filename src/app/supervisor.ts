@@ -13,8 +13,20 @@ export function isTakeover(): boolean {
 
 const successionIdleMs = 1000;
 
+/** An address that is listened on, as the system tells it; the host may be the path of a socket. */
+export interface BoundAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** What comes with each socket that a successor is given; `more` follow, which earlier releases do not say. */
+interface ListenMessage {
+  readonly type: 'listen';
+  readonly more?: number;
+}
+
 /** First descriptor that systemd hands over, and the variables that tell of it (sd_listen_fds(3)). */
-const systemdDescriptor = 3;
+const firstSystemdDescriptor = 3;
 
 export interface SupervisorOptions {
   readonly host: string;
@@ -35,24 +47,24 @@ export type SupervisorEvent =
   | { readonly type: 'takeover-done' };
 
 /**
- * Holds the listening socket and the workers.
+ * Holds the listening socket, or several that systemd gave, and the workers.
  *
- * Invariant: from `open` to `stop` the socket listens, whatever becomes of workers; in a takeover both the old
- * and the new supervisor listen on the same socket until the new one has workers that are ready, so no
+ * Invariant: from `open` to `stop` the sockets listen, whatever becomes of workers; in a takeover both the old
+ * and the new supervisor listen on the same sockets until the new one has workers that are ready, so no
  * connection is ever refused.
  */
 export class Supervisor {
   readonly #options: SupervisorOptions;
-  readonly #server: Server;
+  readonly #servers: readonly Server[];
   readonly #pool: WorkerPool;
   #ready: { resolve(): void; reject(error: unknown): void } | undefined;
   #stopped: Promise<void> | undefined;
   #takeover: Promise<boolean> | undefined;
   #succeeded = false;
 
-  private constructor(options: SupervisorOptions, server: Server) {
+  private constructor(options: SupervisorOptions, servers: readonly Server[]) {
     this.#options = options;
-    this.#server = server;
+    this.#servers = servers;
     this.#pool = new WorkerPool({
       size: options.workers,
       program: options.program,
@@ -61,7 +73,7 @@ export class Supervisor {
       ratesDescriptor: options.ratesDescriptor,
       onEvent: (event) => this.#onEvent(event),
     });
-    server.on('connection', (socket) => this.#pool.give(socket));
+    for (const server of servers) server.on('connection', (socket) => this.#pool.give(socket));
   }
 
   /**
@@ -69,8 +81,7 @@ export class Supervisor {
    * @throws FiletrackerError `unavailable` where a worker cannot start; the system's error where the address can't be taken.
    */
   static async open(options: SupervisorOptions): Promise<Supervisor> {
-    const server = await listen(options);
-    const supervisor = new Supervisor(options, server);
+    const supervisor = new Supervisor(options, await listen(options));
     const ready = new Promise<void>((resolve, reject) => {
       supervisor.#ready = { resolve, reject };
     });
@@ -84,16 +95,14 @@ export class Supervisor {
     return supervisor;
   }
 
-  /** The port that is listened on. */
-  get port(): number {
-    const address = this.#server.address();
-    return address !== null && typeof address === 'object' ? address.port : this.#options.port;
-  }
-
-  /** The address that is listened on; that of a socket that was handed over may not be the one that was asked for. */
-  get host(): string {
-    const address = this.#server.address();
-    return typeof address === 'string' ? address : (address?.address ?? this.#options.host);
+  /** Where it listens; a socket that was handed over may have another address than the one that was asked for. */
+  get addresses(): readonly BoundAddress[] {
+    const { host, port } = this.#options;
+    return this.#servers.map((server) => {
+      const address = server.address();
+      if (address === null || typeof address === 'string') return { host: address ?? host, port };
+      return { host: address.address, port: address.port };
+    });
   }
 
   /** Has all workers open log, keys and certificates anew. */
@@ -110,13 +119,13 @@ export class Supervisor {
    * request under way are given a second in which to bring one, and are told to close with its answer. Idempotent.
    */
   stop(): Promise<void> {
-    this.#server.close();
+    for (const server of this.#servers) server.close();
     this.#stopped ??= this.#pool.stop(this.#succeeded ? successionIdleMs : 0);
     return this.#stopped;
   }
 
   /**
-   * Starts the program anew, as it is on the disk now, and gives it the listening socket. True when the new one
+   * Starts the program anew, as it is on the disk now, and gives it the listening sockets. True when the new one
    * serves and this one may stop; false where it could not start, and this one goes on.
    */
   takeOver(): Promise<boolean> {
@@ -140,7 +149,12 @@ export class Supervisor {
       });
       successor.once('error', (error) => resolve(error.message));
       successor.once('exit', (code) => resolve(`it ended with exit code ${code}`));
-      successor.send({ type: 'listen' }, this.#server);
+      for (const [at, server] of this.#servers.entries()) {
+        successor.send(
+          { type: 'listen', more: this.#servers.length - at - 1 } satisfies ListenMessage,
+          server,
+        );
+      }
     });
     if (outcome !== true) {
       onEvent({ type: 'takeover-failed', message: outcome });
@@ -161,30 +175,39 @@ export class Supervisor {
   }
 }
 
-/** The socket of the predecessor in a takeover, that of systemd where it gives one, else a new one. */
-async function listen(options: SupervisorOptions): Promise<Server> {
-  // Sockets are paused until a worker has them: what they carry is for its eyes only.
-  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true });
+/** The sockets of the predecessor in a takeover, those of systemd where it gives any, else a new one. */
+async function listen({ host, port }: SupervisorOptions): Promise<readonly Server[]> {
   if (isTakeover() && process.send !== undefined) {
-    const handle = await predecessorsSocket();
-    return listening(server, () => server.listen(handle));
+    const handles = await predecessorsSockets();
+    return Promise.all(handles.map((handle) => listening((server) => server.listen(handle))));
   }
-  const activated = process.env['LISTEN_PID'] === String(process.pid) && process.env['LISTEN_FDS'] === '1';
-  if (activated) return listening(server, () => server.listen({ fd: systemdDescriptor }));
-  return listening(server, () => server.listen({ host: options.host, port: options.port, backlog: 4096 }));
+  const given = process.env['LISTEN_PID'] === String(process.pid) ? Number(process.env['LISTEN_FDS']) : 0;
+  if (given > 0) {
+    const descriptors = Array.from({ length: given }, (_, index) => firstSystemdDescriptor + index);
+    return Promise.all(descriptors.map((fd) => listening((server) => server.listen({ fd }))));
+  }
+  return [await listening((server) => server.listen({ host, port, backlog: 4096 }))];
 }
 
-function predecessorsSocket(): Promise<Server> {
+function predecessorsSockets(): Promise<readonly Server[]> {
   return new Promise((resolve, reject) => {
-    process.once('message', (_message, handle) => {
+    const handles: Server[] = [];
+    const take = (message: unknown, handle: unknown): void => {
       if (handle === undefined)
         reject(new FiletrackerError('unavailable', 'Cannot take over: no socket came'));
-      else resolve(handle as Server);
-    });
+      else handles.push(handle as Server);
+      const { more = 0 } = message as ListenMessage;
+      if (handle !== undefined && more > 0) return;
+      process.off('message', take);
+      resolve(handles);
+    };
+    process.on('message', take);
   });
 }
 
-function listening(server: Server, begin: () => void): Promise<Server> {
+function listening(begin: (server: Server) => void): Promise<Server> {
+  // Sockets are paused until a worker has them: what they carry is for its eyes only.
+  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true });
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.once('listening', () => {
@@ -193,7 +216,7 @@ function listening(server: Server, begin: () => void): Promise<Server> {
       server.on('error', () => undefined);
       resolve(server);
     });
-    begin();
+    begin(server);
   });
 }
 
