@@ -48,13 +48,20 @@ function requireDay(day: string): void {
   throw new FiletrackerError('invalid-argument', `Cannot use --expires "${day}": there is no such day`);
 }
 
+/** Undefined where no calendar reaches: what is kept may have been written by hand. */
+function timeText(ms: number): string | undefined {
+  const time = new Date(ms);
+  return Number.isNaN(time.getTime()) ? undefined : time.toISOString();
+}
+
 /** `90d` from now on, or a date such as 2030-01-31. */
 function parseExpiry(text: string, nowMs: number): number {
   const dated = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+Z?)?$/.test(text) ? Date.parse(text) : undefined;
   if (dated !== undefined) requireDay(text.slice(0, 10));
   const expiresAtMs = dated ?? nowMs + parseDurationMs(text);
-  if (expiresAtMs > nowMs) return expiresAtMs;
-  throw new FiletrackerError('invalid-argument', `Cannot use --expires "${text}": it is no time to come`);
+  const state = expiresAtMs > nowMs ? 'it is beyond every calendar' : 'it is no time to come';
+  if (expiresAtMs > nowMs && timeText(expiresAtMs) !== undefined) return expiresAtMs;
+  throw new FiletrackerError('invalid-argument', `Cannot use --expires "${text}": ${state}`);
 }
 
 async function add(name: string, options: AddOptions): Promise<void> {
@@ -83,10 +90,11 @@ async function list(options: PlaceOptions & { readonly json?: boolean }): Promis
     tell(isOpenToAll ? 'The store has never had a token: it is open to all' : closedState);
   }
   for (const { name, prefixes, rights, createdAtMs, expiresAtMs } of tokens) {
-    const created = new Date(createdAtMs).toISOString();
-    const expires = expiresAtMs === undefined ? undefined : new Date(expiresAtMs).toISOString();
+    const created = timeText(createdAtMs);
+    const expires = expiresAtMs === undefined ? undefined : timeText(expiresAtMs);
     if (options.json === true) printJson({ name, prefixes, rights, created, ...(expires && { expires }) });
-    else printLine([name, prefixes.join(' '), rights.join(','), created, expires ?? 'never'].join('\t'));
+    else
+      printLine([name, prefixes.join(' '), rights.join(','), created ?? '?', expires ?? 'never'].join('\t'));
   }
 }
 

@@ -46,7 +46,21 @@ describe('filetracker-server', () => {
       code: 2,
       errors: expect.stringContaining('no such day') as string,
     });
+    for (const expires of ['99999999d', `${'9'.repeat(400)}d`]) {
+      expect(await add(expires)).toMatchObject({
+        code: 2,
+        errors: expect.stringContaining('beyond every calendar') as string,
+      });
+    }
     expect(await add('2088-02-29')).toMatchObject({ code: 0 });
+    // As an earlier release took it.
+    const path = join(folder, 'tokens.json');
+    const text = await readFile(path, 'utf8');
+    await writeFile(path, text.replace(/"expiresAtMs": \d+/, '"expiresAtMs": 8641790000000000'));
+    expect(await run('filetracker-server', 'token', 'ls', '-d', folder)).toMatchObject({
+      code: 0,
+      output: expect.stringMatching(/^a\t.*\tnever\n$/) as string,
+    });
   });
 });
 
