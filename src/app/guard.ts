@@ -1,7 +1,6 @@
-import { readFile, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { systemClock, type Clock } from '../core/clock.ts';
-import { errnoOf, FiletrackerError, messageOf } from '../core/errors.ts';
 import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
 import { RateLimiter } from '../server/rate-limiter.ts';
 import type { RateTable } from '../server/rate-table.ts';
@@ -10,8 +9,9 @@ import type { TlsMaterial } from '../server/node-server.ts';
 import { TokenAccess, type AnonymousAccess } from '../server/token-access.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';
-import type { GuardConfig, TlsFiles } from './guard-config.ts';
+import type { GuardConfig } from './guard-config.ts';
 import { openTokens, type TokenPlace } from './open-tokens.ts';
+import { readTlsMaterial } from './tls-files.ts';
 import type { TokenSource } from './token-source.ts';
 
 export interface GuardOptions {
@@ -33,26 +33,6 @@ export interface GuardOptions {
   readonly rates?: RateTable | undefined;
   readonly logger: Logger;
   readonly clock?: Clock;
-}
-
-async function readPem(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    const state = errnoOf(error) ?? messageOf(error);
-    throw new FiletrackerError('invalid-argument', `Cannot read the file "${path}" for TLS: ${state}`, {
-      cause: error,
-    });
-  }
-}
-
-async function readTlsMaterial(files: TlsFiles): Promise<TlsMaterial> {
-  const { clientAuthorities } = files;
-  return {
-    key: await readPem(files.key),
-    certificate: await readPem(files.certificate),
-    clientAuthorities: clientAuthorities === undefined ? undefined : await readPem(clientAuthorities),
-  };
 }
 
 /** The floor of the free space where no flag sets it: on a small disk a part of it. */
@@ -144,7 +124,7 @@ export class Guard {
     this.#clock = options.clock ?? systemClock;
   }
 
-  /** @throws FiletrackerError `invalid-argument`, `corrupt-store` where tokens, keys or certificates can't be read. */
+  /** @throws FiletrackerError `invalid-argument`, `corrupt-store`, `io` where tokens, keys or certificates can't be used. */
   static async open(options: GuardOptions): Promise<Guard> {
     const { config, folder, engines, logger } = options;
     const tls = config.tls === undefined ? undefined : await readTlsMaterial(config.tls);

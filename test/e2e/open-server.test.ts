@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { gzipSync } from 'node:zlib';
 import { request as tlsRequest } from 'node:https';
-import { copyFile, readdir, readFile, truncate } from 'node:fs/promises';
+import { copyFile, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { Program, run, startServerProgram } from '../support/program.ts';
 import { RawConnection, requestOnce, type RawAnswer } from '../support/raw-http.ts';
@@ -377,5 +377,31 @@ describe('TLS', () => {
     program.kill('SIGTERM');
     expect(await program.ended()).toMatchObject({ code: 0 });
     expect(performance.now() - start).toBeLessThan(10_000);
+  });
+
+  it('refuses in a line what does not go together', { timeout: 60_000 }, async () => {
+    const folder = await temporaryFolder();
+    await makeCertificates(folder, 'judge');
+    await writeFile(join(folder, 'empty.pem'), 'no certificate\n');
+    const whole = await Promise.all(['server.key', 'server.pem'].map((file) => readFile(join(folder, file))));
+    await writeFile(join(folder, 'both.pem'), Buffer.concat(whole));
+    const start = (cert: string, key: string, authority = 'ca.pem'): Program => {
+      const flags = ['--tls-cert', cert, '--tls-key', key, '--tls-client-ca', authority, '-L', 'log'];
+      return new Program(name, { folder, args: ['-d', 'store', '-p', '0', '--workers', '1', ...flags] });
+    };
+    for (const [cert, key, authority, told] of [
+      ['server.pem', 'second.key', 'ca.pem', /key ".*second\.key" for TLS: it is not that of .*server\.pem"/],
+      ['server.key', 'server.pem', 'ca.pem', /key ".*server\.pem" for TLS: it is no private key/],
+      ['server.key', 'server.key', 'ca.pem', /certificate ".*server\.key" for TLS: it is none/],
+      ['server.pem', 'server.key', 'empty.pem', /certificate ".*empty\.pem" for TLS: it is none/],
+      ['none.pem', 'server.key', 'ca.pem', /file ".*none\.pem" for TLS: it cannot be read \(ENOENT\)/],
+    ] as const) {
+      const { code, errors } = await start(cert, key, authority).ended();
+      expect(code, errors).toBe(2);
+      expect(errors).toMatch(/^[^\n]*\n$/);
+      expect(errors).toMatch(told);
+    }
+    expect(await readFile(join(folder, 'log'), 'utf8')).not.toContain('"stack"');
+    await start('both.pem', 'both.pem').printed(/listens on https/);
   });
 });
