@@ -72,9 +72,9 @@ async function bringToServer(files: string, url: string, flags: Flags): Promise<
     retries: { ...patientRetries, ...retries },
   });
   const target: MigrationTarget = {
-    stat: (name) => client.stat(name),
+    stat: (name) => client.stat({ name }),
     put: ({ name, version, path }, signal) =>
-      client.putFile(`${name}@${version}`, path, { toLocalStore: false, signal }),
+      client.putFile({ name, version }, path, { toLocalStore: false, signal }),
   };
   return await migrateTree(files, target, { listener: stepsFor(flags), jobs, root: flags.root });
 }

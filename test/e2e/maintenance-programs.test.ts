@@ -186,6 +186,22 @@ describe('filetracker-migrate', () => {
     expect((await head()).status).toBe(200);
   });
 
+  it('takes "@" in a name for a letter, as the server does', slow, async () => {
+    const tree = join(root, 'tree');
+    await mkdir(tree);
+    const files = ['icon', 'icon@2x.png', 'icon@1700000000', 'a@b@2'];
+    for (const file of files) await writeFile(join(tree, file), prose(100, file));
+    const { port } = await startServerProgram(join(root, 'store'), ['--workers', '1']);
+    const migrate = async (): Promise<unknown> => {
+      const { code, output } = await run('filetracker-migrate', tree, `http://127.0.0.1:${port}`, '--json');
+      expect(code).toBe(0);
+      return JSON.parse(output);
+    };
+    expect(await migrate()).toMatchObject({ stored: 4, present: 0 });
+    for (const file of files) expect(await get(port, `/${file}`)).toEqual(prose(100, file));
+    expect(await migrate()).toMatchObject({ stored: 0, present: 4 });
+  });
+
   it('brings a tree, tells what it leaves out, and sends nothing twice', slow, async () => {
     const tree = join(root, 'tree');
     await mkdir(join(tree, 'sub', 'ü'), { recursive: true });
