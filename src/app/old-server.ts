@@ -3,9 +3,23 @@ import { remoteVersion } from '../client/remote-store.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import type { OldServer } from '../maintenance/importing/old-server.ts';
 
-/** The server that files are being moved from, reached as a client of ours reaches any server. */
-export function connectOldServer(url: string): OldServer & { close(): void } {
+const toldNamesMax = 1000;
+
+/**
+ * The server that files are being moved from, reached as a client of ours reaches any server. `onUnusable` is told, once
+ * each, of what it lists that can't be a name here, as the old server took any; lists leave it out.
+ */
+export function connectOldServer(
+  url: string,
+  onUnusable: (name: string) => void = () => undefined,
+): OldServer & { close(): void } {
   const transport = new HttpTransport(url);
+  const told = new Set<string>();
+  const tell = (name: string): void => {
+    if (told.size >= toldNamesMax || told.has(name)) return;
+    told.add(name);
+    onUnusable(name);
+  };
   return {
     version: (name, signal) => remoteVersion(transport, name, { signal }),
     open: async (name, signal) => {
@@ -17,7 +31,8 @@ export function connectOldServer(url: string): OldServer & { close(): void } {
     },
     list: async function* list(directory, upTo, signal) {
       try {
-        yield* transport.listNames(directory, { upTo }, { signal });
+        const options = { signal, onUnusable: (line: string) => tell(directory + line) };
+        yield* transport.listNames(directory, { upTo }, options);
       } catch (error) {
         // A server answers so for a directory that it does not have.
         const absent =

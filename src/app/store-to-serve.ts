@@ -16,7 +16,9 @@ export async function storeToServe(
   const { connectOldServer } = await import('./old-server.ts');
   return ImportingFileStore.open({
     store: files,
-    oldServer: connectOldServer(fallbackUrl),
+    oldServer: connectOldServer(fallbackUrl, (name) =>
+      logger.warn({ name }, 'left out of lists: the old server has what cannot be a name here'),
+    ),
     folder: join(folder, importFolderName),
     onImported: (name, version) => logger.debug({ name, version }, 'imported from the old server'),
   });

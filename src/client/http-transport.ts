@@ -252,10 +252,22 @@ export class HttpTransport implements RemoteStore {
     });
   }
 
-  async *listNames(directory: string, query: ListQuery, options: SignalOption = {}): AsyncIterable<FileName> {
+  /** @param options.onUnusable is told of what can't be a name, which is left out then; an error unless given. */
+  async *listNames(
+    directory: string,
+    query: ListQuery,
+    options: SignalOption & { readonly onUnusable?: (line: string) => void } = {},
+  ): AsyncIterable<FileName> {
+    const { onUnusable } = options;
     yield* this.#list(directory, query, 'text/plain', options, (line) => {
-      const name = parseNameLine(line, directory);
-      return { name, item: name };
+      try {
+        const name = parseNameLine(line, directory);
+        return { name, item: name };
+      } catch (error) {
+        if (onUnusable === undefined || !isFiletrackerError(error, 'invalid-name')) throw error;
+        onUnusable(line);
+        return undefined;
+      }
     });
   }
 
@@ -276,7 +288,7 @@ export class HttpTransport implements RemoteStore {
     query: ListQuery,
     accept: string,
     { signal }: SignalOption,
-    read: (line: string) => { readonly name: FileName; readonly item: T },
+    read: (line: string) => { readonly name: FileName; readonly item: T } | undefined,
   ): AsyncIterable<T> {
     const action = `list "${directory}"`;
     await this.#requireVersion2(action, { signal });
@@ -288,10 +300,11 @@ export class HttpTransport implements RemoteStore {
       try {
         for await (const line of this.#linesOf(body, action, signal)) {
           if (line === '') continue;
-          const { name, item } = read(line);
-          after = name;
+          const found = read(line);
           retries.reset();
-          yield item;
+          if (found === undefined) continue;
+          after = found.name;
+          yield found.item;
         }
         return;
       } catch (error) {

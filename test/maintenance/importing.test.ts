@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { appendFile, readdir, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
@@ -38,6 +40,37 @@ async function names(directory = '/', options = {}): Promise<string[]> {
   const all: string[] = [];
   for await (const batch of store.listNames(directory, options)) all.push(...batch);
   return all;
+}
+
+type LegacyAnswer = string | { readonly cut: string } | undefined;
+
+/** A server of the old kind with these answers; what is `cut` says that twice as much would come. */
+async function startLegacyServer(answerTo: (path: string) => LegacyAnswer): Promise<number> {
+  const server = createServer((request, response) => {
+    const path = request.url ?? '';
+    const answer = path === '/version/' ? '{"protocol_versions":[2]}' : answerTo(path);
+    if (answer === undefined) {
+      response.writeHead(404).end();
+      return;
+    }
+    response.setHeader('Last-Modified', 'Mon, 01 Jan 2024 00:00:00 GMT');
+    if (typeof answer === 'string') {
+      response.end(answer);
+      return;
+    }
+    response.setHeader('Content-Length', answer.cut.length * 2);
+    response.flushHeaders();
+    if (request.method === 'HEAD') response.end();
+    else response.write(answer.cut, () => response.destroy());
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
 beforeEach(async () => {
@@ -95,6 +128,49 @@ describe('ImportingFileStore', () => {
     expect(await names('/nowhere/')).toEqual([]);
     expect(await store.kindOfDirectory('/d/')).toBe('directory');
     expect(await store.kindOfDirectory('/nowhere/')).toBe('absent');
+  });
+
+  it('leaves out of lists what cannot be a name here, and tells of each once', async () => {
+    const long = 'x'.repeat(256);
+    const list = ['a\tb', 'good', long, '//c', 'd/../e', 'sub/good'].map((line) => `${line}\n`).join('');
+    const port = await startLegacyServer((path) => (path.startsWith('/list/') ? list : undefined));
+    const told: string[] = [];
+    const legacy = connectOldServer(`http://127.0.0.1:${port}`, (path) => told.push(path));
+    onTestFinished(() => legacy.close());
+    store = await ImportingFileStore.open({
+      store: inner,
+      oldServer: legacy,
+      folder: join(folder, 'fallback'),
+    });
+    await put('/mine', 5, prose(10));
+    expect(await names()).toEqual(['/good', '/mine', '/sub/good']);
+    expect(await names()).toHaveLength(3);
+    expect(told).toEqual(['/a\tb', `/${long}`, '///c', '/d/../e']);
+  });
+
+  it('names the file without which a list of entries cannot be given', async () => {
+    const port = await startLegacyServer((path) => {
+      if (path.startsWith('/list/')) return 'cut\n';
+      return path.startsWith('/files/cut') ? { cut: 'half of it' } : undefined;
+    });
+    const legacy = connectOldServer(`http://127.0.0.1:${port}`);
+    onTestFinished(() => legacy.close());
+    store = await ImportingFileStore.open({
+      store: inner,
+      oldServer: legacy,
+      folder: join(folder, 'fallback'),
+    });
+    const list = async (): Promise<unknown> => {
+      for await (const batch of store.listEntries('/')) return batch;
+      return [];
+    };
+    await expect(list()).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('Cannot get "/cut": the server that files are moved from') as string,
+    });
+    // Once it is stored anew, or removed, the list is there.
+    await put('/cut', 1_900_000_000, prose(10));
+    expect(await list()).toMatchObject([{ name: '/cut' }]);
   });
 
   it('does not let the old server undo a deletion, here or after a restart', async () => {
@@ -190,7 +266,7 @@ describe('ImportingFileStore', () => {
     await expect(read('/there')).rejects.toMatchObject({ code: 'unavailable', retryable: true });
     // Its address is for the log, not for who asked.
     await expect(read('/there')).rejects.toMatchObject({
-      message: 'Cannot get the file: the server that files are moved from cannot be reached',
+      message: 'Cannot get "/there": the server that files are moved from cannot be reached',
       cause: { message: expect.stringContaining('127.0.0.1') as string },
     });
   });

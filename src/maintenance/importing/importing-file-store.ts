@@ -153,7 +153,10 @@ export class ImportingFileStore implements FileStore {
   /** Names of the old server that are not here and were not deleted here. */
   async *#oldNames(directory: string, { upTo, signal }: ListOptions): AsyncGenerator<FileName, void, void> {
     await this.#tombstones.upTo(directory as FileName);
-    for await (const name of this.#asked(this.#oldServer.list(directory, upTo, signal))) {
+    for await (const name of this.#asked(
+      `list "${directory}"`,
+      this.#oldServer.list(directory, upTo, signal),
+    )) {
       if (this.#tombstones.has(name)) continue;
       // Its version here may be beyond the cutoff, and is the one that counts.
       if (upTo !== undefined && (await this.#store.stat(name)) !== undefined) continue;
@@ -169,7 +172,7 @@ export class ImportingFileStore implements FileStore {
 
   /** The version that the old server has, if it was not deleted here. */
   async #oldVersion(name: FileName): Promise<FileVersion | undefined> {
-    const old = await this.#asking(() => this.#oldServer.version(name));
+    const old = await this.#asking(name, () => this.#oldServer.version(name));
     if (old === undefined) return undefined;
     const deleted = await this.#tombstones.upTo(name);
     return deleted !== undefined && deleted >= old ? undefined : old;
@@ -202,10 +205,10 @@ export class ImportingFileStore implements FileStore {
     });
     if ((await this.#store.stat(name)) !== undefined) return;
     if ((await this.#oldVersion(name)) === undefined) return;
-    const file = await this.#asking(() => this.#oldServer.open(name));
+    const file = await this.#asking(name, () => this.#oldServer.open(name));
     if (file === undefined) return;
     const { version, digest, size, encoding, transferSize } = file;
-    const source = Readable.from(this.#asked(file.body), { objectMode: false });
+    const source = Readable.from(this.#asked(`get "${name}"`, file.body), { objectMode: false });
     try {
       const claims = { digest, logicalSize: size };
       await this.#store.put({ name, version, claims }, { source, encoding, announcedSize: transferSize });
@@ -220,19 +223,19 @@ export class ImportingFileStore implements FileStore {
     else await this.#store.remove({ name, version });
   }
 
-  async #asking<Result>(ask: () => Promise<Result>): Promise<Result> {
+  async #asking<Result>(name: FileName, ask: () => Promise<Result>): Promise<Result> {
     try {
       return await ask();
     } catch (error) {
-      throw oldServerError(error);
+      throw oldServerError(`get "${name}"`, error);
     }
   }
 
-  async *#asked<Item>(source: AsyncIterable<Item>): AsyncGenerator<Item, void, void> {
+  async *#asked<Item>(action: string, source: AsyncIterable<Item>): AsyncGenerator<Item, void, void> {
     try {
       yield* source;
     } catch (error) {
-      throw oldServerError(error);
+      throw oldServerError(action, error);
     }
   }
 }
@@ -246,12 +249,15 @@ const oldServerStates: Readonly<Partial<Record<ErrorCode, string>>> = {
   'truncated-body': 'broke off in the middle',
 };
 
-/** What the old server, or the way to it, does wrong is not the fault of who asked here. */
-function oldServerError(error: unknown): unknown {
+/**
+ * What the old server, or the way to it, does wrong is not the fault of who asked here. It is told of which file, because
+ * a list in JSON asks for all of them, and can't be without the one: who makes his folder like it would remove that file.
+ */
+function oldServerError(action: string, error: unknown): unknown {
   if (!isFiletrackerError(error) || error.code === 'aborted') return error;
   // Its address is nobody's business here; the cause, for the log, has it.
   const state = `the server that files are moved from ${oldServerStates[error.code] ?? 'does not serve it'}`;
-  return new FiletrackerError('unavailable', `Cannot get the file: ${state}`, { cause: error });
+  return new FiletrackerError('unavailable', `Cannot ${action}: ${state}`, { cause: error });
 }
 
 function importError(name: FileName, error: unknown): unknown {
