@@ -7,6 +7,7 @@ import { usesFolder } from './engine-config.ts';
 import { capacityOf } from './guard-config.ts';
 import { Guard } from './guard.ts';
 import type { Log } from './log.ts';
+import { LostConnections } from './lost-connections.ts';
 import { openStore, type OpenStore } from './open-store.ts';
 import { release } from './release.ts';
 import { MetricsLink, type MetricsAnswer, type MetricsQuestion } from './metrics-hub.ts';
@@ -23,13 +24,21 @@ export class ServerProcess {
   readonly #server: HttpServer;
   readonly #guard: Guard;
   readonly #metrics: MetricsLink;
+  readonly #lost: LostConnections;
   #closing: Promise<void> | undefined;
 
-  private constructor(store: OpenStore, server: HttpServer, guard: Guard, metrics: MetricsLink) {
-    this.#metrics = metrics;
-    this.#store = store;
-    this.#server = server;
-    this.#guard = guard;
+  private constructor(parts: {
+    readonly store: OpenStore;
+    readonly server: HttpServer;
+    readonly guard: Guard;
+    readonly metrics: MetricsLink;
+    readonly lost: LostConnections;
+  }) {
+    this.#metrics = parts.metrics;
+    this.#store = parts.store;
+    this.#server = parts.server;
+    this.#guard = parts.guard;
+    this.#lost = parts.lost;
   }
 
   /** @throws FiletrackerError where the store can't be opened. */
@@ -73,6 +82,7 @@ export class ServerProcess {
       });
       const limited = guard.limit(await storeToServe(store.files, config, logger));
       const link = new MetricsLink(() => metrics.snapshot(), options.ask);
+      const observer = bothObservers(new RequestLog(log), metrics.requests);
       const server = await HttpServer.open({
         ...guard.serverOptions,
         store: limited,
@@ -82,7 +92,7 @@ export class ServerProcess {
         basePath: config.basePath,
         fallbackUrl: config.fallbackMode === 'redirect' ? config.fallbackUrl : undefined,
         redirectDownloads: config.engines.redirectDownloads,
-        observer: bothObservers(new RequestLog(log), metrics.requests),
+        observer,
         verification: store.verification,
       });
       metrics.observe({
@@ -92,7 +102,8 @@ export class ServerProcess {
         verification: store.verification,
         connectionCount: () => server.connectionCount,
       });
-      return new ServerProcess(store, server, guard, link);
+      const lost = new LostConnections(logger, observer);
+      return new ServerProcess({ store, server, guard, metrics: link, lost });
     } catch (error) {
       await guard?.close();
       await store.close();
@@ -103,6 +114,11 @@ export class ServerProcess {
   /** Serves a connection that the supervisor has accepted. */
   take(socket: Socket): void {
     this.#server.take(socket);
+  }
+
+  /** Counts a connection that the supervisor has accepted and that did not get here. */
+  miss(): void {
+    this.#lost.note();
   }
 
   /** Takes what the supervisor has to say of metrics. */

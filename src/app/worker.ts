@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { isFiletrackerError, localMessageOf } from '../core/errors.ts';
 import type { ServerConfig } from './config.ts';
@@ -66,9 +67,21 @@ export async function runWorker(config: ServerConfig): Promise<void> {
       if (socket !== undefined) server?.take(socket);
     } else if (message.type !== 'stop') server?.takeMetrics(message);
   });
+  onMissingConnection(() => server?.miss());
   await tell({ type: 'ready' });
   await server.close(await stopped);
   if (process.connected) process.disconnect();
+}
+
+/**
+ * Node keeps to itself a message whose connection the system did not let in, but for an event that is not documented:
+ * where it should come no more, nothing is told. The sender has let go of the connection.
+ */
+function onMissingConnection(miss: () => void): void {
+  const channel: EventEmitter = process;
+  channel.on('internalMessage', (message: { readonly cmd?: unknown }, handle: unknown) => {
+    if (message.cmd === 'NODE_HANDLE' && (handle ?? undefined) === undefined) miss();
+  });
 }
 
 /** Resolves when this worker shall stop, to the times that it may take. */
