@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import type { DestinationStream, Logger } from 'pino';
 import { pino, stdTimeFunctions } from 'pino';
 import { FiletrackerError, errnoOf } from '../core/errors.ts';
@@ -16,6 +16,10 @@ const gatheredSizeBytes = 64 * 1024;
 const flushIntervalMs = 200;
 /** Lines that wait for a disk that does not take them; what comes beyond is lost. */
 const waitingSizeMaxBytes = 16 * 1024 * 1024;
+
+const standardOutput = 1;
+const writeTriesMax = 100;
+const writePauseMs = 10;
 
 type Destination = ReturnType<typeof pino.destination>;
 
@@ -57,10 +61,12 @@ async function prettyStream(destination: Destination): Promise<DestinationStream
 class LineGatherer implements DestinationStream {
   readonly #target: DestinationStream;
   readonly #timer: NodeJS.Timeout;
+  readonly #forPeople: boolean;
   #lines = '';
 
-  constructor(target: DestinationStream) {
+  constructor(target: DestinationStream, forPeople: boolean) {
     this.#target = target;
+    this.#forPeople = forPeople;
     this.#timer = setInterval(() => this.flush(), flushIntervalMs).unref();
   }
 
@@ -76,9 +82,34 @@ class LineGatherer implements DestinationStream {
     this.#target.write(lines);
   }
 
-  close(): void {
+  /** Stops, and gives what is gathered, unless it is to be made readable. */
+  end(): string {
     clearInterval(this.#timer);
-    this.flush();
+    if (this.#forPeople) this.flush();
+    const lines = this.#lines;
+    this.#lines = '';
+    return lines;
+  }
+}
+
+/** Whether all of it was written, as far as the other end takes it in a second. */
+function writeWhole(file: string | undefined, text: string): boolean {
+  const bytes = Buffer.from(text);
+  const descriptor = file === undefined ? standardOutput : openSync(file, 'a');
+  try {
+    let written = 0;
+    for (let tries = 0; written < bytes.length && tries < writeTriesMax;) {
+      try {
+        written += writeSync(descriptor, bytes, written);
+      } catch (error) {
+        if (errnoOf(error) !== 'EAGAIN') return false;
+        tries += 1;
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, writePauseMs);
+      }
+    }
+    return written === bytes.length;
+  } finally {
+    if (file !== undefined) closeSync(descriptor);
   }
 }
 
@@ -91,6 +122,8 @@ export class Log {
   readonly #lines: LineGatherer;
   readonly #destination: Destination;
   readonly #file: string | undefined;
+  /** Whether the last that was written came to nothing. */
+  #failing = false;
 
   private constructor(
     logger: Logger,
@@ -103,14 +136,14 @@ export class Log {
     this.#destination = destination;
     this.#file = file;
     // A log that can't be written must not stop the server.
-    destination.on('error', () => undefined);
+    destination.on('error', () => (this.#failing = true)).on('write', () => (this.#failing = false));
   }
 
   /** @throws FiletrackerError `invalid-argument` where the file can't be written. */
   static async open(options: LogOptions): Promise<Log> {
     const destination = await openDestination(options.file);
     const forPeople = options.file === undefined && process.stdout.isTTY;
-    const lines = new LineGatherer(forPeople ? await prettyStream(destination) : destination);
+    const lines = new LineGatherer(forPeople ? await prettyStream(destination) : destination, forPeople);
     const logger = pino(
       { level: options.level, base: { pid: process.pid }, timestamp: stdTimeFunctions.isoTime },
       lines,
@@ -132,11 +165,13 @@ export class Log {
 
   /** Writes what is gathered. Idempotent. */
   close(): void {
-    this.#lines.close();
     try {
-      this.#destination.flushSync();
+      const last = this.#lines.end();
+      // Where a write fails, as on a full disk, to flush is to try for ever, and the process would never end.
+      if (this.#failing || !writeWhole(this.#file, last)) this.#destination.destroy();
+      else this.#destination.flushSync();
     } catch {
-      // The descriptor is not open yet, or the disk is full: there is nowhere left to tell it.
+      // The descriptor is not open yet, or closed: there is nowhere left to tell it.
     }
   }
 

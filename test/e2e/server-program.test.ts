@@ -187,6 +187,13 @@ describe(name, () => {
     expect((await requestOnce(again.port, { target: '/files/a' })).body.equals(noise(200_000))).toBe(true);
   });
 
+  it.runIf(process.platform === 'linux')('ends though its log cannot be written', async () => {
+    const { program, port } = await startServerProgram(await temporaryFolder(), ['-L', '/dev/full']);
+    expect((await requestOnce(port, { target: '/healthz' })).status).toBe(200);
+    program.kill('SIGTERM');
+    expect((await program.ended()).code).toBe(0);
+  });
+
   it('stops at once on a second SIGTERM', async () => {
     const { program, port } = await startServerProgram(await temporaryFolder());
     const upload = await RawConnection.open(port);
