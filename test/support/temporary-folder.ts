@@ -7,7 +7,8 @@ import { onTestFinished } from 'vitest';
 export async function temporaryFolder(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'filetracker-test-'));
   onTestFinished(async () => {
-    await rm(path, { recursive: true, force: true });
+    // What the test has ended may make a last file meanwhile.
+    await rm(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
   return path;
 }

@@ -135,7 +135,10 @@ function checkPermissions(folder: string, { readOnly = false }: { readOnly?: boo
     try {
       check();
     } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'open the index of the catalog');
+      const errno = errnoOf(error);
+      // Who only reads needs no lock file where nobody can write.
+      if (errno === 'ENOENT' || (readOnly && errno === 'EROFS')) continue;
+      throw fromSystemError(error, 'open the index of the catalog');
     }
   }
 }
