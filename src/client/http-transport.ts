@@ -7,7 +7,6 @@ import { parseContentEncoding } from '../protocol/content-encoding.ts';
 import { listJsonType } from '../protocol/endpoints.ts';
 import { parseEntryLine, parseNameLine } from '../protocol/list-format.ts';
 import type { ListedFile } from '../protocol/list-format.ts';
-import { errorOfAnswer } from '../protocol/problems.ts';
 import { formatListQuery, formatVersionQuery } from '../protocol/query.ts';
 import type { ListQuery } from '../protocol/query.ts';
 import { filePath, listPath } from '../protocol/request-target.ts';
@@ -26,6 +25,7 @@ import {
 } from './http-answers.ts';
 import { fromConnectionError, HttpConnection } from './http-connection.ts';
 import type { ConnectionOptions, HttpAnswer, TlsOptions } from './http-connection.ts';
+import { errorOf, textOf } from './http-errors.ts';
 import { HttpRedirects } from './http-redirects.ts';
 import type { FollowedAnswer } from './http-redirects.ts';
 import { linesOf } from './lines.ts';
@@ -59,9 +59,6 @@ const defaultConnectionOptions: ConnectionOptions = {
   answerTimeoutMs: 600_000,
   tls: {},
 };
-
-/** Of an error's body so much is read; it is for people. */
-const errorBodyMaxBytes = 64 * 1024;
 
 interface SignalOption {
   readonly signal?: AbortSignal | undefined;
@@ -126,7 +123,10 @@ export class HttpTransport implements RemoteStore {
         throw noServer(action, this.shown);
       }
       if (answer.status !== 200) throw await this.#errorOf(answer, action);
-      return parseAbilities(await this.#textOf(answer, action, signal), this.shown);
+      return parseAbilities(
+        await textOf(answer, { action: action, address: this.#connection.address, signal: signal }),
+        this.shown,
+      );
     });
   }
 
@@ -388,36 +388,8 @@ export class HttpTransport implements RemoteStore {
     );
   }
 
-  async #textOf(answer: HttpAnswer, action: string, signal?: AbortSignal): Promise<string> {
-    const parts: Buffer[] = [];
-    let sizeBytes = 0;
-    try {
-      for await (const part of answer.body as AsyncIterable<Buffer>) {
-        parts.push(part);
-        sizeBytes += part.length;
-        if (sizeBytes > errorBodyMaxBytes) break;
-      }
-    } catch (error) {
-      throw fromConnectionError(error, action, this.#connection.address, signal);
-    }
-    return Buffer.concat(parts).toString();
-  }
-
-  async #errorOf(answer: HttpAnswer, action: string): Promise<FiletrackerError> {
-    const { headers, status } = answer;
-    const exceptionLine = headers['x-exception'];
-    const code = headers['x-exception-code'];
-    return errorOfAnswer(
-      {
-        status,
-        contentType: headers['content-type'],
-        exceptionLine: Array.isArray(exceptionLine) ? exceptionLine[0] : exceptionLine,
-        ...(typeof code === 'string' && { code, version: versionOf(headers) }),
-        retryAfter: headers['retry-after'],
-        body: await this.#textOf(answer, action),
-      },
-      action,
-    );
+  #errorOf(answer: HttpAnswer, action: string): Promise<FiletrackerError> {
+    return errorOf(answer, { action, address: this.#connection.address });
   }
 }
 
