@@ -112,16 +112,22 @@ static const char *inside(int folder, const char *path, char *buffer) {
   return below_root(buffer) ? buffer : NULL;
 }
 
-static int is_tracked(int descriptor) {
-  if (!control || descriptor < 0 || descriptor >= DESCRIPTORS) return 0;
-  return tracked[descriptor];
-}
-
 static void path_of(int descriptor, char *buffer) {
   char link[64];
   snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
   ssize_t size = syscall(SYS_readlinkat, AT_FDCWD, link, buffer, PATH_MAX - 1);
   buffer[size < 0 ? 0 : size] = 0;
+}
+
+/* Whatever closes a file past the C library, as libuv does, leaves its number to others: to sockets, too. */
+static int is_tracked(int descriptor) {
+  char path[PATH_MAX];
+  if (!control || descriptor < 0 || descriptor >= DESCRIPTORS || !tracked[descriptor]) return 0;
+  int before = errno;
+  path_of(descriptor, path);
+  errno = before;
+  if (!below_root(path)) tracked[descriptor] = 0;
+  return tracked[descriptor];
 }
 
 static uint64_t inode_of(int descriptor) {
