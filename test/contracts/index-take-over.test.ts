@@ -1,11 +1,14 @@
-import { rm } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
+import { tryLockJournal } from '../../src/catalog/lmdb/journal-lock.ts';
+import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { SharedCatalog, type SharedCatalogOptions } from '../../src/catalog/shared/shared-catalog.ts';
 import { makeFolders } from '../../src/fs/folders.ts';
 import { SharedCounter } from '../../src/fs/shared-counter.ts';
 import { putOf, RecordingPlacer } from '../support/catalogs.ts';
+import { present } from '../support/present.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 describe('IndexDatabase.takeOver()', () => {
@@ -62,5 +65,18 @@ describe('SharedCatalog', () => {
     await vi.waitUntil(() => onUnusable.mock.calls.length > 0, { timeout: 10_000 });
     expect(onUnusable).toHaveBeenCalledWith(failure);
     await follower.close();
+  });
+
+  it('lets go of the lock that it was given, whatever keeps it from leading', async () => {
+    const options = optionsIn(await temporaryFolder());
+    const { journal } = options.folders;
+    await mkdir(journal, { recursive: true });
+    const lock = present(await tryLockJournal(journal));
+    // A folder cannot be made below a file.
+    await writeFile(join(journal, 'file'), '');
+    const folders = { ...options.folders, journal: join(journal, 'file', 'journal') };
+    await expect(LmdbCatalog.open({ ...options, folders, lock })).rejects.toThrow('Cannot');
+    const next = present(await tryLockJournal(journal));
+    await next.release();
   });
 });

@@ -147,12 +147,13 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
    */
   static async open(options: LmdbCatalogOptions): Promise<LmdbCatalog> {
     const { folders, clock = systemClock } = options;
-    await makeFolderDurably(folders.journal);
-    // A process that was killed may have made the folder and not have synced its name.
-    await syncFolder(dirname(folders.journal));
-    const lock = options.lock ?? (await lockJournal(folders.journal));
+    let { lock } = options;
     let index: IndexDatabase | undefined;
     try {
+      await makeFolderDurably(folders.journal);
+      // A process that was killed may have made the folder and not have synced its name.
+      await syncFolder(dirname(folders.journal));
+      lock ??= await lockJournal(folders.journal);
       const reserve = await openReserve(folders);
       const replayed = await replayJournal(folders, options);
       ({ index } = replayed);
@@ -172,7 +173,8 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       return catalog;
     } catch (error) {
       if (index !== options.index) await index?.close();
-      await lock.release();
+      // Also one that was given: as long as this process held it and did not lead, none could.
+      await lock?.release();
       throw fromSystemError(error, 'open the catalog');
     }
   }
