@@ -113,6 +113,8 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
       },
     });
     closers.push(() => catalog.close());
+    // Before the catalog as well, which a run of it would find closed; above for a catalog that could not be opened.
+    closers.push(async () => collector?.stop());
     const onRelease = (): void => collector?.hint();
     const files = new ComposedFileStore({ catalog, blobs, reportProblem, limits, onRelease });
     closers.push(() => files.close());

@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { collected, noise } from '../../test/support/contents.ts';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
@@ -39,6 +40,24 @@ test('digestingPieces() does not follow a file that grows without end', async ()
   await writeFile(path, noise(100_000));
   const { sizeBytes } = await digestInThread(path, { pieceSizeBytes, sizeMaxBytes: 25_000 });
   expect(sizeBytes).toBe(30_000);
+});
+
+test('digestingPieces() ends when it is aborted, though more pieces have come than were taken', async () => {
+  const path = join(await temporaryFolder(), 'file');
+  await writeFile(path, noise(400_000));
+  const stop = new AbortController();
+  let taken = 0;
+  const reading = async (): Promise<void> => {
+    const options = { pieceSizeBytes, sizeMaxBytes: 400_000, signal: stop.signal, onEnd: () => undefined };
+    for await (const piece of digestingPieces(path, options)) {
+      taken += piece.length > 0 ? 1 : 0;
+      // Those that are read ahead come meanwhile.
+      if (taken === 1) await delay(300);
+      stop.abort(new Error('enough'));
+    }
+  };
+  await expect(reading()).rejects.toThrow('enough');
+  expect(taken).toBe(1);
 });
 
 test('digestingPieces() ends when it is aborted or given up', async () => {

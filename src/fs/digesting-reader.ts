@@ -134,6 +134,7 @@ async function* messages(
   try {
     for (let ahead = 0; ahead < piecesAhead; ahead += 1) ask(worker);
     for (;;) {
+      bell.throwIfFailed();
       const message = arrived.shift();
       if (message === undefined) {
         await bell.rung();
@@ -157,30 +158,29 @@ function ask(worker: Worker): void {
 
 /** Lets one waiter sleep until something has happened since it last looked. */
 class Bell {
-  #ringing: { readonly promise: Promise<void>; resolve(): void; reject(reason: unknown): void };
+  #ringing = Bell.#fresh();
+  #failure: { readonly reason: unknown } | undefined;
 
-  constructor() {
-    this.#ringing = Bell.#fresh();
-  }
-
-  static #fresh(): { promise: Promise<void>; resolve(): void; reject(reason: unknown): void } {
+  static #fresh(): { readonly promise: Promise<void>; readonly resolve: () => void } {
     let resolve = (): void => undefined;
-    let reject: (reason: unknown) => void = () => undefined;
-    const promise = new Promise<void>((onRing, onFail) => {
+    const promise = new Promise<void>((onRing) => {
       resolve = onRing;
-      reject = onFail;
     });
-    // A failure that nobody waits for any more is of no interest.
-    promise.catch(() => undefined);
-    return { promise, resolve, reject };
+    return { promise, resolve };
   }
 
   ring(): void {
     this.#ringing.resolve();
   }
 
+  /** For good, also where it has been rung and nobody has looked yet. */
   fail(reason: unknown): void {
-    this.#ringing.reject(reason);
+    this.#failure ??= { reason };
+    this.#ringing.resolve();
+  }
+
+  throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure.reason;
   }
 
   async rung(): Promise<void> {

@@ -68,6 +68,8 @@ const blobsAtOnce = 2;
 /** What a small blob costs, beside its bytes. */
 const blobCostBytes = 4096;
 const saveIntervalMs = 5000;
+/** After a run that could not be begun. */
+const retryPauseMs = 60_000;
 const foundMax = 1000;
 /** Bytes that nobody names yet, so young, may be on their way into the catalog. */
 const strayAgeMs = 60 * 60 * 1000;
@@ -112,17 +114,23 @@ export class Verification {
 
   /** Begins a run each `intervalMs` after the last one was begun, whoever did; the first at once if it is due. */
   schedule(intervalMs: number): void {
-    const again = async (): Promise<void> => {
+    const begin = async (): Promise<number> => {
       const last = await this.status();
       const dueMs = last?.state === 'finished' ? last.startedMs + intervalMs : 0;
       const nowMs = this.#clock.nowMs();
-      if (nowMs >= dueMs) await this.start();
+      if (nowMs < dueMs) return dueMs - nowMs;
+      await this.start();
+      return intervalMs;
+    };
+    const again = (pauseMs: number): void => {
       if (this.#stopping.signal.aborted) return;
-      const pauseMs = nowMs >= dueMs ? intervalMs : dueMs - nowMs;
       this.#timer = setTimeout(run, Math.min(pauseMs, 2 ** 31 - 1)).unref();
     };
     const run = (): void => {
-      again().catch((error: unknown) => this.#options.reportProblem('Cannot verify the store', error));
+      begin().then(again, (error: unknown) => {
+        this.#options.reportProblem('Cannot verify the store', error);
+        again(Math.min(intervalMs, retryPauseMs));
+      });
     };
     run();
   }

@@ -152,7 +152,12 @@ export class S3BlobStore implements BlobStore {
       if (!(body instanceof Readable)) {
         throw new FiletrackerError('io', 'Cannot open a blob: the object store gave no body');
       }
-      signal?.addEventListener('abort', () => body.destroy(abortedError(signal)), { once: true });
+      if (signal !== undefined) {
+        const abort = (): void => void body.destroy(abortedError(signal));
+        signal.addEventListener('abort', abort, { once: true });
+        // One signal may stand for thousands of objects, as in a verification.
+        body.once('close', () => signal.removeEventListener('abort', abort));
+      }
       const whole = range === undefined || answer.ContentRange === undefined;
       return bodyFor(body, answer.ContentLength, { options, whole });
     } catch (error) {

@@ -1,4 +1,4 @@
-import { close, open, read } from 'node:fs';
+import { close, fstat, open, read } from 'node:fs';
 import { LRUCache } from 'lru-cache';
 import { crc32 } from 'node:zlib';
 import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
@@ -72,10 +72,25 @@ export class SegmentReader {
       readers: 0,
       evicted: false,
     };
+    this.#dropRemoved();
     this.#segments.set(number, segment);
     // Whoever reads awaits it too; here only so that a failure is not kept for the next reader.
     segment.descriptor.catch(() => this.#segments.delete(number));
     return segment;
+  }
+
+  /** One that compaction has removed would keep its place on the disk; looked for whenever another is opened. */
+  #dropRemoved(): void {
+    for (const [number, segment] of this.#segments.entries()) {
+      const dropIfRemoved = (descriptor: number | undefined): void => {
+        if (descriptor === undefined) return;
+        fstat(descriptor, (error, stats) => {
+          if (error !== null || stats.nlink > 0) return;
+          if (this.#segments.peek(number) === segment) this.#segments.delete(number);
+        });
+      };
+      segment.descriptor.then(dropIfRemoved, () => undefined);
+    }
   }
 }
 
