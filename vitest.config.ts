@@ -24,7 +24,9 @@ const present = engineTests.filter((tests) => tests.there);
 const common = {
   pool: 'forks',
   maxWorkers: 2,
-  testTimeout: 30_000,
+  // Of a slow machine, or one that does other things as well: what hangs is found a little later.
+  testTimeout: 60_000,
+  expect: { poll: { timeout: 10_000 } },
   hookTimeout: 60_000,
 } as const;
 

@@ -192,7 +192,7 @@ describe('limits', () => {
 
   it('have an answer for each of them', async () => {
     const folder = await temporaryFolder();
-    const flags = ['--workers', '1', '--file-size-max', '1K', '--rate-max', '20'];
+    const flags = ['--workers', '1', '--file-size-max', '1K', '--rate-max', '5'];
     const { port } = await startServerProgram(folder, flags);
     const large = await put(port, '/large', 'x'.repeat(1025));
     expect(large.status).toBe(413);

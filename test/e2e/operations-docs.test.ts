@@ -1,9 +1,11 @@
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noise, prose } from '../support/contents.ts';
 import { DocsShell, makeTree } from '../support/docs-shell.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { LegacyFolder } from '../support/legacy-folder.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 describe('the commands of docs/OPERATIONS.md', () => {
   it('upgrade folders of both old versions', { timeout: 90_000 }, async () => {
@@ -40,15 +42,13 @@ describe('the commands of docs/OPERATIONS.md', () => {
     'bring files in, back up, restore, verify, recover, and pass the drills',
     { timeout: 90_000 },
     async () => {
-      const shell = await DocsShell.open();
+      const between = join(await temporaryFolder(), 'between');
+      const shell = await DocsShell.open([['2026-11-23T10:00:00Z', `"$(cat "${between}")"`]]);
       await makeTree(join(shell.root, 'srv', 'files'));
       await shell.run('start');
       expect(await shell.run('migrate')).toMatch(/10 stored[\s\S]*10 there already/);
       await shell.run('backup');
-      // The page restores what was there two seconds ago, in whole seconds, which must be something.
-      await new Promise((resolve) => {
-        setTimeout(resolve, 3000);
-      });
+      await writeFile(between, new Date().toISOString());
       await shell.run('backup');
       expect(await shell.run('restore')).toMatch(/10 files are in/);
       expect(await shell.run('verify')).toMatch(/started/);

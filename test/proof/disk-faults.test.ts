@@ -131,6 +131,8 @@ describe.runIf(missing === undefined)(
           expect([...load.refusals.keys()], `before ${what}`).toEqual([]);
           control.fail(fault);
           await loadFor(load, 250);
+          const end = performance.now() + 10_000;
+          while (control.matched === 0 && performance.now() < end) await loadFor(load, 250);
           control.heal();
           expect(control.matched, what).toBeGreaterThan(0);
           const unexpected = [...load.refusals.keys()].filter((status) => !answers.includes(status));
