@@ -15,7 +15,7 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 // The client against a server that sends readers to an object store, which knows nothing of files.
 
-const quick = { retries: { retriesMax: 3, firstPauseMs: 5, longestPauseMs: 20 }, stallTimeoutMs: 300 };
+const quick = { retries: { retriesMax: 3, firstPauseMs: 5, longestPauseMs: 20 }, stallTimeoutMs: 2000 };
 const version = 1_600_000_000;
 
 async function listening(listener: RequestListener): Promise<number> {

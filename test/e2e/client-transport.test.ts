@@ -15,7 +15,7 @@ import { Program, run } from '../support/program.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 /** Quick enough for tests; otherwise as it comes. */
-const quick = { retries: { retriesMax: 3, firstPauseMs: 5, longestPauseMs: 20 }, stallTimeoutMs: 300 };
+const quick = { retries: { retriesMax: 3, firstPauseMs: 5, longestPauseMs: 20 }, stallTimeoutMs: 2000 };
 
 interface Setting {
   readonly server: FaultyServer;

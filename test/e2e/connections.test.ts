@@ -118,7 +118,7 @@ describe('a connection', () => {
   });
 
   it('is not given up while a slow client reads on', async () => {
-    const server = await openTestServer({ timeouts: { stallMs: 400 } });
+    const server = await openTestServer({ timeouts: { stallMs: 2000 } });
     const connection = await RawConnection.open(server.port);
     const body = noise(100_000);
     connection.send(
@@ -126,7 +126,7 @@ describe('a connection', () => {
     );
     for (let start = 0; start < body.length; start += 10_000) {
       connection.send(body.subarray(start, start + 10_000));
-      await sleep(100);
+      await sleep(300);
     }
     expect((await connection.answer()).status).toBe(200);
   });
