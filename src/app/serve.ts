@@ -123,8 +123,8 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   await using rates = await openRates(config, log);
   const supervisor = await openSupervisor(config, log, rates);
   const hosts = supervisor.addresses.map(({ host }) => host);
-  const exposure = await exposureOf(hosts, config, config.guard);
   try {
+    const exposure = await exposureOf(hosts, config, config.guard);
     if (pidFile !== undefined) await writePidFile(pidFile);
     const stopped = signals.untilStop(supervisor);
     tellAddress(config, log, supervisor, exposure);

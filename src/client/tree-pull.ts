@@ -9,7 +9,7 @@ import type { FileClient, FileInfo, GetFileOptions } from './file-client.ts';
 import { fromLocalError } from './local-errors.ts';
 import { removeEmptyFolders, sameContent, walkFolder } from './local-tree.ts';
 import type { LocalFile, SkippedFile } from './local-tree.ts';
-import { forEachParallel } from './parallel.ts';
+import { sideBySide } from '../streams/side-by-side.ts';
 import { Steps, Tally } from './tree-tally.ts';
 import type { TreeOptions, TreeSummary } from './tree-tally.ts';
 
@@ -47,9 +47,9 @@ export async function pullTree(
       const relative = name.slice(prefix.length);
       await clearWay({ folder, relative, path: join(folder, relative), cleared }, tally, options);
     }
-    await forEachParallel(remotes, options.parallel, pull);
+    await sideBySide(remotes, options.parallel, pull);
   } else {
-    await forEachParallel(entries(), options.parallel, pull);
+    await sideBySide(entries(), options.parallel, pull);
   }
   // A directory without files becomes a folder too; where it can't, the files that failed are told all the same.
   if (!options.dryRun) {

@@ -5,7 +5,7 @@ import { versionFromMs } from '../core/file-version.ts';
 import type { FileClient, FileInfo, StoredFile } from './file-client.ts';
 import { sameContent, walkFolder } from './local-tree.ts';
 import type { LocalFile } from './local-tree.ts';
-import { forEachParallel } from './parallel.ts';
+import { sideBySide } from '../streams/side-by-side.ts';
 import { Steps, Tally } from './tree-tally.ts';
 import type { TreeOptions, TreeSummary } from './tree-tally.ts';
 
@@ -42,7 +42,7 @@ export async function pushTree(
     }
   };
   if (!options.delete) {
-    await forEachParallel(files(), options.parallel, push);
+    await sideBySide(files(), options.parallel, push);
     return tally.summary;
   }
   const locals: LocalFile[] = [];
@@ -58,9 +58,9 @@ export async function pushTree(
     if (removed) known.delete(name);
   };
   // Names form a tree: what is a file here and a directory there, or the other way round, must go before.
-  await forEachParallel(inTheWay, options.parallel, remove);
-  await forEachParallel(locals, options.parallel, push);
-  await forEachParallel(
+  await sideBySide(inTheWay, options.parallel, remove);
+  await sideBySide(locals, options.parallel, push);
+  await sideBySide(
     gone.filter((file) => !inTheWay.has(file)),
     options.parallel,
     remove,

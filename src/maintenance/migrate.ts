@@ -6,7 +6,7 @@ import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { treeItems, type TreeItem } from './file-tree.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
-import { sideBySide } from './side-by-side.ts';
+import { sideBySide } from '../streams/side-by-side.ts';
 
 /** Where files are brought to: a server, or a store. */
 export interface MigrationTarget {

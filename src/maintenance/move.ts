@@ -4,7 +4,7 @@ import { reportItemsMax } from '../core/limits.ts';
 import type { Entry, FileStore } from '../store/file-store.ts';
 import { isBadContent } from './bad-content.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
-import { flattened, sideBySide } from './side-by-side.ts';
+import { flattened, sideBySide } from '../streams/side-by-side.ts';
 
 export interface MoveOptions {
   /** Files copied side by side. */

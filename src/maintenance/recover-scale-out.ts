@@ -8,7 +8,7 @@ import { reportItemsMax, stagedLifetimeMs } from '../core/limits.ts';
 import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
 import { nothingThere } from './bucket-contents.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
-import { flattened, inBatches, sideBySide } from './side-by-side.ts';
+import { flattened, inBatches, sideBySide } from '../streams/side-by-side.ts';
 
 export interface ScaleOutRecoveryOptions {
   /** Read every content and check its digest, not only that it is there in its size. */

@@ -19,7 +19,7 @@ import { actionsFor, notesFor } from './recovery-actions.ts';
 import { isNeeded, repairStore, type Survey } from './recovery-repair.ts';
 import type { DamagedFile, RecoveryReport } from './recovery-report.ts';
 import { surveyBlobs, surveyCatalog, type IndexComparer } from './recovery-survey.ts';
-import { flattened } from './side-by-side.ts';
+import { flattened } from '../streams/side-by-side.ts';
 import { findStore } from './folder-kind.ts';
 import { isFolder, type StoreFolders } from './store-folders.ts';
 

@@ -7,7 +7,7 @@ import type { FolderLock } from '../fs/folder-lock.ts';
 import type { ContentPlace, Strays } from './content-place.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { BlobSurvey, CatalogSurvey } from './recovery-survey.ts';
-import { inBatches } from './side-by-side.ts';
+import { inBatches } from '../streams/side-by-side.ts';
 import type { StoreFolders } from './store-folders.ts';
 
 const blobsAtOnce = 256;

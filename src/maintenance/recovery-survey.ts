@@ -15,7 +15,7 @@ import { mediumErrnoOf } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import { checkBlob } from '../store/integrity.ts';
 import type { ContentPlace } from './content-place.ts';
-import { flattened, sideBySide } from './side-by-side.ts';
+import { flattened, sideBySide } from '../streams/side-by-side.ts';
 import { isFolder, type StoreFolders } from './store-folders.ts';
 
 const looksAtOnce = 64;

@@ -10,7 +10,7 @@ import { FolderLock } from '../fs/folder-lock.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
 import { countStrays } from '../store/strays.ts';
-import { flattened, sideBySide } from './side-by-side.ts';
+import { flattened, sideBySide } from '../streams/side-by-side.ts';
 
 /** How the last verification got on, whichever process of the server made it. */
 export interface VerificationStatus {

@@ -96,3 +96,22 @@ describe('a content that no record has brought', () => {
     await catalog.close();
   });
 });
+
+it('LmdbCatalog lets others have their turn while a list passes names by', async () => {
+  const folder = await temporaryFolder();
+  const folders = { journal: join(folder, 'journal'), catalog: join(folder, 'catalog') };
+  const catalog = await LmdbCatalog.open({ folders, placer: new RecordingPlacer() });
+  await Promise.all(Array.from({ length: 2100 }, (_, at) => catalog.put(putOf(`/d/${at}`, 9, 'text'))));
+  for (const list of [catalog.listNames('/', { upTo: 1 }), catalog.listEntries('/', { upTo: 1 })]) {
+    let turns = 0;
+    const count = (): void => {
+      turns += 1;
+      immediate = setImmediate(count);
+    };
+    let immediate = setImmediate(count);
+    for await (const batch of list) expect(batch).toEqual([]);
+    clearImmediate(immediate);
+    expect(turns).toBeGreaterThanOrEqual(2);
+  }
+  await catalog.close();
+});

@@ -147,8 +147,7 @@ export class SharedCatalog implements Catalog {
   async pin(digest: Digest): Promise<BlobPin | undefined> {
     const { answer: pinned, client } = await this.#ask({ method: 'pin', digest });
     if (client === undefined) return this.#leading?.catalog.pin(digest);
-    const blob = pinned ? await this.findBlob(digest) : undefined;
-    if (blob === undefined) return undefined;
+    if (!pinned) return undefined;
     let held = true;
     const release = async (): Promise<void> => {
       if (!held) return;
@@ -158,7 +157,10 @@ export class SharedCatalog implements Catalog {
         if (!(error instanceof ConnectionLost)) throw error;
       });
     };
-    return { blob, release };
+    const blob = await this.findBlob(digest);
+    if (blob !== undefined) return { blob, release };
+    await release();
+    return undefined;
   }
 
   async markDamaged(digest: Digest, damaged: boolean): Promise<void> {

@@ -10,7 +10,7 @@ import { printResult, programName, servesFromCache } from './context.ts';
 import type { CommandContext } from './context.ts';
 import type { GetFlags, PutFlags } from './file-commands.ts';
 import { putOptions } from './file-commands.ts';
-import { forEachParallel } from '../../client/parallel.ts';
+import { sideBySide } from '../../streams/side-by-side.ts';
 import { linesFrom } from './file-commands.ts';
 import { isFiletrackerError, messageOf } from '../../core/errors.ts';
 
@@ -195,7 +195,7 @@ export async function prefetchCommand(
     yield* names;
     if (from !== undefined) yield* linesFrom(from);
   };
-  await forEachParallel(all(), readJobs(jobs), async (name) => {
+  await sideBySide(all(), readJobs(jobs), async (name) => {
     try {
       const file = await client.prefetch(name, { signal });
       printResult(context, file, context.verbose ? file.versionedName : '');

@@ -8,7 +8,7 @@ import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { reportItemsMax } from '../../core/limits.ts';
 import { makeFolderDurably } from '../../fs/folders.ts';
 import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
-import { inBatches, sideBySide } from '../side-by-side.ts';
+import { inBatches, sideBySide } from '../../streams/side-by-side.ts';
 import { isFolder, storeFolders } from '../store-folders.ts';
 import { checkAdoptionTarget } from '../folder-kind.ts';
 import { readAdoptionState, writeAdoptionState } from './adoption-state.ts';
