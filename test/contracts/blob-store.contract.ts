@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { BlobKey, BlobStore, FoundBlob, StagedUpload } from '../../src/blobs/blob-store.ts';
 import { digestOf, type Digest } from '../../src/core/digest.ts';
@@ -215,6 +216,15 @@ export function describeBlobStore(title: string, create: () => Promise<BlobStore
         const stream = await store.open(key, { signal: controller.signal });
         controller.abort();
         await expect(collected(present(stream))).rejects.toThrow();
+      });
+
+      it('leaves nothing with a signal that outlives what was read', async () => {
+        const key = await placed(store, content);
+        const { signal } = new AbortController();
+        for (let round = 0; round < 5; round += 1) {
+          await collected(present(await store.open(key, { signal })));
+        }
+        await expect.poll(() => getEventListeners(signal, 'abort').length).toBe(0);
       });
 
       it('lets go of a stream that is given up', async () => {
