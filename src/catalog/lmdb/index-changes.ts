@@ -121,7 +121,11 @@ export class IndexChanges {
   forgetRemoval(key: Buffer): void {
     const bytes = this.#tables.removals.getBinaryFast(key);
     if (bytes === undefined) return;
-    this.#account(decodeRemovalRow(bytes).segment, 0, -(recordHeaderSizeBytes + key.length));
+    this.#account(
+      this.#tables.decode(decodeRemovalRow, bytes).segment,
+      0,
+      -(recordHeaderSizeBytes + key.length),
+    );
     this.#tables.removals.removeSync(key);
   }
 
@@ -186,7 +190,7 @@ export class IndexChanges {
   #pointTo(record: Extract<JournalRecord, { type: 'put' }>, placed: PlacedRecord, counts: boolean): void {
     const key = Buffer.from(record.name);
     const bytes = this.#tables.entries.getBinaryFast(key);
-    const before = bytes && decodeEntryRow(bytes);
+    const before = bytes && this.#tables.decode(decodeEntryRow, bytes);
     const { version, digest, timeMs } = record;
     const { segment, offset } = placed;
     this.#tables.entries.putSync(key, encodeEntryRow({ version, segment, offset, digest }));
@@ -211,7 +215,7 @@ export class IndexChanges {
     this.#account(segment, 0, recordHeaderSizeBytes + key.length);
     const bytes = this.#tables.entries.getBinaryFast(key);
     if (bytes === undefined) return;
-    const before = decodeEntryRow(bytes);
+    const before = this.#tables.decode(decodeEntryRow, bytes);
     this.#tables.entries.removeSync(key);
     this.#totals.entries -= 1;
     this.#account(before.segment, 0, -(recordHeaderSizeBytes + key.length));
@@ -261,7 +265,7 @@ export class IndexChanges {
       const bytes = this.#tables.segments.getBinaryFast(key);
       // Nothing is counted for a segment that is gone: a rebuild may know entries whose segment was lost.
       if (bytes === undefined && change.size === 0) continue;
-      const row = bytes ? decodeSegmentRow(bytes) : { sizeBytes: 0, liveBytes: 0 };
+      const row = bytes ? this.#tables.decode(decodeSegmentRow, bytes) : { sizeBytes: 0, liveBytes: 0 };
       this.#tables.segments.putSync(
         key,
         encodeSegmentRow({

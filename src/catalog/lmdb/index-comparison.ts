@@ -6,7 +6,14 @@ import type { Entry } from '../catalog.ts';
 import type { JournalRecord } from '../journal/record.ts';
 import { IndexDatabase } from './index-database.ts';
 import type { IndexTables } from './index-tables.ts';
-import { decodeBlobRow, decodeEntryRow, decodeRemovalRow, type BlobRow, type EntryRow } from './rows.ts';
+import {
+  decodeBlobRow,
+  decodeEntryRow,
+  decodeNameKey,
+  decodeRemovalRow,
+  type BlobRow,
+  type EntryRow,
+} from './rows.ts';
 
 /** An entry as an index has it, with the way to its content. All of it is plain data, fit for JSON. */
 export interface IndexedEntry extends Entry {
@@ -100,7 +107,7 @@ function compare(index: IndexDatabase, rebuilt: IndexDatabase): IndexComparison 
   const missing: FileName[] = [];
   for (const key of rebuilt.entries.getKeys({})) {
     if (index.entries.getBinaryFast(key) !== undefined || missing.length >= differencesMax) continue;
-    missing.push(key.toString() as FileName);
+    missing.push(decodeNameKey(key));
   }
   const removals: IndexedRemoval[] = [];
   for (const { key, value } of index.removals.getRange({})) {
@@ -123,7 +130,8 @@ function countDifferingBlobs(index: IndexDatabase, rebuilt: IndexDatabase): numb
     const expected = decodeBlobRow(value);
     if (expected.references === 0) continue;
     const found = index.blobs.getBinaryFast(key);
-    if (found === undefined || !sameBlob(decodeBlobRow(found), expected)) differing += 1;
+    const row = found && readRow(() => decodeBlobRow(found));
+    if (row === undefined || !sameBlob(row, expected)) differing += 1;
   }
   return differing;
 }
@@ -135,7 +143,7 @@ function sameBlob(one: BlobRow, other: BlobRow): boolean {
 }
 
 function readEntry(index: IndexTables, key: Buffer, value: Buffer): IndexedEntry | undefined {
-  const name = parseFileName(key.toString());
+  const name = parseFileName(decodeNameKey(key));
   const row: EntryRow = decodeEntryRow(value);
   if (!isDigest(row.digest)) return undefined;
   const blob = index.blob(row.digest);
@@ -147,7 +155,7 @@ function readEntry(index: IndexTables, key: Buffer, value: Buffer): IndexedEntry
 }
 
 function readRemoval(key: Buffer, value: Buffer): IndexedRemoval {
-  const name = parseFileName(key.toString());
+  const name = parseFileName(decodeNameKey(key));
   const { version, timeMs, segment, offset } = decodeRemovalRow(value);
   checkVersion(version);
   return { name, version, timeMs, segment, offset };

@@ -12,6 +12,7 @@ import { indexDataFileName, inodeOfIndex } from './index-state.ts';
 import { IndexTables, openIndexFile } from './index-tables.ts';
 import {
   decodeBlobRow,
+  decodeDigestKey,
   decodeRemovalRow,
   logicalSizeOfBlobRow,
   segmentKey,
@@ -130,7 +131,8 @@ export class IndexDatabase extends IndexTables {
   completeTotals(): void {
     if (this.totals.uniqueLogicalBytes !== undefined) return;
     let uniqueLogicalBytes = 0;
-    for (const { value } of this.blobs.getRange({})) uniqueLogicalBytes += logicalSizeOfBlobRow(value);
+    for (const { value } of this.blobs.getRange({}))
+      uniqueLogicalBytes += this.decode(logicalSizeOfBlobRow, value);
     this.#transaction(() => this.#changes.complete(uniqueLogicalBytes));
   }
 
@@ -170,7 +172,7 @@ export class IndexDatabase extends IndexTables {
     const start = after && Buffer.concat([after, Buffer.alloc(1)]);
     const found = [...this.removals.getRange({ ...(start && { start }), limit })];
     const old = found.filter(({ value }) => {
-      const { timeMs, origin } = decodeRemovalRow(value);
+      const { timeMs, origin } = this.decode(decodeRemovalRow, value);
       return timeMs < beforeMs && origin < oldestSegment;
     });
     if (old.length > 0) this.#transaction(() => old.forEach(({ key }) => this.#changes.forgetRemoval(key)));
@@ -193,8 +195,8 @@ export class IndexDatabase extends IndexTables {
     const lost: Digest[] = [];
     const unnamed: { digest: Digest; row: BlobRow }[] = [];
     for (const { key, value } of this.blobs.getRange({})) {
-      const row = decodeBlobRow(value);
-      const digest = key.toString('hex') as Digest;
+      const row = this.decode(decodeBlobRow, value);
+      const digest = this.decode(decodeDigestKey, key);
       if (row.references === 0 && row.place.kind !== 'journal') unnamed.push({ digest, row });
       else if (row.place.kind === 'lost') lost.push(digest);
     }

@@ -2,6 +2,23 @@ import { constants } from 'node:os';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { isFull } from '../../fs/folders.ts';
 
+/**
+ * What the index holds was never written to it. It is `unavailable`, and so worth a retry, because the index is rebuilt
+ * from the journal at its next opening.
+ */
+export class DamagedIndexError extends FiletrackerError {
+  constructor(state: string) {
+    super('unavailable', `Cannot read the catalog: ${state}; retry, the index is rebuilt from the journal`);
+  }
+}
+
+/** The error of a row that is not one of ours. */
+export function damagedRow(
+  kind: 'entry' | 'blob' | 'removal' | 'unreferenced' | 'segment' | 'totals',
+): DamagedIndexError {
+  return new DamagedIndexError(`a row of its index is damaged (${kind})`);
+}
+
 /** The error of a change that may be found in the journal yet, and that the index does not show. */
 export function outcomeUnknown(cause: unknown): FiletrackerError {
   const text = 'Cannot tell whether the change was made: the disk of the store fails; repeat it';

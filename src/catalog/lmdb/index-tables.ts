@@ -5,11 +5,14 @@ import { digestToBytes, type Digest } from '../../core/digest.ts';
 import { errnoOf, fromSystemError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { NameStanding } from '../catalog.ts';
+import { DamagedIndexError } from './index-failures.ts';
 import { indexDataFileName, indexLockFileName } from './index-state.ts';
 import {
   decodeBlobRow,
   decodeEntryRow,
+  decodeNameKey,
   decodeRemovalRow,
+  decodeSegmentKey,
   decodeSegmentRow,
   decodeTotals,
   segmentKey,
@@ -53,20 +56,38 @@ export class IndexTables {
     this.state = root.openDB({ name: 'state', ...binary });
   }
 
+  /**
+   * Reads a row or a key. What is no row of ours is damage of the index.
+   * @throws DamagedIndexError after `noteDamage`.
+   */
+  decode<Row, Bytes extends Buffer | undefined>(decoder: (bytes: Bytes) => Row, bytes: Bytes): Row {
+    try {
+      return decoder(bytes);
+    } catch (error) {
+      if (error instanceof DamagedIndexError) this.noteDamage(error);
+      throw error;
+    }
+  }
+
+  /** Called for each damaged row that is met. */
+  protected noteDamage(_error: DamagedIndexError): void {
+    // A reader of an index that it does not serve reports the error alone.
+  }
+
   /** What any process has applied last. */
   readTotals(): IndexTotals {
-    return decodeTotals(this.state.get(totalsKey));
+    return this.decode(decodeTotals, this.state.get(totalsKey));
   }
 
   entry(name: FileName): EntryRow | undefined {
     const bytes = this.entries.getBinaryFast(Buffer.from(name));
-    return bytes && decodeEntryRow(bytes);
+    return bytes && this.decode(decodeEntryRow, bytes);
   }
 
   /** The removal of a name that is remembered. */
   removal(name: FileName): RemovalRow | undefined {
     const bytes = this.removals.getBinaryFast(Buffer.from(name));
-    return bytes && decodeRemovalRow(bytes);
+    return bytes && this.decode(decodeRemovalRow, bytes);
   }
 
   /** What stands under a name. */
@@ -79,26 +100,26 @@ export class IndexTables {
 
   blob(digest: Digest): BlobRow | undefined {
     const bytes = this.blobs.getBinaryFast(digestToBytes(digest));
-    return bytes && decodeBlobRow(bytes);
+    return bytes && this.decode(decodeBlobRow, bytes);
   }
 
   /** The first name below a directory ("/a/") in byte order. */
   firstBelow(directory: string): FileName | undefined {
     const bounds = boundsOf(directory);
-    for (const key of this.entries.getKeys({ ...bounds, limit: 1 })) return key.toString() as FileName;
+    for (const key of this.entries.getKeys({ ...bounds, limit: 1 })) return this.decode(decodeNameKey, key);
     return undefined;
   }
 
   segmentRow(number: number): SegmentRow | undefined {
     const bytes = this.segments.get(segmentKey(number));
-    return bytes && decodeSegmentRow(bytes);
+    return bytes && this.decode(decodeSegmentRow, bytes);
   }
 
   /** All segments that records were applied from, ascending. */
   segmentRows(): (SegmentRow & { number: number })[] {
     return [...this.segments.getRange({})].map(({ key, value }) => ({
-      number: key.readUInt32BE(0),
-      ...decodeSegmentRow(value),
+      number: this.decode(decodeSegmentKey, key),
+      ...this.decode(decodeSegmentRow, value),
     }));
   }
 

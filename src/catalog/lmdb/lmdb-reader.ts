@@ -20,8 +20,11 @@ import { boundsOf } from './index-tables.ts';
 import { RememberedEntries } from './remembered-entries.ts';
 import {
   decodeBlobRow,
+  decodeDigestKey,
   decodeEntryRow,
+  decodeNameKey,
   decodeSegmentRow,
+  decodeUnreferencedKey,
   versionOfEntryRow,
   type BlobRow,
   type EntryRow,
@@ -106,7 +109,7 @@ export class LmdbReader implements CatalogReader {
           continue;
         }
         left -= 1;
-        batch.push(key.toString() as FileName);
+        batch.push(this.#index.decode(decodeNameKey, key));
         if (batch.length < listBatchNames) continue;
         yield batch;
         signal?.throwIfAborted();
@@ -130,7 +133,7 @@ export class LmdbReader implements CatalogReader {
       let passedBy = 0;
       const bounds = { ...boundsOf(directory, options.after), transaction };
       for (const { key, value } of this.#index.entries.getRange(bounds)) {
-        const row = decodeEntryRow(value);
+        const row = this.#index.decode(decodeEntryRow, value);
         if (left <= 0) break;
         if (row.version > upTo) {
           passedBy += 1;
@@ -140,7 +143,8 @@ export class LmdbReader implements CatalogReader {
         left -= 1;
         const blob = this.#index.blobs.get(Buffer.from(row.digest, 'hex'), { transaction });
         if (blob === undefined) continue;
-        batch.push(entryOf(key.toString() as FileName, row, decodeBlobRow(blob)));
+        const name = this.#index.decode(decodeNameKey, key);
+        batch.push(entryOf(name, row, this.#index.decode(decodeBlobRow, blob)));
         if (batch.length < listBatchNames) continue;
         yield batch;
         signal?.throwIfAborted();
@@ -160,7 +164,8 @@ export class LmdbReader implements CatalogReader {
       let batch: BlobRecord[] = [];
       const start = options.after === undefined ? undefined : Buffer.from(`${options.after}00`, 'hex');
       for (const { key, value } of this.#index.blobs.getRange({ ...(start && { start }), transaction })) {
-        batch.push(this.recordOf(key.toString('hex') as Digest, decodeBlobRow(value)));
+        const digest = this.#index.decode(decodeDigestKey, key);
+        batch.push(this.recordOf(digest, this.#index.decode(decodeBlobRow, value)));
         if (batch.length < listBatchNames) continue;
         yield batch;
         options.signal?.throwIfAborted();
@@ -176,8 +181,9 @@ export class LmdbReader implements CatalogReader {
     this.#refresh();
     const digests: Digest[] = [];
     for (const key of this.#index.unreferenced.getKeys({ limit })) {
-      if (key.readUIntBE(0, 6) >= beforeMs) break;
-      digests.push(key.toString('hex', 6) as Digest);
+      const { sinceMs, digest } = this.#index.decode(decodeUnreferencedKey, key);
+      if (sinceMs >= beforeMs) break;
+      digests.push(digest);
     }
     return digests;
   }
@@ -188,7 +194,7 @@ export class LmdbReader implements CatalogReader {
     let journalBytes = 0;
     let journalLiveBytes = 0;
     for (const { value } of this.#index.segments.getRange({})) {
-      const row = decodeSegmentRow(value);
+      const row = this.#index.decode(decodeSegmentRow, value);
       journalBytes += row.sizeBytes;
       journalLiveBytes += row.liveBytes;
     }
@@ -252,7 +258,7 @@ function* keysUpTo(
   upTo: number,
 ): Iterable<Buffer | undefined> {
   for (const { key, value } of index.entries.getRange(bounds)) {
-    yield versionOfEntryRow(value) <= upTo ? key : undefined;
+    yield index.decode(versionOfEntryRow, value) <= upTo ? key : undefined;
   }
 }
 

@@ -1,8 +1,16 @@
 import type { BlobDescription } from '../../core/blob-description.ts';
 import { digestFromBytes, type Digest } from '../../core/digest.ts';
+import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
+import { recordSizeMaxBytes } from '../journal/record.ts';
+import { damagedRow } from './index-failures.ts';
 
 // The values of the index, byte by byte. Numbers are little endian unless a key's order asks for big endian.
+//
+// The buffer that lmdb returns is often longer than the row: only its own `length` property says where the row
+// ends, and the methods of Buffer read past that end. So every decoder compares `length` with what the row must have,
+// reads at fixed offsets below it, and gives both bounds of a text. A value that was never written is damage of
+// the index, which is then rebuilt from the journal: nothing of such a row is used.
 //
 // entries   key: the name, UTF-8
 //   offset  size
@@ -51,7 +59,7 @@ export function encodeEntryRow(row: EntryRow): Buffer {
 
 export function decodeEntryRow(bytes: Buffer): EntryRow {
   return {
-    version: bytes.readIntLE(0, 6),
+    version: versionOfEntryRow(bytes),
     segment: bytes.readUInt32LE(6),
     offset: bytes.readUInt32LE(10),
     digest: digestFromBytes(bytes, entryDigestOffset),
@@ -59,6 +67,7 @@ export function decodeEntryRow(bytes: Buffer): EntryRow {
 }
 
 export function versionOfEntryRow(bytes: Buffer): FileVersion {
+  if (bytes.length !== entryRowSizeBytes) throw damagedRow('entry');
   return bytes.readIntLE(0, 6);
 }
 
@@ -79,6 +88,8 @@ export interface BlobRow extends Omit<BlobDescription, 'digest'> {
 }
 
 const fixedSizeBytes = 40;
+/** Longer than any key of a blob store on a disk; guards a reader against a damaged row. */
+const keySizeMaxBytes = 255;
 const placeCodes = { lost: 0, journal: 1, object: 2 } as const;
 
 export function encodeBlobRow(row: BlobRow): Buffer {
@@ -101,20 +112,37 @@ export function encodeBlobRow(row: BlobRow): Buffer {
 }
 
 function decodePlace(bytes: Buffer, flags: number): ContentPlace {
-  switch ((flags >> 1) & 3) {
+  const { length } = bytes;
+  const code = (flags >> 1) & 3;
+  if (code === placeCodes.object) return { kind: 'object', key: decodeKey(bytes) };
+  if (length !== fixedSizeBytes) throw damagedRow('blob');
+  switch (code) {
     case placeCodes.journal:
       return { kind: 'journal', bytesOffset: bytes.readUInt32LE(32), crc: bytes.readUInt32LE(36) };
-    case placeCodes.object:
-      return { kind: 'object', key: bytes.toString('latin1', fixedSizeBytes) };
-    default:
+    case placeCodes.lost:
       return { kind: 'lost' };
+    default:
+      throw damagedRow('blob');
   }
 }
 
+/** A key of the blob store: printable ASCII, up to the end of the row. */
+function decodeKey(bytes: Buffer): string {
+  const { length } = bytes;
+  if (length <= fixedSizeBytes || length > fixedSizeBytes + keySizeMaxBytes) throw damagedRow('blob');
+  for (let at = fixedSizeBytes; at < length; at += 1) {
+    const byte = bytes[at] ?? 0;
+    if (byte <= 0x20 || byte >= 0x7f) throw damagedRow('blob');
+  }
+  return bytes.toString('latin1', fixedSizeBytes, length);
+}
+
 export function decodeBlobRow(bytes: Buffer): BlobRow {
+  if (bytes.length < fixedSizeBytes) throw damagedRow('blob');
   const flags = bytes[0] ?? 0;
+  if (flags > 15) throw damagedRow('blob');
   const place = decodePlace(bytes, flags);
-  return {
+  const row: BlobRow = {
     encoding: (flags & 1) === 0 ? 'identity' : 'gzip',
     logicalSize: bytes.readUIntLE(1, 6),
     storedSize: bytes.readUIntLE(7, 6),
@@ -126,24 +154,66 @@ export function decodeBlobRow(bytes: Buffer): BlobRow {
     offset: bytes.readUInt32LE(28),
     place,
   };
+  if (!isPossible(row)) throw damagedRow('blob');
+  return row;
+}
+
+/** Whether the fields of a row agree with each other. */
+function isPossible({ place, segment, offset, storedSize }: BlobRow): boolean {
+  if (place.kind === 'lost') return true;
+  if (segment === 0) return false;
+  if (place.kind === 'object') return true;
+  // Inline bytes stand in their record.
+  return place.bytesOffset > offset && place.bytesOffset - offset + storedSize <= recordSizeMaxBytes;
 }
 
 /** Of a whole row, without decoding the rest. */
 export function logicalSizeOfBlobRow(bytes: Buffer): number {
+  if (bytes.length < fixedSizeBytes) throw damagedRow('blob');
   return bytes.readUIntLE(1, 6);
 }
 
+const digestSizeBytes = 32;
+
+/** The digest that is the key of a blob's row. */
+export function decodeDigestKey(key: Buffer): Digest {
+  if (key.length !== digestSizeBytes) throw damagedRow('blob');
+  return digestFromBytes(key);
+}
+
+const slash = 0x2f;
+
+/** The name that is the key of an entry or a removal. */
+export function decodeNameKey(key: Buffer): FileName {
+  if (key[0] !== slash) throw damagedRow('entry');
+  return key.toString('utf8', 0, key.length) as FileName;
+}
+
+const unreferencedKeySizeBytes = 38;
+
 export function unreferencedKey(sinceMs: number, digest: Digest): Buffer {
-  const key = Buffer.allocUnsafe(38);
+  const key = Buffer.allocUnsafe(unreferencedKeySizeBytes);
   key.writeUIntBE(sinceMs, 0, 6);
   key.write(digest, 6, 'hex');
   return key;
 }
 
+export function decodeUnreferencedKey(key: Buffer): { sinceMs: number; digest: Digest } {
+  if (key.length !== unreferencedKeySizeBytes) throw damagedRow('unreferenced');
+  return { sinceMs: key.readUIntBE(0, 6), digest: digestFromBytes(key, 6) };
+}
+
+const segmentKeySizeBytes = 4;
+
 export function segmentKey(number: number): Buffer {
-  const key = Buffer.allocUnsafe(4);
+  const key = Buffer.allocUnsafe(segmentKeySizeBytes);
   key.writeUInt32BE(number, 0);
   return key;
+}
+
+export function decodeSegmentKey(key: Buffer): number {
+  if (key.length !== segmentKeySizeBytes) throw damagedRow('segment');
+  return key.readUInt32BE(0);
 }
 
 /** A removal that is remembered, and the record that tells of it. */
@@ -156,8 +226,10 @@ export interface RemovalRow {
   readonly origin: number;
 }
 
+const removalRowSizeBytes = 24;
+
 export function encodeRemovalRow(row: RemovalRow): Buffer {
-  const bytes = Buffer.allocUnsafe(24);
+  const bytes = Buffer.allocUnsafe(removalRowSizeBytes);
   bytes.writeIntLE(row.version, 0, 6);
   bytes.writeUIntLE(row.timeMs, 6, 6);
   bytes.writeUInt32LE(row.segment, 12);
@@ -167,6 +239,7 @@ export function encodeRemovalRow(row: RemovalRow): Buffer {
 }
 
 export function decodeRemovalRow(bytes: Buffer): RemovalRow {
+  if (bytes.length !== removalRowSizeBytes) throw damagedRow('removal');
   return {
     version: bytes.readIntLE(0, 6),
     timeMs: bytes.readUIntLE(6, 6),
@@ -181,15 +254,21 @@ export interface SegmentRow {
   readonly liveBytes: number;
 }
 
+const segmentRowSizeBytes = 16;
+
 export function encodeSegmentRow(row: SegmentRow): Buffer {
-  const bytes = Buffer.allocUnsafe(16);
+  const bytes = Buffer.allocUnsafe(segmentRowSizeBytes);
   bytes.writeDoubleLE(row.sizeBytes, 0);
   bytes.writeDoubleLE(row.liveBytes, 8);
   return bytes;
 }
 
 export function decodeSegmentRow(bytes: Buffer): SegmentRow {
-  return { sizeBytes: bytes.readDoubleLE(0), liveBytes: bytes.readDoubleLE(8) };
+  if (bytes.length !== segmentRowSizeBytes) throw damagedRow('segment');
+  const row = { sizeBytes: bytes.readDoubleLE(0), liveBytes: bytes.readDoubleLE(8) };
+  if (!Number.isSafeInteger(row.sizeBytes) || !Number.isSafeInteger(row.liveBytes))
+    throw damagedRow('segment');
+  return row;
 }
 
 /** What the index has taken in, and its sums; written with every group. */
@@ -208,9 +287,13 @@ export interface IndexTotals {
 
 export const totalsKey = Buffer.from('totals');
 
+/** Releases before `uniqueLogicalBytes` wrote the shorter form, and do so again if one of them changes the index. */
+const totalsSizeBytes = { old: 56, current: 64 } as const;
+
 export function encodeTotals(totals: IndexTotals): Buffer {
   const { uniqueLogicalBytes } = totals;
-  const bytes = Buffer.allocUnsafe(uniqueLogicalBytes === undefined ? 56 : 64);
+  const { old, current } = totalsSizeBytes;
+  const bytes = Buffer.allocUnsafe(uniqueLogicalBytes === undefined ? old : current);
   bytes.writeDoubleLE(totals.segment, 0);
   bytes.writeDoubleLE(totals.offset, 8);
   bytes.writeDoubleLE(totals.entries, 16);
@@ -222,8 +305,15 @@ export function encodeTotals(totals: IndexTotals): Buffer {
   return bytes;
 }
 
+/** `undefined` stands for an index that has taken in nothing yet. */
 export function decodeTotals(bytes: Buffer | undefined): IndexTotals {
-  const at = (offset: number): number => bytes?.readDoubleLE(offset) ?? 0;
+  const { old, current } = totalsSizeBytes;
+  if (bytes !== undefined && bytes.length !== old && bytes.length !== current) throw damagedRow('totals');
+  const at = (offset: number): number => {
+    const sum = bytes?.readDoubleLE(offset) ?? 0;
+    if (!Number.isSafeInteger(sum)) throw damagedRow('totals');
+    return sum;
+  };
   return {
     segment: at(0),
     offset: at(8),
@@ -232,7 +322,6 @@ export function decodeTotals(bytes: Buffer | undefined): IndexTotals {
     logicalBytes: at(32),
     storedBytes: at(40),
     unreferencedBlobs: at(48),
-    // Releases before this sum wrote 56 bytes, and do so again where one of them changes the index.
-    uniqueLogicalBytes: bytes?.length === 56 ? undefined : at(56),
+    uniqueLogicalBytes: bytes?.length === old ? undefined : at(old),
   };
 }
