@@ -20,6 +20,7 @@ import { hash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Digest } from '../core/digest.ts';
 import type { FileName } from '../core/file-name.ts';
+import { microsecondsOf, timeInSeconds } from '../fs/time-stamps.ts';
 
 /** Files take whole blocks of a disk; the account counts what the disk counts. */
 const blockSizeBytes = 4096;
@@ -119,8 +120,7 @@ function sealMicroseconds(digest: Digest): number {
 /** The modification time, in seconds, that seals a blob added with `version`. */
 export function sealOf(digest: Digest, version: number): number {
   const seconds = version >= 1 && version <= sealSecondsMax ? version : sealSecondsFallback;
-  // Half a microsecond more, because the system cuts fractions off and a double is not exact.
-  return seconds + (sealMicroseconds(digest) + 0.5) / microsecondsPerSecond;
+  return timeInSeconds(seconds, sealMicroseconds(digest));
 }
 
 /** Whether a file with these attributes is as it was when it was sealed. */
@@ -129,8 +129,7 @@ export function isSealed(
   digest: Digest,
   sizeBytes: number,
 ): boolean {
-  const microseconds = Math.round(attributes.mtimeMs * 1000) % microsecondsPerSecond;
-  return attributes.size === sizeBytes && microseconds === sealMicroseconds(digest);
+  return attributes.size === sizeBytes && microsecondsOf(attributes.mtimeMs) === sealMicroseconds(digest);
 }
 
 /** The whole seconds of a seal: the version that a hard link to the blob shows as its time. */

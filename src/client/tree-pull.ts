@@ -5,6 +5,7 @@ import { parseDirectory } from '../core/file-name.ts';
 import { versionFromMs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { makeFolders } from '../fs/folders.ts';
+import { microsecondsOf, timeInSeconds } from '../fs/time-stamps.ts';
 import type { FileClient, FileInfo, GetFileOptions } from './file-client.ts';
 import { fromLocalError } from './local-errors.ts';
 import { removeEmptyFolders, sameContent, walkFolder } from './local-tree.ts';
@@ -115,17 +116,13 @@ async function pullFile(
   tally.tell({ ...event, name: got.versionedName, size: got.size, action: 'fetched' });
 }
 
-const microsecondsPerSecond = 1_000_000;
-
 /**
  * Gives a file the time of a version. Its microseconds stay: the file may be a link to a content of the cache, which is
  * known by them and taken for damaged without.
  */
 async function showVersion({ path, mtimeMs }: LocalFile, version: FileVersion): Promise<void> {
   if (versionFromMs(mtimeMs) === version) return;
-  const microseconds = Math.round(mtimeMs * 1000 - versionFromMs(mtimeMs) * microsecondsPerSecond);
-  // Half a microsecond more, because the system cuts fractions off and a double is not exact.
-  const seconds = version + (microseconds + 0.5) / microsecondsPerSecond;
+  const seconds = timeInSeconds(version, microsecondsOf(mtimeMs));
   // A number before 1970 would be taken for now; a date is not.
   await utimes(path, new Date(), version < 0 ? new Date(version * 1000) : seconds);
 }

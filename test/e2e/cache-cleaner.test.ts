@@ -14,6 +14,7 @@ import { cleanCaches } from '../../src/client/cache-cleaner.ts';
 import { FolderLock } from '../../src/fs/folder-lock.ts';
 import { pythonCache, setting, usedBytes } from '../support/cached-clients.ts';
 import { noise } from '../support/contents.ts';
+import { keptTime } from '../support/kept-time.ts';
 import { present } from '../support/present.ts';
 import { runProgram } from '../support/programs.ts';
 
@@ -30,8 +31,7 @@ test('the cleaner removes the least recently used of all caches, of both layouts
   const cache = present(ours.cache);
   const age = (name: string, seconds: number): void => {
     const { path } = present(cache.find(name as never));
-    const { mtimeMs } = statSync(path);
-    utimesSync(path, Date.now() / 1000 - seconds, mtimeMs / 1000 + 0.000_000_3);
+    utimesSync(path, Date.now() / 1000 - seconds, keptTime(statSync(path)));
   };
   age('/old', 5000);
   age('/new', 10);
