@@ -50,6 +50,8 @@ export function liesInFolder(engines: EngineConfig): boolean {
 const bucketForm = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
 const prefixForm = /^(?:[\w.~-]+\/)*$/;
 const shortestTimeoutMs = 100;
+/** Longer than any operation takes; PostgreSQL and timers hold no more than 24.8 days. */
+const longestTimeoutMs = 24 * 3_600_000;
 
 function refuse(flag: string, value: string, state: string): never {
   throw new FiletrackerError('invalid-argument', `Cannot use ${flag} "${value}": ${state}`);
@@ -58,7 +60,9 @@ function refuse(flag: string, value: string, state: string): never {
 function readTimeout(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const timeoutMs = parseDurationMs(text);
-  return timeoutMs >= shortestTimeoutMs ? timeoutMs : refuse(flag, text, 'it is too short');
+  return timeoutMs >= shortestTimeoutMs
+    ? Math.min(timeoutMs, longestTimeoutMs)
+    : refuse(flag, text, 'it is too short');
 }
 
 function readCount(flag: string, text: string | undefined): number | undefined {

@@ -4,6 +4,7 @@ import { FiletrackerError } from '../core/errors.ts';
 import { parseFileName } from '../core/file-name.ts';
 import * as limits from '../core/limits.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
+import { timerMs } from '../core/timers.ts';
 import type { AnonymousAccess } from '../server/token-access.ts';
 
 /** What protects a server from those who reach it. */
@@ -83,7 +84,9 @@ function readSize(value: string): number {
 
 function readTimeout(flag: string, value: string | undefined, preset: number): number {
   const timeoutMs = value === undefined ? preset : parseDurationMs(value);
-  return timeoutMs > 0 ? timeoutMs : refuse(flag, value ?? '', 'without an end a client could wait for ever');
+  return timeoutMs > 0
+    ? timerMs(timeoutMs)
+    : refuse(flag, value ?? '', 'without an end a client could wait for ever');
 }
 
 /** Reads `/p=10G`, `/p=10G,5000` or `/p=,5000`. */

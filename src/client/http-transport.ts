@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
+import { timerMs } from '../core/timers.ts';
 import { parseSize, removedHeader } from '../protocol/content-claims.ts';
 import { parseContentEncoding } from '../protocol/content-encoding.ts';
 import { listJsonType } from '../protocol/endpoints.ts';
@@ -78,9 +79,9 @@ export class HttpTransport implements RemoteStore {
     const defaults = defaultConnectionOptions;
     const connectionOptions: ConnectionOptions = {
       connections: options.connections ?? defaults.connections,
-      connectTimeoutMs: options.connectTimeoutMs ?? defaults.connectTimeoutMs,
-      stallTimeoutMs: options.stallTimeoutMs ?? defaults.stallTimeoutMs,
-      answerTimeoutMs: options.answerTimeoutMs ?? defaults.answerTimeoutMs,
+      connectTimeoutMs: timerMs(options.connectTimeoutMs ?? defaults.connectTimeoutMs),
+      stallTimeoutMs: timerMs(options.stallTimeoutMs ?? defaults.stallTimeoutMs),
+      answerTimeoutMs: timerMs(options.answerTimeoutMs ?? defaults.answerTimeoutMs),
       tls: options.tls ?? defaults.tls,
     };
     const { cert, key } = connectionOptions.tls;

@@ -1,6 +1,6 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { ErrorCode } from '../core/errors.ts';
+import { pause } from '../core/timers.ts';
 
 /** How often and when what failed is tried again. */
 export interface RetryPolicy {
@@ -83,9 +83,8 @@ export class Retries {
     const drawnMs = Math.min(doubled, this.#policy.longestPauseMs) * (0.5 + Math.random() / 2);
     // The last try comes when the time is over.
     const pauseMs = counts ? drawnMs : Math.min(drawnMs, leftMs);
-    const options = this.#signal === undefined ? {} : { signal: this.#signal };
     try {
-      await delay(Math.max(pauseMs, after * 1000), undefined, options);
+      await pause(Math.max(pauseMs, after * 1000), this.#signal);
     } catch (reason) {
       throw abortedError('wait for the server', reason);
     }

@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { BlobRecord, Catalog } from '../catalog/catalog.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { isDigest, type Digest } from '../core/digest.ts';
 import { errnoOf, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
+import { pause, timerMs } from '../core/timers.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
@@ -124,7 +124,7 @@ export class Verification {
     };
     const again = (pauseMs: number): void => {
       if (this.#stopping.signal.aborted) return;
-      this.#timer = setTimeout(run, Math.min(pauseMs, 2 ** 31 - 1)).unref();
+      this.#timer = setTimeout(run, timerMs(pauseMs)).unref();
     };
     const run = (): void => {
       begin().then(again, (error: unknown) => {
@@ -343,7 +343,7 @@ class Run {
     this.#budgetBytes += bytes;
     const dueMs = (this.#budgetBytes / this.#options.bytesPerSecond) * 1000;
     const aheadMs = dueMs - (performance.now() - this.#begunMs);
-    if (aheadMs > 20) await delay(aheadMs, undefined, { signal: this.#signal });
+    if (aheadMs > 20) await pause(aheadMs, this.#signal);
   }
 }
 

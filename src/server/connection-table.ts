@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { timerMs } from '../core/timers.ts';
 import { Connection, truncatedBody } from './connection.ts';
 
 /** What the socket that speaks TLS has in common with the one below it. */
@@ -80,8 +81,8 @@ export class ConnectionTable {
       else connection.closeAfterAnswers();
     }
     const timers = [
-      setTimeout(() => this.#endIdle(), Math.max(idleMs, firstRequestMs)),
-      setTimeout(() => this.#destroy(), timeoutMs),
+      setTimeout(() => this.#endIdle(), timerMs(Math.max(idleMs, firstRequestMs))),
+      setTimeout(() => this.#destroy(), timerMs(timeoutMs)),
     ];
     await empty;
     for (const timer of timers) clearTimeout(timer);

@@ -8,6 +8,7 @@ import {
   stagedLifetimeMs,
 } from '../core/limits.ts';
 import type { ReportProblem } from '../core/report.ts';
+import { timerMs } from '../core/timers.ts';
 
 export interface GarbageCollectorOptions {
   readonly catalog: Catalog;
@@ -117,7 +118,7 @@ export class GarbageCollector {
     if (dueMs >= this.#timerDueMs) return;
     clearTimeout(this.#timer);
     this.#timerDueMs = dueMs;
-    this.#timer = setTimeout(() => void this.#runInBackground(), delayMs).unref();
+    this.#timer = setTimeout(() => void this.#runInBackground(), timerMs(delayMs)).unref();
   }
 
   async #runInBackground(): Promise<void> {

@@ -4,6 +4,7 @@ import type { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import type { Encoding } from '../../core/encoding.ts';
 import type { CallObserver } from '../../core/backend-calls.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import { timerMs } from '../../core/timers.ts';
 import { BodyDigest } from './body-digest.ts';
 
 /** How the object store is reached. */
@@ -128,7 +129,7 @@ export class S3Connection {
       this.#onCall(operations[action], performance.now() - startMs, failure);
     const controller = new AbortController();
     const abort = (): void => controller.abort();
-    const timer = setTimeout(abort, this.#timeoutMs * (slow ? 4 : 1));
+    const timer = setTimeout(abort, timerMs(this.#timeoutMs * (slow ? 4 : 1)));
     signal?.addEventListener('abort', abort, { once: true });
     if (signal?.aborted === true) abort();
     try {
