@@ -1,6 +1,6 @@
 import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { readGuardConfig } from './guard-config.ts';
 import { readServerConfig, type ServerFlags } from './config.ts';
 
@@ -15,6 +15,7 @@ describe('readServerConfig()', () => {
       fallbackUrl: undefined,
       fallbackMode: 'redirect',
       workers: availableParallelism(),
+      drainDelayMs: 0,
       collectionGraceMs: 3_600_000,
       verifyIntervalMs: undefined,
       verifyBytesPerSecond: 32 * 1024 ** 2,
@@ -45,6 +46,41 @@ describe('readServerConfig()', () => {
       'http://old:8000/x',
     );
     expect(readServerConfig({ gcGrace: '0' }, {}).collectionGraceMs).toBe(0);
+  });
+
+  it.each([
+    ['::1', '::1'],
+    ['[::1]', '::1'],
+    ['0.0.0.0', '0.0.0.0'],
+    ['fe80::1%eth0', 'fe80::1%eth0'],
+    ['[fe80::1%eth0]', 'fe80::1%eth0'],
+    ['localhost', 'localhost'],
+    ['my-host.example', 'my-host.example'],
+  ])('listens on an address or the name of a host: %j', (listenOn, host) => {
+    expect(readServerConfig({ listenOn }, {}).host).toBe(host);
+  });
+
+  it.each([
+    ['fe80::1', 'name the network too, as fe80::1%eth0'],
+    ['127.0.0.1:9994', 'write it as -l 127.0.0.1 -p 9994'],
+    ['[::1]:9994', 'write it as -l [::1] -p 9994'],
+    ['localhost:80', 'write it as -l localhost -p 80'],
+    ['http://localhost', 'neither an address nor the name of a host'],
+    ['*', 'use 0.0.0.0 or ::'],
+    ['a b', 'neither an address'],
+    ['[::1', 'neither an address'],
+    ['::1%', 'neither an address'],
+  ])('says what is wrong with an address to listen on: %j', (listenOn, state) => {
+    expect(() => readServerConfig({ listenOn }, {})).toThrow(state);
+  });
+
+  it('names -d if the user has no home folder', () => {
+    vi.stubEnv('HOME', '');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    expect(() => readServerConfig({}, {})).toThrow(/no home folder \(\$HOME\); name a folder with -d$/);
+    expect(readServerConfig({ dir: '/srv' }, {}).folder).toBe('/srv');
+    expect(readServerConfig({}, { XDG_DATA_HOME: '/data' }).folder).toBe('/data/filetracker');
+    expect(() => readServerConfig({}, { XDG_DATA_HOME: 'relative' })).toThrow('no home folder');
   });
 
   it.each<ServerFlags>([

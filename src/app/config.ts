@@ -1,7 +1,8 @@
 import { availableParallelism, homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
+import { readListenAddress } from './listen-address.ts';
 import { readEngineConfig, type EngineConfig, type EngineFlags } from './engine-config.ts';
 import { capacityOf, readGuardConfig, type GuardConfig, type GuardFlags } from './guard-config.ts';
 
@@ -24,6 +25,8 @@ export interface ServerConfig {
   /** Whether readers are sent there, or files are fetched from there and kept. */
   readonly fallbackMode: 'redirect' | 'import';
   readonly workers: number;
+  /** How long to serve on, with `/readyz` 503, before stopping. */
+  readonly drainDelayMs: number;
   /** How long content stays that no name refers to any more. */
   readonly collectionGraceMs: number;
   /** How often everything is read and checked; undefined for on request only. */
@@ -46,6 +49,7 @@ export interface ServerFlags extends GuardFlags, EngineFlags {
   readonly fallbackUrl?: string | undefined;
   readonly fallbackMode?: string | undefined;
   readonly workers?: string | undefined;
+  readonly drainDelay?: string | undefined;
   readonly gcGrace?: string | undefined;
   readonly verifyInterval?: string | undefined;
   readonly verifyRate?: string | undefined;
@@ -60,6 +64,7 @@ const defaultHost = '127.0.0.1';
 const defaultGrace = '1h';
 const defaultVerifyRate = '32M';
 const verifyIntervalMinMs = 60_000;
+const drainDelayMaxMs = 3_600_000;
 const workersMax = 256;
 
 function refuse(flag: string, value: string, state: string): never {
@@ -125,14 +130,37 @@ function readInterval(text: string): number | undefined {
   return refuse('--verify-interval', text, 'it must be a minute or more, or 0 for never');
 }
 
+function readDrainDelay(text: string): number {
+  const delayMs = parseDurationMs(text);
+  return delayMs <= drainDelayMaxMs ? delayMs : refuse('--drain-delay', text, 'it must be 1h or less');
+}
+
 function readVerifyRate(text: string): number {
   const bytes = parseSizeBytes(text);
   return bytes > 0 ? bytes : refuse('--verify-rate', text, 'it must be more than nothing');
 }
 
+/** Fails for a user without $HOME that the system does not know, as in many containers. */
+function homeFolder(): string {
+  let home: string | undefined;
+  try {
+    home = homedir();
+  } catch {
+    // Answered below, as an empty $HOME is.
+  }
+  if (home !== undefined && isAbsolute(home)) return home;
+  const state = 'this user has no home folder ($HOME)';
+  throw new FiletrackerError(
+    'invalid-argument',
+    `Cannot choose a folder for the store: ${state}; name a folder with -d`,
+  );
+}
+
 function defaultFolder(environment: Environment): string {
-  const home = environment['XDG_DATA_HOME'];
-  return join(home === undefined || home === '' ? join(homedir(), '.local', 'share') : home, 'filetracker');
+  const data = environment['XDG_DATA_HOME'];
+  // The XDG base directory specification: a relative path is ignored.
+  const folder = data !== undefined && isAbsolute(data) ? data : join(homeFolder(), '.local', 'share');
+  return join(folder, 'filetracker');
 }
 
 /** A variable that is set to nothing counts as none. */
@@ -172,12 +200,13 @@ export function readServerConfig(flags: ServerFlags, environment: Environment): 
   return {
     folder: resolve(folder),
     engines,
-    host: given('--listen-on', flags.listenOn) ?? defaultHost,
+    host: readListenAddress(given('--listen-on', flags.listenOn) ?? defaultHost),
     port: port === undefined ? defaultPort : readWhole('--port', port, 0, 65_535),
     basePath: basePath === undefined ? '' : readBasePath(basePath),
     fallbackUrl: fallbackUrl === undefined ? undefined : readFallbackUrl(fallbackUrl),
     fallbackMode: readFallbackMode(flags.fallbackMode ?? 'redirect', fallbackUrl !== undefined),
     workers: workers === undefined ? availableParallelism() : readWhole('--workers', workers, 1, workersMax),
+    drainDelayMs: readDrainDelay(flags.drainDelay ?? '0'),
     collectionGraceMs: parseDurationMs(flags.gcGrace ?? defaultGrace),
     verifyIntervalMs: flags.verifyInterval === undefined ? undefined : readInterval(flags.verifyInterval),
     verifyBytesPerSecond: readVerifyRate(flags.verifyRate ?? defaultVerifyRate),

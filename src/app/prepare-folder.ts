@@ -1,4 +1,4 @@
-import { access, constants } from 'node:fs/promises';
+import { access, constants, rmdir } from 'node:fs/promises';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import { makeFolders } from '../fs/folders.ts';
 
@@ -13,13 +13,15 @@ const folderStates: Readonly<Record<string, string>> = {
 };
 
 /**
- * Makes the folder of a store where it is missing, and sees to it that it can be used.
+ * Makes the folder of a store where it is missing, and sees to it that it can be used. Gives the folders that it made,
+ * the topmost first.
  * @throws FiletrackerError `invalid-argument`.
  */
-export async function prepareFolder(folder: string): Promise<void> {
+export async function prepareFolder(folder: string): Promise<readonly string[]> {
   try {
-    await makeFolders(folder);
+    const made = await makeFolders(folder);
     await access(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+    return made;
   } catch (error) {
     const errno = errnoOf(error) ?? '';
     throw new FiletrackerError(
@@ -28,4 +30,9 @@ export async function prepareFolder(folder: string): Promise<void> {
       { cause: error },
     );
   }
+}
+
+/** Removes folders that were made for a server that then could not start, those in which something is now excepted. */
+export async function removeUnused(made: readonly string[]): Promise<void> {
+  for (const folder of made.toReversed()) await rmdir(folder).catch(() => undefined);
 }

@@ -1,23 +1,19 @@
-import { readFile, unlink, writeFile, type FileHandle } from 'node:fs/promises';
-import { errnoOf, FiletrackerError } from '../core/errors.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { localMessageOf } from '../core/errors.ts';
 import { adoptBeforeServing } from './adopt-before-serving.ts';
+import { addressError, hostInUrl } from './listen-address.ts';
 import type { ServerConfig } from './config.ts';
 import { exposureOf } from './guard.ts';
 import { liesInFolder } from './engine-config.ts';
-import { prepareFolder } from './prepare-folder.ts';
+import { PidFile } from './pid-file.ts';
+import { prepareFolder, removeUnused } from './prepare-folder.ts';
 import { Log } from './log.ts';
-import { ServerSignals } from './server-signals.ts';
+import { ServerSignals, takeoverReason } from './server-signals.ts';
 import { makeSharedRates } from './shared-rates.ts';
-import {
-  addressProblem,
-  isTakeover,
-  Supervisor,
-  type BoundAddress,
-  type SupervisorEvent,
-} from './supervisor.ts';
+import { Supervisor, type BoundAddress, type SupervisorEvent, type SupervisorOptions } from './supervisor.ts';
 
 export interface ServeOptions {
-  /** Where the number of this process is written while it runs. */
+  /** The file that holds the id of this process while it runs. */
   readonly pidFile?: string | undefined;
   /** A setting of old scripts that has no meaning here. */
   readonly ignoredLogConfig?: string | undefined;
@@ -28,51 +24,11 @@ function exampleCommand(url: string): string {
   return `echo hello | curl -T - "${url}/files/hello.txt?last_modified=$(LC_ALL=C date -u +%d+%b+%Y+%T)"`;
 }
 
-/**
- * Refuses the pid file of a server that runs: what ends that one by its file would end this one, and this one would
- * take the file with it when it ends. A file of a process that is gone, or is another program now, is free.
- */
-async function checkPidFile(path: string): Promise<void> {
-  const pid = Number(await readFile(path, 'utf8').catch(() => ''));
-  if (!Number.isSafeInteger(pid) || pid <= 0 || pid === process.pid || !(await isServer(pid))) return;
-  throw new FiletrackerError(
-    'unavailable',
-    `Cannot write the file "${path}": it is that of the server that runs as process ${pid}; stop that one, or name another file`,
-  );
-}
-
-async function isServer(pid: number): Promise<boolean> {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    if (errnoOf(error) !== 'EPERM') return false;
-  }
-  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => undefined);
-  return command === undefined || command.includes('filetracker-server');
-}
-
-async function writePidFile(path: string): Promise<void> {
-  try {
-    await writeFile(path, `${process.pid}\n`);
-  } catch (error) {
-    const state = errnoOf(error) ?? 'it failed';
-    throw new FiletrackerError('invalid-argument', `Cannot write the file "${path}": ${state}`, {
-      cause: error,
-    });
-  }
-}
-
-/** After a take-over the file is the successor's. */
-async function removePidFile(path: string): Promise<void> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  if (Number(text) === process.pid) await unlink(path).catch(() => undefined);
-}
-
 /** Base URL for a client on this machine. */
 function urlOf(config: ServerConfig, { host: bound, port }: BoundAddress): string {
   const host = bound === '::' || bound === '0.0.0.0' ? '127.0.0.1' : bound;
   const scheme = config.guard.tls === undefined ? 'http' : 'https';
-  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}${config.basePath}`;
+  return `${scheme}://${hostInUrl(host)}:${port}${config.basePath}`;
 }
 
 /** @param told whether what fails is told anyway, in a line of its own, because the server is only being started. */
@@ -84,7 +40,12 @@ function logEvent(log: Log, event: SupervisorEvent, told: boolean): void {
       logger.debug(event, `worker ${event.type}`);
       break;
     case 'died':
-      logger.error(event, 'a worker died; it is started again');
+      logger.error(
+        event,
+        event.restartInMs === undefined
+          ? 'all workers end soon after their start'
+          : 'a worker died; it is started again',
+      );
       break;
     case 'failed':
       if (!told) logger.error(event, 'a worker cannot start');
@@ -113,26 +74,39 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   if (options.ignoredLogConfig !== undefined) {
     logger.warn({ file: options.ignoredLogConfig }, '--log-config has no meaning here; use --log-level');
   }
-  const { pidFile } = options;
-  // In a take-over the file is the predecessor's, and becomes this one's.
-  if (pidFile !== undefined && !isTakeover()) await checkPidFile(pidFile);
-  if (liesInFolder(config.engines)) {
-    await prepareFolder(config.folder);
-    await adoptBeforeServing(config.folder, logger);
-  }
+  using pidFile = options.pidFile === undefined ? undefined : await PidFile.claim(options.pidFile);
+  const inFolder = liesInFolder(config.engines);
+  const made = inFolder ? await prepareFolder(config.folder) : [];
+  if (inFolder) await adoptBeforeServing(config.folder, logger);
   await using rates = await openRates(config, log);
-  const supervisor = await openSupervisor(config, log, rates);
+  const supervisor = await openSupervisor(config, log, {
+    ratesDescriptor: rates?.fd,
+    pidFileDescriptor: pidFile?.descriptor,
+  }).catch(async (error: unknown) => {
+    await removeUnused(made);
+    throw error;
+  });
   const hosts = supervisor.addresses.map(({ host }) => host);
   try {
     const exposure = await exposureOf(hosts, config, config.guard);
-    if (pidFile !== undefined) await writePidFile(pidFile);
+    await pidFile?.write();
     const stopped = signals.untilStop(supervisor);
     tellAddress(config, log, supervisor, exposure);
-    const reason = await stopped;
+    const reason = await Promise.race([stopped, supervisor.failed]);
+    if (config.drainDelayMs > 0 && reason !== takeoverReason) {
+      supervisor.announceStop();
+      logger.info(
+        { reason, drainDelayMs: config.drainDelayMs },
+        '/readyz is 503: serving on for --drain-delay',
+      );
+      await Promise.race([signals.pause(config.drainDelayMs), supervisor.failed]);
+    }
     logger.info({ reason }, 'stopping: no new connections, running requests finish');
+  } catch (error) {
+    logger.fatal(localMessageOf(error));
+    throw error;
   } finally {
     await supervisor.stop();
-    if (pidFile !== undefined) await removePidFile(pidFile);
   }
   logger.info('stopped');
 }
@@ -155,7 +129,7 @@ async function openRates(config: ServerConfig, log: Log): Promise<FileHandle | u
 async function openSupervisor(
   config: ServerConfig,
   log: Log,
-  rates: FileHandle | undefined,
+  descriptors: Pick<SupervisorOptions, 'ratesDescriptor' | 'pidFileDescriptor'>,
 ): Promise<Supervisor> {
   const { host, port, workers } = config;
   // A file is read by others, and later, than what is printed.
@@ -167,16 +141,13 @@ async function openSupervisor(
       workers,
       program: process.argv[1] ?? '',
       args: process.argv.slice(2),
-      ratesDescriptor: rates?.fd,
+      ...descriptors,
       onEvent: (event) => logEvent(log, event, told),
     });
     told = false;
     return supervisor;
   } catch (error) {
-    const problem = addressProblem(error, host, port);
-    if (problem === undefined) throw error;
-    const code = errnoOf(error) === 'EADDRINUSE' ? 'unavailable' : 'invalid-argument';
-    throw new FiletrackerError(code, problem, { cause: error });
+    throw addressError(error, host, port);
   }
 }
 

@@ -121,6 +121,11 @@ export class ServerProcess {
     this.#lost.note();
   }
 
+  /** Has `/readyz` answer 503 from now on; all else is served as before. */
+  announceStop(): void {
+    this.#server.announceStop();
+  }
+
   /** Takes what the supervisor has to say of metrics. */
   takeMetrics(message: MetricsAnswer): void {
     this.#metrics.receive(message);

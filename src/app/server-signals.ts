@@ -1,6 +1,9 @@
 import type { Log } from './log.ts';
 import type { Supervisor } from './supervisor.ts';
 
+/** What `untilStop` resolves to when another process has taken over. */
+export const takeoverReason = 'take-over';
+
 /**
  * The signals to a server that change how it goes on. They are taken from before the first work on: by default they end a
  * process, be it in the middle of taking an old folder over. What can't be done before there are workers is done then.
@@ -9,6 +12,7 @@ export class ServerSignals {
   readonly #log: Log;
   #supervisor: Supervisor | undefined;
   #stop: ((reason: string) => void) | undefined;
+  #endPause: (() => void) | undefined;
   #reloadMissed = false;
   #takeOverMissed = false;
 
@@ -18,7 +22,10 @@ export class ServerSignals {
     process.on('SIGUSR2', () => this.#takeOver());
   }
 
-  /** Resolves when this process shall stop: at a signal, or when another has taken over. A second signal kills. */
+  /**
+   * Resolves when this process shall stop: at a signal, or when another has taken over. A further signal ends a `pause`,
+   * and kills if there is none.
+   */
   untilStop(supervisor: Supervisor): Promise<string> {
     this.#supervisor = supervisor;
     if (this.#reloadMissed) supervisor.reloadWorkers();
@@ -26,6 +33,10 @@ export class ServerSignals {
       this.#stop = resolve;
       let stopping = false;
       const stop = (signal: NodeJS.Signals): void => {
+        if (this.#endPause !== undefined) {
+          this.#endPause();
+          return;
+        }
         if (stopping) {
           this.#log.logger.fatal(`stopped at once by a second ${signal}`);
           this.#log.close();
@@ -38,6 +49,18 @@ export class ServerSignals {
       process.on('SIGTERM', stop).on('SIGINT', stop);
       if (this.#takeOverMissed) this.#takeOver();
     });
+  }
+
+  /** Resolves after a time, or at the next signal to stop. */
+  async pause(timeMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeMs);
+      this.#endPause = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#endPause = undefined;
   }
 
   #reload(): void {
@@ -53,7 +76,7 @@ export class ServerSignals {
       return;
     }
     void this.#supervisor.takeOver().then((done) => {
-      if (done) this.#stop?.('take-over');
+      if (done) this.#stop?.(takeoverReason);
     });
   }
 }

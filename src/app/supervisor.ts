@@ -1,14 +1,18 @@
 import { spawn } from 'node:child_process';
 import { createServer, type Server } from 'node:net';
-import { FiletrackerError, errnoOf } from '../core/errors.ts';
-import { WorkerPool, type WorkerEvent } from './worker-pool.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { pidFileVariable } from './pid-file.ts';
+import { firstFreeDescriptor, WorkerPool, type WorkerEvent } from './worker-pool.ts';
 
 /** Set in the environment of a supervisor that takes over from a running one. */
 const takeoverVariable = 'FILETRACKER_TAKEOVER';
 
+/** Told by the channel to the predecessor too, which closes later: the variable alone may come from anywhere. */
+const takesOver = process.env[takeoverVariable] !== undefined && process.send !== undefined;
+
 /** Whether this process was started to take over from another. */
 export function isTakeover(): boolean {
-  return process.env[takeoverVariable] !== undefined;
+  return takesOver;
 }
 
 const successionIdleMs = 1000;
@@ -38,6 +42,8 @@ export interface SupervisorOptions {
   readonly onEvent: (event: SupervisorEvent) => void;
   /** As the pool takes it; stays open as long as this. */
   readonly ratesDescriptor?: number | undefined;
+  /** Descriptor of the pid file, for a successor; stays open as long as this. */
+  readonly pidFileDescriptor?: number | undefined;
 }
 
 export type SupervisorEvent =
@@ -57,6 +63,9 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #servers: readonly Server[];
   readonly #pool: WorkerPool;
+  /** Rejects when the workers cannot be kept running. */
+  readonly failed: Promise<never>;
+  #fail: (error: unknown) => void = () => undefined;
   #ready: { resolve(): void; reject(error: unknown): void } | undefined;
   #stopped: Promise<void> | undefined;
   #takeover: Promise<boolean> | undefined;
@@ -65,6 +74,11 @@ export class Supervisor {
   private constructor(options: SupervisorOptions, servers: readonly Server[]) {
     this.#options = options;
     this.#servers = servers;
+    this.failed = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    // Rejects where nobody waits for it too, as before all workers are ready.
+    this.failed.catch(() => undefined);
     this.#pool = new WorkerPool({
       size: options.workers,
       program: options.program,
@@ -110,6 +124,11 @@ export class Supervisor {
     this.#pool.reload();
   }
 
+  /** Has `/readyz` answer 503, so that load balancers send new connections elsewhere; all is served as before. */
+  announceStop(): void {
+    this.#pool.drain();
+  }
+
   killWorkers(): void {
     this.#pool.kill();
   }
@@ -136,10 +155,20 @@ export class Supervisor {
   }
 
   async #startSuccessor(): Promise<boolean> {
-    const { program, args, onEvent } = this.#options;
+    const { program, args, onEvent, pidFileDescriptor } = this.#options;
     const successor = spawn(process.execPath, [...process.execArgv, program, ...args], {
-      env: { ...process.env, [takeoverVariable]: '1' },
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      env: {
+        ...process.env,
+        [takeoverVariable]: '1',
+        [pidFileVariable]: pidFileDescriptor === undefined ? undefined : String(firstFreeDescriptor),
+      },
+      stdio: [
+        'ignore',
+        'inherit',
+        'inherit',
+        'ipc',
+        ...(pidFileDescriptor === undefined ? [] : [pidFileDescriptor]),
+      ],
       detached: true,
     });
     onEvent({ type: 'takeover-begun', pid: successor.pid });
@@ -172,7 +201,33 @@ export class Supervisor {
     this.#options.onEvent(event);
     if (event.type === 'ready' && this.#pool.readyCount === this.#options.workers) this.#ready?.resolve();
     if (event.type === 'failed') this.#ready?.reject(new FiletrackerError(event.code, event.message));
+    if (event.type === 'died' && event.restartInMs === undefined) {
+      const error = workersKeepDying(event);
+      this.#ready?.reject(error);
+      this.#fail(error);
+    }
   }
+}
+
+/** Signals by which a system that is short of memory ends a process, or the process itself. */
+const memorySignals: ReadonlySet<NodeJS.Signals | null> = new Set([
+  'SIGSEGV',
+  'SIGBUS',
+  'SIGABRT',
+  'SIGILL',
+  'SIGTRAP',
+  'SIGKILL',
+]);
+
+function workersKeepDying({ code, signal }: { code: number | null; signal: NodeJS.Signals | null }): Error {
+  const end = signal === null ? `with exit code ${code}` : `by ${signal}`;
+  const advice = memorySignals.has(signal)
+    ? 'look for a limit on memory (ulimit -v, the memory limit of a container), and into the log of the system'
+    : 'the log may say why';
+  return new FiletrackerError(
+    'unavailable',
+    `Cannot keep the workers running: all end soon after their start, the last ${end}; ${advice}`,
+  );
 }
 
 /** The sockets of the predecessor in a takeover, those of systemd where it gives any, else a new one. */
@@ -218,16 +273,4 @@ function listening(begin: (server: Server) => void): Promise<Server> {
     });
     begin(server);
   });
-}
-
-/** Whether the system refused an address, and why, in words for the operator. */
-export function addressProblem(error: unknown, host: string, port: number): string | undefined {
-  const address = `${host}:${port}`;
-  const problems: Readonly<Record<string, string>> = {
-    EADDRINUSE: `Cannot listen on ${address}: another program listens there; stop it or choose another port with -p`,
-    EACCES: `Cannot listen on ${address}: ports below 1024 need a privilege; choose another with -p`,
-    EADDRNOTAVAIL: `Cannot listen on ${address}: this machine has no such address`,
-    ENOTFOUND: `Cannot listen on ${address}: no such host is known`,
-  };
-  return problems[errnoOf(error) ?? ''];
 }

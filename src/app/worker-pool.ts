@@ -2,7 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { MetricsHub, type MetricsAnswer, type MetricsQuestion } from './metrics-hub.ts';
 import { ratesVariable } from './shared-rates.ts';
-import { systemClock, type Clock } from '../core/clock.ts';
+import type { Clock } from '../core/clock.ts';
 import type { ErrorCode } from '../core/errors.ts';
 
 /** Set in the environment of a process that is a worker. */
@@ -31,19 +31,26 @@ export type WorkerMessage =
 /** What the supervisor tells a worker; a connection comes with the message as its handle. */
 export type SupervisorMessage =
   | { readonly type: 'connection' }
+  /** Serve as before, and say so to nobody who asks whether requests may be sent here. */
+  | { readonly type: 'drain' }
   /** `idleMs`: how long connections without a request may stay. */
   | { readonly type: 'stop'; readonly idleMs: number }
   | MetricsAnswer;
 
-/** What is passed on after the three streams and the channel gets this number in the worker. */
-const firstFreeDescriptor = 4;
+/** What is passed on after the three streams and the channel gets this number in the child. */
+export const firstFreeDescriptor = 4;
 
 /** Connections that wait while no worker runs; more are closed. */
 const waitingConnectionsMax = 4096;
 const firstPauseMs = 50;
 const longestPauseMs = 10_000;
-/** A worker that has run so long has not died of what killed the one before it. */
+/** A worker that has been ready for so long has not died of what killed the one before it. */
 const steadyAfterMs = 10_000;
+/** If every worker has died at once so often, the next one will too. With the pauses between, this takes some 3 s. */
+const earlyDeathsMax = 8;
+
+/** The time of day may be set while a worker runs. */
+const steadyClock: Clock = { nowMs: () => performance.now() };
 
 export interface WorkerPoolOptions {
   readonly size: number;
@@ -72,7 +79,8 @@ export type WorkerEvent =
       readonly pid: number | undefined;
       readonly code: number | null;
       readonly signal: NodeJS.Signals | null;
-      readonly restartInMs: number;
+      /** Undefined if it is not started again, because all workers keep dying. */
+      readonly restartInMs: number | undefined;
     };
 
 interface Slot {
@@ -80,8 +88,12 @@ interface Slot {
   child: ChildProcess | undefined;
   ready: boolean;
   mustReload: boolean;
-  startedMs: number;
+  /** Undefined until it is ready. */
+  readyMs: number | undefined;
   pauseMs: number;
+  /** Deaths in a row, each soon after the start and without a reason that the worker has given. */
+  earlyDeaths: number;
+  gaveReason: boolean;
   timer: NodeJS.Timeout | undefined;
   /**
    * Connections that the channel has not sent yet. It sends one at a time and waits for the worker in between; if
@@ -93,8 +105,9 @@ interface Slot {
 /**
  * Keeps a number of worker processes running and deals connections out to them in turn.
  *
- * Invariant: from the first `ready` until `stop`, every slot has a process, or a timer that will start one. A connection belongs to one
- * worker, or waits in order for the first that is ready; none is refused because workers have died.
+ * Invariant: from the first `ready` until `stop`, every slot has a process, or a timer that will start one, unless all workers
+ * keep dying, which is reported. A connection belongs to one worker, or waits in order for the first that is ready; none is
+ * refused because workers have died.
  *
  * Connections are handed over as sockets, not accepted by the workers from a shared one: the kernel would
  * give most of them to whichever worker sleeps most lightly, and few long-lived connections are what our clients hold.
@@ -107,19 +120,22 @@ export class WorkerPool {
   readonly #metrics = new MetricsHub();
   #next = 0;
   #stopping = false;
+  #draining = false;
   /** Whether all slots have been started. */
   #complete = false;
 
   constructor(options: WorkerPoolOptions) {
     this.#options = options;
-    this.#clock = options.clock ?? systemClock;
+    this.#clock = options.clock ?? steadyClock;
     this.#slots = Array.from({ length: options.size }, (_, number) => ({
       number,
       child: undefined,
       ready: false,
       mustReload: false,
-      startedMs: 0,
+      readyMs: undefined,
       pauseMs: 0,
+      earlyDeaths: 0,
+      gaveReason: false,
       timer: undefined,
       onTheWay: new Set(),
     }));
@@ -153,6 +169,13 @@ export class WorkerPool {
       if (slot.ready) slot.child?.kill('SIGHUP');
       else slot.mustReload = true;
     }
+  }
+
+  /** Has `/readyz` of all workers, and of those to come, answer 503. */
+  drain(): void {
+    this.#draining = true;
+    for (const { ready, child } of this.#slots)
+      if (ready && child !== undefined) send(child, { type: 'drain' });
   }
 
   kill(): void {
@@ -204,7 +227,8 @@ export class WorkerPool {
     slot.child = child;
     slot.ready = false;
     slot.mustReload = false;
-    slot.startedMs = this.#clock.nowMs();
+    slot.gaveReason = false;
+    slot.readyMs = undefined;
     onEvent({ type: 'started', slot: slot.number, pid: child.pid });
     child.on('message', (message) => this.#onMessage(slot, message as WorkerMessage));
     child.on('error', () => child.kill('SIGKILL'));
@@ -214,6 +238,7 @@ export class WorkerPool {
   #onMessage(slot: Slot, message: WorkerMessage): void {
     if (message.type === 'failed') {
       const { code, message: text } = message;
+      slot.gaveReason = true;
       this.#options.onEvent({ type: 'failed', slot: slot.number, code, message: text });
       return;
     }
@@ -222,7 +247,9 @@ export class WorkerPool {
       return;
     }
     slot.ready = true;
+    slot.readyMs = this.#clock.nowMs();
     if (slot.mustReload) slot.child?.kill('SIGHUP');
+    if (this.#draining && slot.child !== undefined) send(slot.child, { type: 'drain' });
     this.#metrics.join(slot.number, (answer) => {
       if (slot.child !== undefined) send(slot.child, answer);
     });
@@ -246,13 +273,28 @@ export class WorkerPool {
     for (const socket of orphans) this.give(socket);
     if (this.#stopping) return;
     this.#metrics.leave(slot.number);
-    const steady = this.#clock.nowMs() - slot.startedMs >= steadyAfterMs;
+    const steady = this.#isSteady(slot);
+    if (steady) slot.earlyDeaths = 0;
+    // A reason that a worker gives, such as a full disk, may pass.
+    else if (!slot.gaveReason) slot.earlyDeaths += 1;
     // The first death may be bad luck, and is made good at once; a loop of them must not burn the machine.
-    const restartInMs = steady ? 0 : slot.pauseMs;
+    const restartInMs = this.#isHopeless() ? undefined : steady ? 0 : slot.pauseMs;
     slot.pauseMs = steady ? firstPauseMs : Math.min(Math.max(slot.pauseMs * 2, firstPauseMs), longestPauseMs);
     const { pid } = child;
     this.#options.onEvent({ type: 'died', slot: slot.number, pid, code, signal, restartInMs });
-    slot.timer = setTimeout(() => this.#start(slot), restartInMs);
+    if (restartInMs !== undefined) slot.timer = setTimeout(() => this.#start(slot), restartInMs);
+  }
+
+  #isSteady({ readyMs }: Slot): boolean {
+    return readyMs !== undefined && this.#clock.nowMs() - readyMs >= steadyAfterMs;
+  }
+
+  /** Whether every worker that was ever started has died at once, again and again, and none runs steadily. */
+  #isHopeless(): boolean {
+    const started = this.#complete ? this.#slots : this.#slots.slice(0, 1);
+    return started.every(
+      (slot) => slot.earlyDeaths >= earlyDeathsMax && (slot.child === undefined || !this.#isSteady(slot)),
+    );
   }
 }
 

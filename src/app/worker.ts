@@ -65,7 +65,8 @@ export async function runWorker(config: ServerConfig): Promise<void> {
     // A connection that was closed on its way comes as a message without a socket.
     if (message.type === 'connection') {
       if (socket !== undefined) server?.take(socket);
-    } else if (message.type !== 'stop') server?.takeMetrics(message);
+    } else if (message.type === 'drain') server?.announceStop();
+    else if (message.type !== 'stop') server?.takeMetrics(message);
   });
   onMissingConnection(() => server?.miss());
   await tell({ type: 'ready' });

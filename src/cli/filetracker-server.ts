@@ -36,9 +36,9 @@ Examples:
   ${program} restore /mnt/backup /srv/restored --at 2026-11-23T10:00Z
 
 Signals: TERM and INT finish running requests, then stop; a second one stops
-at once. HUP opens the log file, keys and certificates anew. USR2 starts the
-program anew, as it is on the disk now, and hands over to it without refusing
-a connection.`;
+at once, or ends a --drain-delay. HUP reopens the log file, keys and
+certificates. USR2 starts the program again, as it is on the disk now, and
+hands over to it without refusing a connection.`;
 
 function describeProgram(): Command {
   const command = new Command(program)
@@ -63,6 +63,7 @@ function describeProgram(): Command {
     .option('--gc-grace <time>', 'keep content that no name refers to any more so long (default: 1h)')
     .option('--verify-interval <time>', 'read and check everything so often (default: on request only)')
     .option('--verify-rate <size>', 'bytes a second that this may read (default: 32M)')
+    .option('--drain-delay <time>', 'on SIGTERM, serve for this long with /readyz 503 first (default: 0)')
     .option('--workers <number>', 'processes that serve requests (default: one for each core)');
   // The everyday flags come first in the help.
   return inHouseStyle(addEngineOptions(addGuardOptions(command)).addHelpText('after', examples), program);

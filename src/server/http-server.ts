@@ -114,6 +114,7 @@ export class HttpServer {
   readonly #pace: PaceWatch;
   #paceTimer: NodeJS.Timeout | undefined;
   #requests = 0;
+  /** Whether the server is about to stop, so that `/readyz` answers 503; it may serve for a while yet. */
   #draining = false;
   #closing: Promise<void> | undefined;
 
@@ -356,6 +357,11 @@ export class HttpServer {
   close(times: Partial<DrainTimes> = {}): Promise<void> {
     this.#closing ??= this.#close({ ...defaultDrainTimes, ...times });
     return this.#closing;
+  }
+
+  /** Has `/readyz` answer 503, so that load balancers send new requests elsewhere; all else is served as before. */
+  announceStop(): void {
+    this.#draining = true;
   }
 
   async #close(times: DrainTimes): Promise<void> {

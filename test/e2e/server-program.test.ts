@@ -276,19 +276,6 @@ describe(name, () => {
     await expect(readFile(pidFile)).rejects.toThrow('ENOENT');
   });
 
-  it('takes the pid file of a process that is gone, or is another program', async () => {
-    const folder = await temporaryFolder();
-    const pidFile = join(folder, 'pid');
-    for (const content of [`${process.ppid}\n`, '4194304\n', 'no number\n', '-1\n', '']) {
-      await writeFile(pidFile, content);
-      const flags = ['--pid-file', pidFile, '--workers', '1'];
-      const { program } = await startServerProgram(join(folder, 'store'), flags);
-      expect(await readFile(pidFile, 'utf8')).toBe(`${program.pid}\n`);
-      program.kill('SIGTERM');
-      await program.ended();
-    }
-  });
-
   it('takes a folder that is there already, and a base path', async () => {
     const folder = await temporaryFolder();
     await mkdir(join(folder, 'store'));
