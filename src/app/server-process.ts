@@ -80,12 +80,13 @@ export class ServerProcess {
         rates,
         logger,
       });
-      const limited = guard.limit(await storeToServe(store.files, config, logger));
+      const limited = guard.limit(store.files);
+      const served = await storeToServe(limited, config, logger);
       const link = new MetricsLink(() => metrics.snapshot(), options.ask);
       const observer = bothObservers(new RequestLog(log), metrics.requests);
       const server = await HttpServer.open({
         ...guard.serverOptions,
-        store: limited,
+        store: served,
         metrics: link,
         listen: undefined,
         release,

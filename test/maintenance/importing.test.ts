@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { appendFile, readdir, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { connectOldServer } from '../../src/app/old-server.ts';
@@ -11,7 +12,9 @@ import { backupStore } from '../../src/maintenance/backup.ts';
 import { ImportingFileStore } from '../../src/maintenance/importing/importing-file-store.ts';
 import type { OldServer } from '../../src/maintenance/importing/old-server.ts';
 import { restoreStore } from '../../src/maintenance/restore.ts';
+import { freeSpaceAgeMaxMs } from '../../src/core/limits.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
+import { LimitedFileStore } from '../../src/store/limited-file-store.ts';
 import { collected, noise, prose } from '../support/contents.ts';
 import { openTestServer, type TestServer } from '../support/test-server.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
@@ -241,6 +244,59 @@ describe('ImportingFileStore', () => {
     });
     expect(await slower.stat(name('/file'))).toBeUndefined();
     expect(await inner.stat(name('/file'))).toBeUndefined();
+  });
+
+  it('keeps an older version that is put after a deletion has overtaken an import', async () => {
+    await old.put('/file', prose(50), { version: 100 });
+    let putting: Promise<unknown> | undefined;
+    const slow: OldServer = {
+      ...oldServer,
+      open: async (path, signal) => {
+        const found = await oldServer.open(path, signal);
+        await store.remove({ name: name('/file'), version: 100 });
+        putting = put('/file', 50, prose(50, 'older'));
+        return found;
+      },
+    };
+    const slower = await ImportingFileStore.open({
+      store: inner,
+      oldServer: slow,
+      folder: join(folder, 'fallback'),
+    });
+    await slower.stat(name('/file'));
+    expect(await putting).toMatchObject({ version: 50, stored: true });
+    expect((await read('/file'))?.equals(prose(50, 'older'))).toBe(true);
+  });
+
+  it('keeps to the bounds on uploads and on free space of the store below', async () => {
+    await old.put('/file', noise(50_000), { version: 100 });
+    let freeBytes = 1000;
+    const limited = new LimitedFileStore(inner, {
+      limits: { uploadsMax: 2, freeSpaceMinBytes: 0 },
+      freeSpace: () => Promise.resolve(freeBytes),
+      clock: { nowMs: () => (freeBytes += 1) * freeSpaceAgeMaxMs },
+    });
+    const bounded = await ImportingFileStore.open({
+      store: limited,
+      oldServer,
+      folder: join(folder, 'fallback'),
+    });
+    await expect(bounded.stat(name('/file'))).rejects.toMatchObject({
+      code: 'no-space',
+      message: expect.stringMatching(/^Cannot get "\/file": it cannot be imported/),
+    });
+    expect(await inner.stat(name('/file'))).toBeUndefined();
+    freeBytes = 1_000_000;
+    const held = Array.from({ length: 2 }, () => new PassThrough());
+    const uploads = held.map((source, at) => {
+      const intent = { name: name(`/held/${at}`), version: 1, claims: {} };
+      return limited.put(intent, { source, encoding: 'identity' });
+    });
+    await expect.poll(() => limited.uploadCount).toBe(2);
+    await expect(bounded.stat(name('/file'))).rejects.toMatchObject({ code: 'busy', retryable: true });
+    for (const source of held) source.end('x');
+    await Promise.all(uploads);
+    expect((await bounded.stat(name('/file')))?.version).toBe(100);
   });
 
   it('lets the newest version win over both', async () => {

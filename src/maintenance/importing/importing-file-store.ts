@@ -42,6 +42,7 @@ export interface ImportingFileStoreOptions {
  * one is recorded before it fetches, and again after it has stored, and takes back what it stored if one has come
  * in between. So whichever comes last, the file is gone. The newest wins: a put of a name that is not here yet
  * asks the old server, and where that has a newer version, or the put has a condition, imports it first.
+ * Bounds on uploads and on free space are those of the store below, for imports as for puts.
  */
 export class ImportingFileStore implements FileStore {
   readonly #store: FileStore;
@@ -166,6 +167,10 @@ export class ImportingFileStore implements FileStore {
 
   async #bringNewer({ name, version, precondition }: PutIntent): Promise<void> {
     if ((await this.#store.stat(name)) !== undefined) return;
+    if ((await this.#tombstones.upTo(name)) !== undefined) {
+      // An import that began before the deletion takes back what it stores, and would take this put along.
+      await using _lock = await this.#lock(name);
+    }
     const old = await this.#oldVersion(name);
     if (old !== undefined && (old > version || precondition !== undefined)) await this.#import(name);
   }
@@ -197,12 +202,14 @@ export class ImportingFileStore implements FileStore {
     return false;
   }
 
-  async #fly(name: FileName): Promise<void> {
+  /** Held while a name is imported, by one process at a time; shared with some other names. */
+  #lock(name: FileName): Promise<FolderLock> {
     const lock = createHash('sha256').update(name).digest('hex').slice(0, 2);
-    await using _lock = await FolderLock.acquire(this.#folder, {
-      mode: 'exclusive',
-      fileName: `import-${lock}.lock`,
-    });
+    return FolderLock.acquire(this.#folder, { mode: 'exclusive', fileName: `import-${lock}.lock` });
+  }
+
+  async #fly(name: FileName): Promise<void> {
+    await using _lock = await this.#lock(name);
     if ((await this.#store.stat(name)) !== undefined) return;
     if ((await this.#oldVersion(name)) === undefined) return;
     const file = await this.#asking(name, () => this.#oldServer.open(name));
@@ -211,7 +218,8 @@ export class ImportingFileStore implements FileStore {
     const source = Readable.from(this.#asked(`get "${name}"`, file.body), { objectMode: false });
     try {
       const claims = { digest, logicalSize: size };
-      await this.#store.put({ name, version, claims }, { source, encoding, announcedSize: transferSize });
+      const body = { source, encoding, announcedSize: transferSize };
+      await this.#store.put({ name, version, claims }, body, { sender: importSender });
     } catch (error) {
       throw importError(name, error);
     } finally {
@@ -260,7 +268,18 @@ function oldServerError(action: string, error: unknown): unknown {
   return new FiletrackerError('unavailable', `Cannot ${action}: ${state}`, { cause: error });
 }
 
+/** What imports count as among the senders of uploads, so that they leave room for others. No token or address is it. */
+const importSender = '(import)';
+
+/** A store that takes no more at the moment; a reader is told so of the file that it asked for. */
+const refusalCodes: ReadonlySet<ErrorCode> = new Set(['busy', 'rate-limited', 'no-space']);
+
 function importError(name: FileName, error: unknown): unknown {
+  if (isFiletrackerError(error) && refusalCodes.has(error.code)) {
+    const { code, retryable, details } = error;
+    const text = `Cannot get "${name}": it cannot be imported (${messageOf(error)})`;
+    return new FiletrackerError(code, text, { retryable, details, cause: error });
+  }
   if (!isBadContent(error)) return error;
   const state = `the server that files are moved from has it damaged (${messageOf(error)})`;
   return new FiletrackerError('damaged-blob', `Cannot get "${name}": ${state}`, { cause: error });
