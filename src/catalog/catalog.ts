@@ -47,7 +47,7 @@ export type Precondition =
 /** What stands under a name; of one without an entry the version that was removed, as long as that is remembered. */
 export type NameStanding =
   | { readonly kind: 'entry'; readonly version: FileVersion; readonly digest: Digest }
-  | { readonly kind: 'removed'; readonly version: FileVersion }
+  | { readonly kind: 'removed'; readonly version: FileVersion; readonly timeMs: number }
   | { readonly kind: 'nothing' };
 
 /** Where the bytes of a put come from. */
@@ -71,6 +71,12 @@ export interface PutChange extends BlobDescription {
   readonly offeredSize?: number | undefined;
   readonly precondition?: Precondition;
   /**
+   * Set if this put repeats a request that was sent before: when that was, in milliseconds since 1970 by the clock of
+   * this machine. A removal of this version or a newer one that was made since then stays in effect, because the put
+   * may have taken effect before it. Any other put is stored, whatever was removed.
+   */
+  readonly firstSentMs?: number | undefined;
+  /**
    * Set where this change was asked for before and its answer was lost, so that it may have been made: what stood
    * under the name just before it was asked for first. If that has changed, it is not made once more over what others
    * have changed since: see `outcomeOfRepeatedPut`.
@@ -85,7 +91,7 @@ export type PutOutcome =
       /** The blob was there already; what the change brought was not taken: the caller discards it. */
       readonly deduplicated: boolean;
     }
-  /** A newer version is stored and stays, or was removed not long ago (`removalMemoryMs`) and stays removed. */
+  /** A newer version is stored and stays; of a put with `firstSentMs`, also: it was removed since then and stays removed. */
   | { readonly kind: 'superseded'; readonly version: FileVersion }
   | { readonly kind: 'precondition-failed' }
   /** `other` is a file above the name, or a file below it: both cannot be files (invariant 8). */
@@ -196,6 +202,12 @@ export interface CatalogReader {
   listUnreferenced(beforeMs: number, limit: number): Promise<readonly Digest[]>;
 
   stats(): Promise<CatalogStats>;
+
+  /**
+   * Milliseconds since 1970 by the clock that stamps changes: that of the database, if servers share one. Times that are
+   * held against those stamps, as by `listUnreferenced` and `collect`, are taken from it.
+   */
+  timeMs(): Promise<number>;
 }
 
 /**

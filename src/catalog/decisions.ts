@@ -20,6 +20,12 @@ export interface StoredVersion {
   readonly digest: Digest;
 }
 
+/** A removal that is remembered. */
+export interface Removal {
+  readonly version: FileVersion;
+  readonly timeMs: number;
+}
+
 function preconditionHolds(current: StoredVersion | undefined, precondition: Precondition): boolean {
   if (precondition.kind === 'absent') return current === undefined;
   if (precondition.kind === 'unmodified-since') {
@@ -34,20 +40,24 @@ export type PutRefusal = Extract<PutOutcome, { readonly kind: 'precondition-fail
 
 /**
  * Why a put must not happen, or undefined where nothing in the entry itself stands in its way. A failed
- * precondition is told before a newer version is, because it is the stricter wish. `removed` is the version of a
- * removal that is remembered: nothing older may come back.
+ * precondition is told before a newer version is, because it is the stricter wish. Versions are compared with
+ * what is stored alone; a removal, if one is remembered, only counts for a put that repeats an earlier request.
  */
 export function refusalOfPut(
   current: StoredVersion | undefined,
-  change: { readonly version: FileVersion; readonly precondition?: Precondition | undefined },
-  removed?: FileVersion,
+  change: Pick<PutChange, 'version' | 'firstSentMs'> & { readonly precondition?: Precondition | undefined },
+  removal?: Removal,
 ): PutRefusal | undefined {
   if (change.precondition !== undefined && !preconditionHolds(current, change.precondition)) {
     return { kind: 'precondition-failed' };
   }
-  const newest = current?.version ?? removed;
-  if (newest !== undefined && newest > change.version) return { kind: 'superseded', version: newest };
-  return undefined;
+  if (current !== undefined) {
+    return current.version > change.version ? { kind: 'superseded', version: current.version } : undefined;
+  }
+  const { firstSentMs = Infinity } = change;
+  const isRemoved =
+    removal !== undefined && removal.timeMs >= firstSentMs && removal.version >= change.version;
+  return isRemoved ? { kind: 'superseded', version: removal.version } : undefined;
 }
 
 /** Why a removal must not happen, or undefined where it may. */
@@ -67,32 +77,34 @@ function entryOf(standing: NameStanding): StoredVersion | undefined {
   return standing.kind === 'entry' ? standing : undefined;
 }
 
-function removedOf(standing: NameStanding): FileVersion | undefined {
-  return standing.kind === 'removed' ? standing.version : undefined;
+function removalOf(standing: NameStanding): Removal | undefined {
+  return standing.kind === 'removed' ? standing : undefined;
 }
 
 function sameStanding(one: NameStanding, other: NameStanding): boolean {
   if (one.kind === 'nothing' || other.kind === 'nothing') return one.kind === other.kind;
-  return one.version === other.version && entryOf(one)?.digest === entryOf(other)?.digest;
+  const sameEntry = entryOf(one)?.digest === entryOf(other)?.digest;
+  return one.version === other.version && sameEntry && removalOf(one)?.timeMs === removalOf(other)?.timeMs;
 }
 
 /**
  * The outcome of a put that is asked for again and must not be made now; undefined where it is decided like any other.
  *
  * With what stood under the name when it was asked for first unchanged, it has not been made. With something older
- * than itself there now, neither: nothing older comes after it. Else it may have been made and overtaken, and made once
- * more it would undo what others were told is there, or is gone. It counts as made right at the first asking
- * then, and overtaken since, which nobody can tell from what has happened.
+ * than itself there now, it has not, or was removed before the older one was put: it is made, as losing an acknowledged
+ * file is worse than bringing a removed one back. Else it may have been made and overtaken, and made once more it would
+ * undo what others were told is there, or is gone. It counts as made right at the first asking then, and overtaken
+ * since, which nobody can tell from what has happened.
  */
 export function outcomeOfRepeatedPut(
   now: NameStanding,
-  change: Pick<PutChange, 'version' | 'digest' | 'precondition' | 'stoodBefore'>,
+  change: Pick<PutChange, 'version' | 'digest' | 'precondition' | 'firstSentMs' | 'stoodBefore'>,
 ): PutOutcome | undefined {
   const { version, digest, stoodBefore } = change;
   if (stoodBefore === undefined || sameStanding(now, stoodBefore)) return undefined;
   if (now.kind === 'nothing' || now.version < version) return undefined;
   const made = now.version === version && entryOf(now)?.digest === digest;
-  const refused = refusalOfPut(entryOf(stoodBefore), change, removedOf(stoodBefore)) !== undefined;
+  const refused = refusalOfPut(entryOf(stoodBefore), change, removalOf(stoodBefore)) !== undefined;
   return made || !refused ? { kind: 'stored', version, deduplicated: true } : undefined;
 }
 

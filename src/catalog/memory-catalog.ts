@@ -3,7 +3,7 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import type { Digest } from '../core/digest.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
-import { inlineSizeMaxBytes, listBatchNames, removalMemoryMs } from '../core/limits.ts';
+import { inlineSizeMaxBytes, listBatchNames } from '../core/limits.ts';
 import type {
   BlobLocation,
   BlobPin,
@@ -21,7 +21,14 @@ import type {
   RemoveChange,
   RemoveOutcome,
 } from './catalog.ts';
-import { conflictingName, corrects, refusalOfPut, refusalOfRemove, type StoredVersion } from './decisions.ts';
+import {
+  conflictingName,
+  corrects,
+  refusalOfPut,
+  refusalOfRemove,
+  type Removal,
+  type StoredVersion,
+} from './decisions.ts';
 
 type Content =
   { readonly kind: 'inline'; readonly bytes: Buffer } | { readonly kind: 'object'; readonly key: string };
@@ -44,7 +51,7 @@ export class MemoryCatalog implements Catalog {
   readonly capabilities: CatalogCapabilities = { inlineSizeMaxBytes };
   readonly #entries = new Map<FileName, StoredVersion>();
   readonly #blobs = new Map<Digest, MemoryBlob>();
-  readonly #removals = new Map<FileName, { readonly version: number; readonly timeMs: number }>();
+  readonly #removals = new Map<FileName, Removal>();
   readonly #placer: BlobPlacer;
   readonly #clock: Clock;
   #sequence: Promise<unknown> = Promise.resolve();
@@ -125,10 +132,14 @@ export class MemoryCatalog implements Catalog {
     };
   }
 
+  async timeMs(): Promise<number> {
+    return this.#clock.nowMs();
+  }
+
   async put(change: PutChange): Promise<PutOutcome> {
     return this.#inSequence(async () => {
       const current = this.#entries.get(change.name);
-      const refusal = refusalOfPut(current, change, this.#removedVersion(change.name));
+      const refusal = refusalOfPut(current, change, this.#removals.get(change.name));
       if (refusal) return refusal;
       const other = conflictingName(
         change.name,
@@ -281,12 +292,6 @@ export class MemoryCatalog implements Catalog {
       left.references -= 1;
       left.unreferencedSinceMs = this.#clock.nowMs();
     }
-  }
-
-  #removedVersion(name: FileName): number | undefined {
-    const removal = this.#removals.get(name);
-    if (removal === undefined || removal.timeMs <= this.#clock.nowMs() - removalMemoryMs) return undefined;
-    return removal.version;
   }
 
   #firstBelow(directory: string): FileName | undefined {

@@ -38,6 +38,8 @@ export interface HttpRequest {
   readonly path: string;
   readonly headers?: Readonly<Record<string, string | number>>;
   readonly body?: Buffer | (() => Chunks) | undefined;
+  /** Headers to add if the request is sent again because a kept connection was closed. */
+  readonly repeatHeaders?: (() => Readonly<Record<string, string>>) | undefined;
   /** Ask before the body is sent. */
   readonly expectContinue?: boolean | undefined;
   /** Completes "Cannot …" in errors. */
@@ -74,8 +76,8 @@ export class HttpConnection {
    * Sends one request and resolves with the head of the answer.
    * @throws FiletrackerError `unreachable`, `timeout`, `aborted`, and what `body` throws.
    */
-  async request(request: HttpRequest): Promise<HttpAnswer> {
-    for (;;) {
+  async request(first: HttpRequest): Promise<HttpAnswer> {
+    for (let request = first; ;) {
       try {
         const answer = await this.#requestOnce(request);
         this.#reached = true;
@@ -83,6 +85,7 @@ export class HttpConnection {
       } catch (error) {
         // The server closed a kept connection just when we used it: nothing was lost, ask again at once.
         if (!(error instanceof StaleConnectionError)) throw error;
+        request = { ...first, headers: { ...first.headers, ...first.repeatHeaders?.() } };
       }
     }
   }

@@ -3,7 +3,7 @@ import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { timerMs } from '../core/timers.ts';
-import { parseSize, removedHeader } from '../protocol/content-claims.ts';
+import { formatRetryAge, parseSize, removedHeader } from '../protocol/content-claims.ts';
 import { parseContentEncoding } from '../protocol/content-encoding.ts';
 import { listJsonType } from '../protocol/endpoints.ts';
 import { parseEntryLine, parseNameLine } from '../protocol/list-format.ts';
@@ -213,11 +213,24 @@ export class HttpTransport implements RemoteStore {
     const action = `put "${name}"`;
     const abilities = await this.abilities(options);
     const request = putRequest(name, version, content, abilities);
+    const firstSentMs = performance.now();
+    let tries = 0;
+    // A repeat must not bring back what was removed after an earlier try had stored it.
+    const repeatHeaders = () => ({ 'Retry-Age': formatRetryAge(performance.now() - firstSentMs) });
     return await this.#repeated(signal, async () => {
+      const headers = { ...request.headers, ...(tries > 0 && repeatHeaders()) };
+      tries += 1;
       let sent = Buffer.isBuffer(request.body);
       const { body } = request;
       const counted = typeof body === 'function' ? () => ((sent = true), body()) : body;
-      const answer = await this.#connection.request({ ...request, body: counted, action, signal });
+      const answer = await this.#connection.request({
+        ...request,
+        headers,
+        repeatHeaders,
+        body: counted,
+        action,
+        signal,
+      });
       if (answer.status !== 200 && answer.status !== 201) throw await this.#errorOf(answer, action);
       answer.body.resume();
       const removed = answer.headers[removedHeader] !== undefined;

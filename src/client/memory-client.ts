@@ -15,7 +15,6 @@ import {
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
-import { removalMemoryMs } from '../core/limits.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import type {
   CallOptions,
@@ -40,7 +39,7 @@ import { eitherSignal, PutSource } from './put-source.ts';
 import { streamTo } from './stream-target.ts';
 import { kindOfTarget, publishTarget, temporaryPathFor } from './target-file.ts';
 import { sourceFile } from './upload-content.ts';
-import { removedSince, storedNowhere } from './uploader.ts';
+import { storedNowhere } from './uploader.ts';
 
 interface MemoryFile {
   readonly name: FileName;
@@ -58,8 +57,6 @@ interface MemoryFile {
 export class MemoryClient implements FileClient {
   readonly #server = new Map<FileName, MemoryFile>();
   readonly #cache = new Map<string, MemoryFile>();
-  /** What was removed from the server, and when. */
-  readonly #removals = new Map<FileName, { readonly version: FileVersion; readonly timeMs: number }>();
   readonly #clock: Clock;
   readonly #closing = new AbortController();
 
@@ -182,7 +179,6 @@ export class MemoryClient implements FileClient {
     if (toServer && present !== undefined && present.version > version) {
       return { ...infoOf(present), size: undefined, digest: undefined, stored: false, sent: false };
     }
-    if (toServer && present === undefined) this.#requireNotRemoved(name, version);
     const known = [...this.#server.values()].some(({ digest }) => digest === file.digest);
     if (toServer) {
       this.#requireTree(name);
@@ -192,12 +188,6 @@ export class MemoryClient implements FileClient {
       this.#cache.set(formatVersionedName(name, version), { ...file, local: !toServer });
     }
     return { ...infoOf(file), stored: true, sent: toServer && !known };
-  }
-
-  #requireNotRemoved(name: FileName, version: FileVersion): void {
-    const removal = this.#removals.get(name);
-    if (removal === undefined || removal.timeMs <= this.#clock.nowMs() - removalMemoryMs) return;
-    if (removal.version > version) throw removedSince(name, version, removal.version);
   }
 
   /** Names form a tree, as on the server: no file lies below a file. */
@@ -228,7 +218,6 @@ export class MemoryClient implements FileClient {
       }
       if (file.version > upTo) return { name, keptVersion: file.version };
       this.#server.delete(name);
-      this.#removals.set(name, { version: file.version, timeMs: this.#clock.nowMs() });
       return { name, keptVersion: undefined };
     });
   }

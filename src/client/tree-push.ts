@@ -106,15 +106,7 @@ async function pushFile(
     const transfer = { ...options.transfer, signal: options.signal, onProgress: steps.onProgress };
     return await client.putFile({ name, version }, local.path, transfer);
   };
-  let stored: StoredFile;
-  try {
-    stored = await put(isNewer && options.force ? remote.version + 1 : undefined);
-  } catch (error) {
-    // Nothing older is stored, for a time, over what was removed: only what is newer still.
-    const removed = isFiletrackerError(error, 'removed') ? error.details.version : undefined;
-    if (removed === undefined || !options.force) throw error;
-    stored = await put(removed + 1);
-  }
+  let stored = await put(isNewer && options.force ? remote.version + 1 : undefined);
   if (!stored.stored && options.force) stored = await put(stored.version + 1);
   steps.end(local.size);
   const told = { ...event, name: stored.versionedName };

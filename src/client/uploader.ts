@@ -141,13 +141,13 @@ export class Uploader {
   }
 }
 
-/** The error of a put of what the server keeps removed. */
+/** The error of a put that had to be repeated and whose file was removed meanwhile. */
 export function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion): FiletrackerError {
-  const state = `version ${removed} of it was removed, and nothing older is taken back`;
-  const advice = `touch the file, or name a newer version, as ${formatVersionedName(name, removed + 1)}`;
+  const state = `version ${removed} was removed by another client while the upload was retried`;
+  const advice = 'put it again to store it';
   return new FiletrackerError(
     'removed',
-    `Cannot put "${formatVersionedName(name, wanted)}": ${state}; nothing was stored; ${advice}`,
+    `Cannot put "${formatVersionedName(name, wanted)}": ${state}; ${advice}`,
     { details: { name, version: removed } },
   );
 }

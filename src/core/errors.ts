@@ -18,7 +18,7 @@ export type ErrorCode =
   | 'too-large'
   | 'name-conflict'
   | 'not-found'
-  /** A version as new or newer was removed, and nothing older is taken back. */
+  /** The file was removed, in this version or a newer one, while its upload was retried. */
   | 'removed'
   | 'not-a-directory'
   | 'precondition-failed'

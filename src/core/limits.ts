@@ -54,7 +54,7 @@ export const readCacheItemOverheadBytes = 300;
 /** Look-ups that a reader makes when the bytes it was shown are gone before it has opened them. */
 export const lookUpsMax = 5;
 
-/** How long a removal is remembered, so that no older version comes back in the place of what was removed. */
+/** How long a removal is remembered, so that a late repeat of an earlier put does not bring back what was removed. */
 export const removalMemoryMs = 30 * 24 * 3_600_000;
 /** Time that a blob stays after its last name is gone, unless a flag says otherwise. */
 export const collectionGraceMs = 10 * 60 * 1000;

@@ -4,8 +4,10 @@ import { FiletrackerError } from '../core/errors.ts';
 /** Headers that speak of the content before compression; lower case, as Node gives them. */
 export const digestHeader = 'sha256-checksum';
 export const logicalSizeHeader = 'logical-size';
-/** In the answer to a PUT: `true` where the version in Last-Modified was removed, and nothing is stored. */
+/** In the answer to a PUT with `Retry-Age`: `true` if the version in Last-Modified was removed, and nothing is stored. */
 export const removedHeader = 'removed';
+/** In a PUT that repeats an earlier one: how long ago that was first sent, in seconds. */
+export const retryAgeHeader = 'retry-age';
 
 /**
  * Reads a size in bytes from a header.
@@ -18,6 +20,26 @@ export function parseSize(header: string, text: string): number {
     'invalid-argument',
     `Cannot read the header ${header}: it must be a size in bytes, a whole number`,
   );
+}
+
+/** Seconds with at most three decimals; ten digits are 300 years. */
+const secondsForm = /^\d{1,10}(?:\.\d{1,3})?$/;
+
+/**
+ * Milliseconds since a PUT was first sent, or undefined if this is its first try.
+ * @throws FiletrackerError `invalid-argument` for what is no number of seconds.
+ */
+export function parseRetryAge(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (secondsForm.test(text.trim())) return Math.round(Number(text) * 1000);
+  throw new FiletrackerError(
+    'invalid-argument',
+    'Cannot read the header Retry-Age: it must be a number of seconds, such as "1.250"',
+  );
+}
+
+export function formatRetryAge(ageMs: number): string {
+  return (Math.max(0, Math.floor(ageMs)) / 1000).toFixed(3);
 }
 
 /**

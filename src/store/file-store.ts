@@ -19,6 +19,8 @@ export interface PutIntent {
   readonly version: FileVersion;
   readonly claims: ContentClaims;
   readonly precondition?: Precondition | undefined;
+  /** Set if it repeats a request that was sent before: see `PutChange.firstSentMs`. */
+  readonly firstSentMs?: number | undefined;
 }
 
 /** The bytes of a put. */
@@ -47,7 +49,7 @@ export interface PutResult {
   readonly stored: boolean;
   /** Whether the content was in the store before. */
   readonly deduplicated: boolean;
-  /** Set where nothing is stored, because `version` was removed not long ago and nothing older is taken back. */
+  /** Set if nothing is stored, because `version` was removed since this request was first sent. */
   readonly removed?: boolean | undefined;
 }
 

@@ -30,7 +30,7 @@ async function create(options: Partial<GarbageCollectorOptions> = {}): Promise<C
   const reportProblem = (problem: string, error: unknown): void => {
     problems.push({ problem, error });
   };
-  const collector = new GarbageCollector({ catalog, blobs, clock, reportProblem, ...options });
+  const collector = new GarbageCollector({ catalog, blobs, reportProblem, ...options });
   const store = new ComposedFileStore({
     catalog,
     blobs,

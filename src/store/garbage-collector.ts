@@ -1,6 +1,5 @@
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import { systemClock, type Clock } from '../core/clock.ts';
 import {
   collectionBatchBlobs,
   collectionGraceMs,
@@ -14,7 +13,6 @@ export interface GarbageCollectorOptions {
   readonly catalog: Catalog;
   readonly blobs: BlobStore;
   readonly reportProblem: ReportProblem;
-  readonly clock?: Clock | undefined;
   /** Time that a blob stays after its last name is gone; 0 collects it at once. */
   readonly graceMs?: number | undefined;
   readonly intervalMs?: number | undefined;
@@ -51,7 +49,6 @@ export class GarbageCollector {
   readonly #catalog: Catalog;
   readonly #blobs: BlobStore;
   readonly #reportProblem: ReportProblem;
-  readonly #clock: Clock;
   readonly #graceMs: number;
   readonly #intervalMs: number;
   readonly #exclusive: boolean;
@@ -66,7 +63,6 @@ export class GarbageCollector {
     this.#catalog = options.catalog;
     this.#blobs = options.blobs;
     this.#reportProblem = options.reportProblem;
-    this.#clock = options.clock ?? systemClock;
     this.#graceMs = options.graceMs ?? collectionGraceMs;
     this.#intervalMs = options.intervalMs ?? collectionIntervalMs;
     this.#exclusive = options.exclusive ?? false;
@@ -137,7 +133,7 @@ export class GarbageCollector {
     let collectedBlobs = 0;
     let collectedBytes = 0;
     // One millisecond more, because a blob that lost its name in this very one has had its grace of 0.
-    const beforeMs = this.#clock.nowMs() - this.#graceMs + 1;
+    const beforeMs = (await this.#catalog.timeMs()) - this.#graceMs + 1;
     for (let progress = true; progress && this.#state !== 'stopped';) {
       const digests = await this.#catalog.listUnreferenced(beforeMs, collectionBatchBlobs);
       const collected = digests.length === 0 ? [] : await this.#catalog.collect(digests, beforeMs);
@@ -153,7 +149,7 @@ export class GarbageCollector {
 
   /** Once at the start, then as often as keeps old uploads from gathering. */
   async #sweep(): Promise<number> {
-    const nowMs = this.#clock.nowMs();
+    const nowMs = await this.#catalog.timeMs();
     const all = this.#sweptMs === undefined && this.#state === 'started' && this.#exclusive;
     if (this.#sweptMs !== undefined && nowMs - this.#sweptMs < stagedLifetimeMs / 24) return 0;
     this.#sweptMs = nowMs;

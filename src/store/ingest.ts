@@ -119,9 +119,14 @@ export class Ingest {
 
   /** Tells the catalog of a content. Nothing can abort it any more. */
   commit(intent: PutIntent, content: ContentOfChange): Promise<PutOutcome> {
-    const { name, version, precondition } = intent;
-    const change = { name, version, ...content };
-    return this.#catalog.put(precondition === undefined ? change : { ...change, precondition });
+    const { name, version, precondition, firstSentMs } = intent;
+    return this.#catalog.put({
+      name,
+      version,
+      ...content,
+      ...(precondition !== undefined && { precondition }),
+      ...(firstSentMs !== undefined && { firstSentMs }),
+    });
   }
 
   async #putBytes(

@@ -2,7 +2,6 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Catalog, PutChange } from '../../src/catalog/catalog.ts';
 import { ManualClock } from '../../src/core/clock.ts';
 import { digestOf, type Digest } from '../../src/core/digest.ts';
-import { removalMemoryMs } from '../../src/core/limits.ts';
 import { name, namesOf, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
 
 export interface CatalogUnderTest {
@@ -265,31 +264,56 @@ export function describeCatalog(title: string, create: CatalogFactory): void {
     });
 
     describe('a removal', () => {
-      it('keeps older versions from coming back, and lets the same and newer ones', async () => {
-        await catalog.put(putOf('/a', 10, 'x'));
-        await catalog.remove({ name: name('/a'), version: 12 });
-        expect(await catalog.put(putOf('/a', 9, 'late'))).toEqual({ kind: 'superseded', version: 10 });
-        const absent = { kind: 'absent' } as const;
-        expect(await catalog.put({ ...putOf('/a', 9, 'late'), precondition: absent })).toEqual({
-          kind: 'superseded',
-          version: 10,
-        });
-        expect(await catalog.find(name('/a'))).toBeUndefined();
-        expect((await catalog.put(putOf('/a', 10, 'again'))).kind).toBe('stored');
-        await catalog.remove({ name: name('/a'), version: 10 });
-        expect((await catalog.put(putOf('/a', 11, 'newer'))).kind).toBe('stored');
-        expect((await catalog.put(putOf('/a', 10, 'older'))).kind).toBe('superseded');
+      it('lets any version be stored again, older ones too', async () => {
+        for (const [version, text] of [
+          [9, 'older'],
+          [10, 'same'],
+          [11, 'newer'],
+        ] as const) {
+          await catalog.put(putOf('/a', 10, 'x'));
+          await catalog.remove({ name: name('/a'), version: 12 });
+          const precondition = { kind: 'absent' } as const;
+          const change = { ...putOf('/a', version, text), precondition };
+          expect(await catalog.put(change)).toMatchObject({ kind: 'stored', version });
+          expect(await textOf(catalog, '/a')).toBe(text);
+          expect((await catalog.put(putOf('/a', 8, 'oldest'))).kind).toBe('superseded');
+          await catalog.remove({ name: name('/a'), version: 12 });
+        }
       });
 
-      it('is remembered for a month, and stands in the way of no other name', async () => {
+      it('keeps a repeat of an earlier put from bringing back this version or an older one', async () => {
+        await catalog.put(putOf('/a', 10, 'x'));
+        const firstSentMs = clock.nowMs();
+        clock.advance(1000);
+        await catalog.remove({ name: name('/a'), version: 12 });
+        clock.advance(1000);
+        const absent = { kind: 'absent' } as const;
+        for (const change of [putOf('/a', 9, 'late'), putOf('/a', 10, 'x')]) {
+          for (const more of [{}, { precondition: absent }]) {
+            expect(await catalog.put({ ...change, ...more, firstSentMs })).toEqual({
+              kind: 'superseded',
+              version: 10,
+            });
+          }
+        }
+        expect(await catalog.find(name('/a'))).toBeUndefined();
+        expect((await catalog.put({ ...putOf('/a', 11, 'newer'), firstSentMs })).kind).toBe('stored');
+      });
+
+      it('does not count for a put that was first sent after it', async () => {
+        await catalog.put(putOf('/a', 10, 'x'));
+        await catalog.remove({ name: name('/a'), version: 10 });
+        clock.advance(1000);
+        const repeat = { ...putOf('/a', 9, 'older'), firstSentMs: clock.nowMs() };
+        clock.advance(1000);
+        expect((await catalog.put(repeat)).kind).toBe('stored');
+      });
+
+      it('stands in the way of no other name', async () => {
+        const firstSentMs = clock.nowMs();
         await catalog.put(putOf('/a/b', 10, 'x'));
         await catalog.remove({ name: name('/a/b'), version: 10 });
-        expect((await catalog.put(putOf('/a', 1, 'file'))).kind).toBe('stored');
-        await catalog.remove({ name: name('/a'), version: 1 });
-        clock.advance(removalMemoryMs - 1);
-        expect((await catalog.put(putOf('/a/b', 9, 'late'))).kind).toBe('superseded');
-        clock.advance(1);
-        expect((await catalog.put(putOf('/a/b', 9, 'late'))).kind).toBe('stored');
+        expect((await catalog.put({ ...putOf('/a', 1, 'file'), firstSentMs })).kind).toBe('stored');
       });
     });
 

@@ -98,6 +98,32 @@ describe('a change that is asked for again because its leader died', () => {
     expect(await catalog.find(a)).toBeUndefined();
   });
 
+  it('does not bring back what was removed before and again after it', async () => {
+    const catalog = await follower(
+      async (leading) => {
+        await leading.put(putOf('/a', 5, 'before'));
+        await leading.remove({ name: a, version: 5 });
+      },
+      'put',
+      (leading) => leading.remove({ name: a, version: 5 }),
+    );
+    expect(await catalog.put(putOf('/a', 5, 'five'))).toMatchObject({ kind: 'stored', version: 5 });
+    expect(await catalog.find(a)).toBeUndefined();
+  });
+
+  it('is made over an older version than was removed before it', async () => {
+    const catalog = await follower(
+      async (leading) => {
+        await leading.put(putOf('/a', 9, 'nine'));
+        await leading.remove({ name: a, version: 9 });
+      },
+      'put unmade',
+      nothing,
+    );
+    expect(await catalog.put(putOf('/a', 5, 'five'))).toMatchObject({ kind: 'stored', version: 5 });
+    expect(await textOf(catalog, '/a')).toBe('five');
+  });
+
   it('does not take the place of another content of its version that came after it', async () => {
     const catalog = await follower(nothing, 'put', (leading) => leading.put(putOf('/a', 5, 'other')));
     expect(await catalog.put(putOf('/a', 5, 'five'))).toMatchObject({ kind: 'stored', version: 5 });

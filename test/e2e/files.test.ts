@@ -205,18 +205,33 @@ describe('versions', () => {
     await server.expectEmpty();
   });
 
-  it('are not taken back once they were removed, which the answer tells from a newer file', async () => {
+  it('can be stored after a newer one was deleted, as on the Python server', async () => {
     const server = await openTestServer();
     await server.put('/a', 'x', { version });
     await server.request({ method: 'DELETE', target: `/files/a?${versionQuery(version)}` });
-    const late = await server.put('/a', 'late', { version: version - 1 });
-    expect(late.status).toBe(200);
-    expect(late.headers.get('last-modified')).toBe(date);
-    expect(late.headers.get('removed')).toBe('true');
+    const older = await server.put('/a', 'older', { version: version - 1 });
+    expect(older.status).toBe(200);
+    expect(older.headers.get('last-modified')).not.toBe(date);
+    expect(older.headers.get('removed')).toBeUndefined();
+    expect((await server.request({ target: '/files/a' })).body.toString()).toBe('older');
+  });
+
+  it('are not brought back by a PUT with Retry-Age if they were deleted since it was first sent', async () => {
+    const server = await openTestServer();
+    await server.put('/a', 'x', { version });
+    await server.request({ method: 'DELETE', target: `/files/a?${versionQuery(version)}` });
+    const repeat = (age: string, of = version): ReturnType<typeof server.put> =>
+      server.put('/a', 'late', { version: of, headers: { 'Retry-Age': age } });
+    for (const late of [await repeat('60'), await repeat('60.5', version - 1)]) {
+      expect(late.status).toBe(200);
+      expect(late.headers.get('last-modified')).toBe(date);
+      expect(late.headers.get('removed')).toBe('true');
+    }
     expect((await server.request({ target: '/files/a' })).status).toBe(404);
-    await server.put('/a', 'again', { version });
-    const older = await server.put('/a', 'late', { version: version - 1 });
-    expect(older.headers.get('last-modified')).toBe(date);
+    for (const wrong of ['soon', '-1', '1e3', '']) expect((await repeat(wrong)).status).toBe(400);
+    expect((await repeat('60', version + 1)).headers.get('removed')).toBeUndefined();
+    const older = await repeat('60');
+    expect(older.headers.get('last-modified')).not.toBe(date);
     expect(older.headers.get('removed')).toBeUndefined();
   });
 

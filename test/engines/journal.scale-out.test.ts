@@ -65,7 +65,9 @@ it('compaction leaves what recovery needs to bring everything back, and removals
   expect((await read(parts.store, '/second'))?.equals(large)).toBe(true);
   expect((await read(parts.store, '/first'))?.toString()).toBe('other');
   expect((await read(parts.store, '/often'))?.toString()).toBe('v3');
-  expect(await put(parts.store, '/gone', 3, Buffer.from('older'))).toMatchObject({ stored: false });
+  const gone = { name: '/gone' as never, version: 3, claims: {}, firstSentMs: 0 };
+  const repeat = await parts.store.put(gone, { source: Buffer.from('older'), encoding: 'identity' });
+  expect(repeat).toMatchObject({ stored: false, removed: true });
 });
 
 it('compaction forgets removals with the catalog, and objects with their collection', async () => {

@@ -11,7 +11,15 @@ import { digestOf } from '../../src/core/digest.ts';
 import { name, putOf, RecordingPlacer } from '../support/catalogs.ts';
 
 type Operation =
-  | { kind: 'put'; path: string; version: number; text: string; staged: boolean }
+  | {
+      kind: 'put';
+      path: string;
+      version: number;
+      text: string;
+      staged: boolean;
+      /** How long ago it was first sent, if it is a repeat. */
+      agoMs: number | undefined;
+    }
   | { kind: 'remove'; path: string; version: number }
   | { kind: 'collect' }
   | { kind: 'mark'; text: string; damaged: boolean }
@@ -25,7 +33,14 @@ const text = fc.constantFrom(...texts);
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   {
     weight: 12,
-    arbitrary: fc.record({ kind: fc.constant('put' as const), path, version, text, staged: fc.boolean() }),
+    arbitrary: fc.record({
+      kind: fc.constant('put' as const),
+      path,
+      version,
+      text,
+      staged: fc.boolean(),
+      agoMs: fc.option(fc.nat({ max: 100 }), { nil: undefined }),
+    }),
   },
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('remove' as const), path, version }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('collect' as const) }) },
@@ -45,7 +60,8 @@ async function apply(catalog: Catalog, step: Operation, clock: ManualClock): Pro
   switch (step.kind) {
     case 'put': {
       const staged = step.staged ? ({ content: { kind: 'staged', stagedId: 's' } } as const) : {};
-      return catalog.put(putOf(step.path, step.version, step.text, staged));
+      const firstSentMs = step.agoMs === undefined ? undefined : clock.nowMs() - step.agoMs;
+      return catalog.put(putOf(step.path, step.version, step.text, { ...staged, firstSentMs }));
     }
     case 'remove':
       return catalog.remove({ name: name(step.path), version: step.version });

@@ -53,8 +53,6 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 /** What a file store is, in a few lines: the newest version of each name, no name below another. */
 class Model {
   readonly files = new Map<string, { version: number; content: number }>();
-  /** Versions that were removed: nothing older comes back. */
-  readonly removed = new Map<string, number>();
 
   apply(step: Operation): unknown {
     switch (step.kind) {
@@ -64,10 +62,7 @@ class Model {
         const file = this.files.get(step.name);
         if (file === undefined) return undefined;
         const removed = file.version <= step.version;
-        if (removed) {
-          this.files.delete(step.name);
-          this.removed.set(step.name, file.version);
-        }
+        if (removed) this.files.delete(step.name);
         return { version: file.version, removed };
       }
       case 'read': {
@@ -83,14 +78,12 @@ class Model {
 
   #put(name: string, { version, content }: { version: number; content: number }): unknown {
     const file = this.files.get(name);
-    const newest = file?.version ?? this.removed.get(name);
-    if (newest !== undefined && newest > version) return { version: newest, stored: false };
+    if (file !== undefined && file.version > version) return { version: file.version, stored: false };
     const others = [...this.files.keys()];
     if (others.some((other) => name.startsWith(`${other}/`) || other.startsWith(`${name}/`))) {
       return 'name-conflict';
     }
     this.files.set(name, { version, content });
-    this.removed.delete(name);
     return { version, stored: true };
   }
 

@@ -1,6 +1,6 @@
 import type { Digest } from '../../core/digest.ts';
 import { ancestorsOf, type FileName } from '../../core/file-name.ts';
-import { groupChangesMax, groupSizeMaxBytes, removalMemoryMs } from '../../core/limits.ts';
+import { groupChangesMax, groupSizeMaxBytes } from '../../core/limits.ts';
 import type { PutChange, PutOutcome, RemoveChange, RemoveOutcome } from '../catalog.ts';
 import {
   conflictingName,
@@ -91,8 +91,8 @@ export class ChangeGroup {
       return true;
     }
     const current = this.#index.entry(change.name);
-    const removed = current === undefined ? this.#removedVersion(change.name) : undefined;
-    const refusal = refusalOfPut(current, change, removed);
+    const removal = change.firstSentMs === undefined ? undefined : this.#index.removal(change.name);
+    const refusal = refusalOfPut(current, change, removal);
     if (refusal !== undefined) {
       pending.resolve(refusal);
       return true;
@@ -144,11 +144,6 @@ export class ChangeGroup {
     const limit = quotas?.admit(usage);
     if (limit === undefined) this.#addedBytes += addedBytes;
     return limit;
-  }
-
-  #removedVersion(name: FileName): number | undefined {
-    const removal = this.#index.removal(name);
-    return removal && removal.timeMs > this.#timeMs - removalMemoryMs ? removal.version : undefined;
   }
 
   #addPut(

@@ -95,7 +95,8 @@ export class IndexTables {
     const entry = this.entry(name);
     if (entry !== undefined) return { kind: 'entry', version: entry.version, digest: entry.digest };
     const removal = this.removal(name);
-    return removal === undefined ? { kind: 'nothing' } : { kind: 'removed', version: removal.version };
+    if (removal === undefined) return { kind: 'nothing' };
+    return { kind: 'removed', version: removal.version, timeMs: removal.timeMs };
   }
 
   blob(digest: Digest): BlobRow | undefined {

@@ -102,7 +102,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
   ) {
     const { index, writer, reserve, clock, room } = parts;
     const { folders, placer, onCommit, segmentSizeBytes } = options;
-    super(index, folders);
+    super(index, folders, clock);
     this.replay = parts.replay;
     this.#index = index;
     this.#writer = writer;

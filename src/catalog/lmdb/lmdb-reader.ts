@@ -1,4 +1,5 @@
 import { setImmediate as immediate } from 'node:timers/promises';
+import { systemClock, type Clock } from '../../core/clock.ts';
 import type { Digest } from '../../core/digest.ts';
 import type { FileName } from '../../core/file-name.ts';
 import { inlineSizeMaxBytes, listBatchNames } from '../../core/limits.ts';
@@ -46,9 +47,11 @@ export class LmdbReader implements CatalogReader {
   readonly #index: IndexDatabase;
   readonly #segments: SegmentReader;
   readonly #remembered = new RememberedEntries();
+  readonly #clock: Clock;
 
-  constructor(index: IndexDatabase, folders: EmbeddedFolders) {
+  constructor(index: IndexDatabase, folders: EmbeddedFolders, clock = systemClock) {
     this.#index = index;
+    this.#clock = clock;
     this.#segments = new SegmentReader(folders.journal);
   }
 
@@ -200,6 +203,10 @@ export class LmdbReader implements CatalogReader {
     }
     const { segment: _segment, offset: _offset, ...sums } = totals;
     return { ...sums, journalBytes, journalLiveBytes };
+  }
+
+  async timeMs(): Promise<number> {
+    return this.#clock.nowMs();
   }
 
   recordOf(digest: Digest, row: BlobRow): BlobRecord {

@@ -1,4 +1,3 @@
-import type { Clock } from '../../core/clock.ts';
 import type { BlobPlacer } from '../catalog.ts';
 import type { Connections } from './connections.ts';
 import type { Statements } from './statements.ts';
@@ -13,7 +12,8 @@ export interface ObjectRemovalParts {
   readonly connections: Connections;
   readonly statements: Statements;
   readonly placer: BlobPlacer;
-  readonly clock: Clock;
+  /** As statements take the time: null for that of the database. */
+  readonly timeGiven: () => number | null;
   /** Told of failures that no caller waits for. */
   readonly onBackgroundError: (error: unknown) => void;
 }
@@ -48,8 +48,8 @@ export class ObjectRemoval {
    * meet at one object one wins, and the other leaves it alone.
    */
   async removeStrays(keys: readonly string[]): Promise<readonly string[]> {
-    const { connections, statements, clock } = this.#parts;
-    const rows = await connections.run<{ key: string }>(statements.doom, [keys, clock.nowMs()]);
+    const { connections, statements, timeGiven } = this.#parts;
+    const rows = await connections.run<{ key: string }>(statements.doom, [keys, timeGiven()]);
     const doomed = rows.map((row) => row.key);
     await this.#remove(doomed);
     return doomed;
@@ -68,11 +68,10 @@ export class ObjectRemoval {
   }
 
   /** Removes doomed objects that a crash or a failure left behind, and forgets keys that are long removed. */
-  async sweep(doomedBeforeMs?: number): Promise<void> {
-    const { connections, statements, clock } = this.#parts;
-    const nowMs = clock.nowMs();
+  async sweep(nowMs: number, doomedBeforeMs = nowMs - doomedPatienceMs): Promise<void> {
+    const { connections, statements } = this.#parts;
     for (;;) {
-      const values = [doomedBeforeMs ?? nowMs - doomedPatienceMs, objectsAtOnce];
+      const values = [doomedBeforeMs, objectsAtOnce];
       const rows = await connections.run<{ key: string }>(statements.objectsToRemove, values);
       const removed = await this.removeDoomed(rows.map((row) => row.key));
       if (!removed || rows.length < objectsAtOnce) break;
@@ -81,8 +80,8 @@ export class ObjectRemoval {
   }
 
   async #remove(keys: readonly string[]): Promise<void> {
-    const { connections, statements, placer, clock } = this.#parts;
+    const { connections, statements, placer, timeGiven } = this.#parts;
     await placer.remove(keys);
-    await connections.run(statements.objectsRemoved, [keys, clock.nowMs()]);
+    await connections.run(statements.objectsRemoved, [keys, timeGiven()]);
   }
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { systemClock, type Clock } from '../../core/clock.ts';
+import type { Clock } from '../../core/clock.ts';
 import { digestFromBytes, digestToBytes, type Digest } from '../../core/digest.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { ancestorsOf, type FileName } from '../../core/file-name.ts';
@@ -44,6 +44,7 @@ import { statementsFor, type Statements } from './statements.ts';
 export interface PostgresCatalogOptions extends ConnectionOptions, MigrationOptions {
   /** Must give every placement a key of its own: `capabilities.keysFollowContent` is false. */
   readonly placer: BlobPlacer;
+  /** For tests: the time in the place of the database's. */
   readonly clock?: Clock | undefined;
   /** Whether a database that does not answer at the start is waited for, each call failing until it does. */
   readonly mayWait?: boolean | undefined;
@@ -99,7 +100,7 @@ export class PostgresCatalog implements Catalog {
   readonly #statements: Statements;
   readonly #placer: BlobPlacer;
   readonly #objects: ObjectRemoval;
-  readonly #clock: Clock;
+  readonly #clock: Clock | undefined;
   readonly #onBackgroundError: (error: unknown) => void;
   readonly #timers: NodeJS.Timeout[] = [];
 
@@ -107,13 +108,13 @@ export class PostgresCatalog implements Catalog {
     this.#connections = connections;
     this.#statements = statementsFor(connections.schema);
     this.#placer = options.placer;
-    this.#clock = options.clock ?? systemClock;
+    this.#clock = options.clock;
     this.#onBackgroundError = options.onBackgroundError ?? (() => undefined);
     this.#objects = new ObjectRemoval({
       connections,
       statements: this.#statements,
       placer: options.placer,
-      clock: this.#clock,
+      timeGiven: () => this.#timeGiven(),
       onBackgroundError: this.#onBackgroundError,
     });
     this.#repeat(options.objectSweepIntervalMs, () => this.sweepObjects());
@@ -242,9 +243,10 @@ export class PostgresCatalog implements Catalog {
   }
 
   async #put(change: PutChange, bytes: Buffer | undefined, key: string | undefined): Promise<PutOutcome> {
-    const { precondition } = change;
-    const nowMs = this.#clock.nowMs();
-    const times = [nowMs, nowMs - removalMemoryMs];
+    const { precondition, firstSentMs } = change;
+    const nowMs = this.#timeGiven();
+    const agoMs = firstSentMs === undefined ? null : Math.max(0, (nowMs ?? Date.now()) - firstSentMs);
+    const times = [nowMs, agoMs];
     const values = [
       change.name,
       ancestorsOf(change.name),
@@ -284,7 +286,7 @@ export class PostgresCatalog implements Catalog {
 
   async remove(change: RemoveChange): Promise<RemoveOutcome> {
     const { name, version, precondition } = change;
-    const nowMs = this.#clock.nowMs();
+    const nowMs = this.#timeGiven();
     const [row] = await (precondition?.kind === 'unmodified-since'
       ? this.#connections.run<RemoveRow>(this.#statements.removeUnmodified, [
           name,
@@ -310,11 +312,10 @@ export class PostgresCatalog implements Catalog {
   }
 
   async collect(digests: readonly Digest[], beforeMs: number): Promise<readonly BlobRecord[]> {
-    const nowMs = this.#clock.nowMs();
     const rows = await this.#connections.run<BlobRow>(this.#statements.collect, [
       digests.map((digest) => digestToBytes(digest)),
       Math.floor(beforeMs),
-      nowMs,
+      this.#timeGiven(),
     ]);
     await this.#objects.removeDoomed(
       rows.flatMap((row) => (row.object_key === null ? [] : [row.object_key])),
@@ -335,7 +336,7 @@ export class PostgresCatalog implements Catalog {
   }
 
   async markDamaged(digest: Digest, damaged: boolean): Promise<void> {
-    await this.#connections.run(this.#statements.mark, [digestToBytes(digest), damaged, this.#clock.nowMs()]);
+    await this.#connections.run(this.#statements.mark, [digestToBytes(digest), damaged, this.#timeGiven()]);
   }
 
   async addBlobs(blobs: readonly PlacedBlob[]): Promise<void> {
@@ -347,7 +348,7 @@ export class PostgresCatalog implements Catalog {
         blob.storedSize,
         blob.key,
         blob.damaged ?? false,
-        this.#clock.nowMs(),
+        this.#timeGiven(),
       ]);
       if (typeof row?.key === 'string') await this.#objects.removeDoomed([row.key]);
     }
@@ -368,21 +369,32 @@ export class PostgresCatalog implements Catalog {
 
   /** Removes doomed objects that a crash or a failure left behind, and forgets what is long over. */
   async sweepObjects(doomedBeforeMs?: number): Promise<void> {
-    const nowMs = this.#clock.nowMs();
-    await this.#objects.sweep(doomedBeforeMs);
+    const nowMs = await this.timeMs();
+    await this.#objects.sweep(nowMs, doomedBeforeMs);
     await this.#connections.run(this.#statements.forgetRemovals, [nowMs - removalMemoryMs]);
     await this.#connections.run(this.#statements.endPins, []);
   }
 
   /** Takes out of the journal what recovery does not need; see `compactJournal`. */
   async compactJournal(options: { readonly always?: boolean } = {}): Promise<JournalCompaction | undefined> {
-    const nowMs = this.#clock.nowMs();
+    const nowMs = await this.timeMs();
     return compactJournal(this.#connections, { ...options, nowMs, removalsSinceMs: nowMs - removalMemoryMs });
   }
 
   /** Puts right what in the tables does not agree; see `repairTables`. */
   async repair(options: Omit<RepairOptions, 'nowMs'>): Promise<TableRepairs> {
-    return repairTables(this.#connections, { ...options, nowMs: this.#clock.nowMs() });
+    return repairTables(this.#connections, { ...options, nowMs: await this.timeMs() });
+  }
+
+  async timeMs(): Promise<number> {
+    const [row] = await this.#connections.run<{ now_ms: number }>(this.#statements.now, [this.#timeGiven()]);
+    if (row === undefined) throw new TypeError('The question for the time gave no row');
+    return row.now_ms;
+  }
+
+  /** What statements take as the time; null for that of the database. */
+  #timeGiven(): number | null {
+    return this.#clock?.nowMs() ?? null;
   }
 
   async probe(): Promise<void> {

@@ -3,6 +3,7 @@
 import { helpers, put, remove } from './schema-changes.ts';
 import { contents } from './schema-contents.ts';
 import { journalState } from './schema-journal.ts';
+import { removals } from './schema-removals.ts';
 import { tables } from './schema-tables.ts';
 import { tokens } from './schema-tokens.ts';
 import { unmodified } from './schema-unmodified.ts';
@@ -13,4 +14,5 @@ export const migrations: readonly string[] = [
   journalState,
   tokens,
   unmodified,
+  removals,
 ];

@@ -8,17 +8,38 @@ function statement(name: string, text: string): Statement {
   return { name: `${namePrefix}${name}`, text };
 }
 
+/** A statement whose text differs from that of an earlier release, which may use the same connections of a pooler. */
+function renewed(name: string, text: string): Statement {
+  return { ...statement(`${name}_2`, text), operation: name };
+}
+
+/**
+ * The time in milliseconds since 1970: the parameter, which tests set, else the clock of the database. Servers stamp
+ * nothing by clocks of their own, which may differ by days.
+ */
+function nowOf(parameter: string): string {
+  return `coalesce(${parameter}::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)`;
+}
+
+/** The time that was so many milliseconds ago, as `put` takes it: see schema-removals.ts. */
+function removalsSince(agoMs: string, now: string): string {
+  return `coalesce(${agoMs}::bigint - ${nowOf(now)}, 9007199254740991)`;
+}
+
 function changesOf(schema: string) {
   return {
-    put: statement('put', `SELECT * FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)`),
-    putUnmodified: statement(
-      'put_unmodified',
-      `SELECT * FROM ${schema}.put_unmodified($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)`,
+    put: renewed(
+      'put',
+      `SELECT * FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,${nowOf('$12')},${removalsSince('$13', '$12')})`,
     ),
-    remove: statement('remove', `SELECT * FROM ${schema}.remove($1,$2,$3,$4,$5)`),
-    removeUnmodified: statement(
+    putUnmodified: renewed(
+      'put_unmodified',
+      `SELECT * FROM ${schema}.put_unmodified($1,$2,$3,$4,$5,$6,$7,$8,$9,${nowOf('$10')},${removalsSince('$11', '$10')},$12)`,
+    ),
+    remove: renewed('remove', `SELECT * FROM ${schema}.remove($1,$2,$3,$4,${nowOf('$5')})`),
+    removeUnmodified: renewed(
       'remove_unmodified',
-      `SELECT * FROM ${schema}.remove_unmodified($1,$2,$3,$4)`,
+      `SELECT * FROM ${schema}.remove_unmodified($1,$2,${nowOf('$3')},$4)`,
     ),
   } as const;
 }
@@ -42,16 +63,16 @@ export function statementsFor(schema: string) {
         ELSE 'absent' END AS kind`,
     ),
     ...changesOf(schema),
-    collect: statement('collect', `SELECT ${blobColumns} FROM ${schema}.collect($1,$2,$3)`),
+    collect: renewed('collect', `SELECT ${blobColumns} FROM ${schema}.collect($1,$2,${nowOf('$3')})`),
     pin: statement(
       'pin',
       `SELECT ${blobColumns} FROM ${schema}.pin($1,$2,make_interval(secs => $3::double precision / 1000))`,
     ),
     release: statement('release', `DELETE FROM ${schema}.pin WHERE digest = $1 AND pin_id = $2`),
     endPins: statement('end_pins', `DELETE FROM ${schema}.pin WHERE expires_at < now() - interval '1 hour'`),
-    mark: statement('mark', `SELECT ${schema}.mark($1,$2,$3)`),
-    addBlob: statement('add_blob', `SELECT ${schema}.add_blob($1,$2,$3,$4,$5,$6,$7) AS key`),
-    doom: statement('doom', `SELECT doom AS key FROM ${schema}.doom($1,$2)`),
+    mark: renewed('mark', `SELECT ${schema}.mark($1,$2,${nowOf('$3')})`),
+    addBlob: renewed('add_blob', `SELECT ${schema}.add_blob($1,$2,$3,$4,$5,$6,${nowOf('$7')}) AS key`),
+    doom: renewed('doom', `SELECT doom AS key FROM ${schema}.doom($1,${nowOf('$2')})`),
     strays: statement(
       'strays',
       `SELECT found.key FROM unnest($1::text[]) AS found(key) WHERE NOT EXISTS (
@@ -61,11 +82,12 @@ export function statementsFor(schema: string) {
       'objects_to_remove',
       `SELECT key FROM ${schema}.object WHERE doomed_ms < $1 AND removed_ms IS NULL ORDER BY doomed_ms LIMIT $2`,
     ),
-    objectsRemoved: statement(
+    objectsRemoved: renewed(
       'objects_removed',
-      `UPDATE ${schema}.object SET removed_ms = $2
+      `UPDATE ${schema}.object SET removed_ms = ${nowOf('$2')}
         WHERE key = ANY ($1) AND doomed_ms IS NOT NULL AND removed_ms IS NULL`,
     ),
+    now: statement('now', `SELECT ${nowOf('$1')} AS now_ms`),
     forgetRemovals: statement('forget_removals', `DELETE FROM ${schema}.removal WHERE time_ms < $1`),
     forgetObjects: statement('forget_objects', `DELETE FROM ${schema}.object WHERE removed_ms < $1`),
     listUnreferenced: statement(

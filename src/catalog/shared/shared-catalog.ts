@@ -130,6 +130,10 @@ export class SharedCatalog implements Catalog {
     return this.#read().stats();
   }
 
+  timeMs(): Promise<number> {
+    return this.#read().timeMs();
+  }
+
   put(change: PutChange): Promise<PutOutcome> {
     if (this.#leading !== undefined) return this.#leading.catalog.put(change);
     return this.#putAtLeader(change);

@@ -1,7 +1,13 @@
 import { FiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import { mainThreadBodyMaxBytes } from '../../core/limits.ts';
-import { digestHeader, logicalSizeHeader, parseClaims } from '../../protocol/content-claims.ts';
+import {
+  digestHeader,
+  logicalSizeHeader,
+  parseClaims,
+  parseRetryAge,
+  retryAgeHeader,
+} from '../../protocol/content-claims.ts';
 import { parseContentEncoding } from '../../protocol/content-encoding.ts';
 import { formatDate } from '../../protocol/dates.ts';
 import { parsePrecondition } from '../../protocol/preconditions.ts';
@@ -36,8 +42,12 @@ function readUpload(exchange: Exchange, name: FileName, query: string): Upload {
   const frame = frameOf(request);
   const claims = parseClaims(singleValue(headers[digestHeader]), singleValue(headers[logicalSizeHeader]));
   const precondition = parsePrecondition(headers);
+  const retryAgeMs = parseRetryAge(singleValue(headers[retryAgeHeader]));
+  // Counted from the arrival of the request: its body may take hours.
+  const firstSentMs = retryAgeMs === undefined ? undefined : Date.now() - retryAgeMs;
+  const common = { name, version, precondition, firstSentMs };
   if (encoding !== 'identity' || frame.announcedSize === undefined) {
-    return { intent: { name, version, claims, precondition }, encoding, frame };
+    return { intent: { ...common, claims }, encoding, frame };
   }
   // A plain body is as long as it says; knowing that lets the store refuse it before it is sent.
   const { digest, logicalSize = frame.announcedSize } = claims;
@@ -47,7 +57,7 @@ function readUpload(exchange: Exchange, name: FileName, query: string): Upload {
       `Cannot store "${name}": Logical-Size says ${logicalSize} bytes, Content-Length ${frame.announcedSize}`,
     );
   }
-  return { intent: { name, version, claims: { digest, logicalSize }, precondition }, encoding, frame };
+  return { intent: { ...common, claims: { digest, logicalSize } }, encoding, frame };
 }
 
 async function putSmall(

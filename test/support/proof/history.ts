@@ -69,23 +69,21 @@ export function drawContent(random: Random): string {
   return random.chance(0.3) ? `${size}-shared${random.below(3)}` : `${size}-${random.below(1e9)}`;
 }
 
-/** What may stand under a name: `<version> <content>`, or `absent`, with a version once that was removed. */
+/** What may stand under a name: `<version> <content>`, or `absent`. */
 export type NameState = string;
 
 export function isAbsent(state: NameState): boolean {
-  return state.startsWith('absent');
+  return state === 'absent';
 }
 
-/** The state after a change: the newest version wins, and nothing older than what was removed comes back. */
+/** The state after a change: the newest version wins. */
 export function applied(
   state: NameState,
   change: { readonly kind: 'put' | 'remove'; readonly version: number; readonly content: string },
 ): NameState {
-  const [first, second] = state.split(' ');
-  const stands = Number(isAbsent(state) ? (second ?? -Infinity) : first);
+  const stands = isAbsent(state) ? -Infinity : Number(state.split(' ')[0]);
   if (stands > change.version) return state;
-  if (change.kind === 'put') return `${change.version} ${change.content}`;
-  return isAbsent(state) ? state : `absent ${stands}`;
+  return change.kind === 'put' ? `${change.version} ${change.content}` : 'absent';
 }
 
 /**

@@ -29,33 +29,32 @@ interface ReadCall {
   readonly answer: Register;
 }
 
-/** What the name is: what stands under it, and the version that was removed from it, older than which nothing comes back. */
+/** What stands under the name. */
 interface State {
   readonly register: Register;
-  readonly removed: number | undefined;
 }
 
-const never: State = { register: undefined, removed: undefined };
+const never: State = { register: undefined };
 
 /** The state after the call; `wrong` where the answer does not fit. */
 function step(state: State, call: Operation['call']): { readonly next: State } | 'wrong' {
-  const { register, removed } = state;
+  const { register } = state;
   if (call.kind === 'read') {
     const same = register?.version === call.answer?.version && register?.content === call.answer?.content;
     return same ? { next: state } : 'wrong';
   }
   if (call.kind === 'put') {
-    const newest = register?.version ?? removed ?? -Infinity;
+    const newest = register?.version ?? -Infinity;
     const taken = newest <= call.version;
     if (call.answer !== undefined && call.answer !== (taken ? call.version : newest)) return 'wrong';
-    const next = { register: { version: call.version, content: call.content }, removed: undefined };
+    const next = { register: { version: call.version, content: call.content } };
     return { next: taken ? next : state };
   }
   const newer = register !== undefined && register.version > call.version;
   const answer = register === undefined ? 'absent' : newer ? register.version : 'removed';
   if (call.answer !== undefined && call.answer !== answer) return 'wrong';
   if (register === undefined || newer) return { next: state };
-  return { next: { register: undefined, removed: register.version } };
+  return { next: { register: undefined } };
 }
 
 /**
