@@ -10,7 +10,7 @@ import { formatSize } from '../client/size-text.ts';
 import { FiletrackerError, messageOf } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { inHouseStyle } from './house-style.ts';
-import { endWithReader, exitCodes, printJson, tell } from './output.ts';
+import { exitCodes, printJson, tell } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
 
 const program = 'filetracker-cache-cleaner';
@@ -125,5 +125,4 @@ async function main(): Promise<void> {
   }
 }
 
-endWithReader(program);
 await runToEnd(program, main);

@@ -7,7 +7,7 @@ import type { AdoptionReport } from '../maintenance/legacy/adopt.ts';
 import type { MigrationReport, MigrationTarget } from '../maintenance/migrate.ts';
 import { inHouseStyle } from './house-style.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
-import { endWithReader, exitCodes, printJson, printLine } from './output.ts';
+import { exitCodes, printJson, printLine } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
 
 const program = 'filetracker-migrate';
@@ -140,5 +140,4 @@ async function main(): Promise<void> {
   }
 }
 
-endWithReader(program);
 await runToEnd(program, main);

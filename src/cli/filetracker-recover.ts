@@ -13,7 +13,7 @@ import type { RecoveryReport } from '../maintenance/recovery-report.ts';
 import { addEngineTuningOptions } from './engine-options.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { inHouseStyle } from './house-style.ts';
-import { endWithReader, exitCodes, printLine } from './output.ts';
+import { exitCodes, printLine } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
 
 const program = 'filetracker-recover';
@@ -114,5 +114,4 @@ async function main(): Promise<void> {
   await addEngineTuningOptions(inHouseStyle(command, program)).action(run).parseAsync();
 }
 
-endWithReader(program);
 await runToEnd(program, main);

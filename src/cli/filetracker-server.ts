@@ -8,7 +8,6 @@ import { isWorker } from '../app/worker-pool.ts';
 import { addEngineOptions } from './engine-options.ts';
 import { addGuardOptions } from './guard-options.ts';
 import { inHouseStyle } from './house-style.ts';
-import { endWithReader } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
 
 const program = 'filetracker-server';
@@ -77,7 +76,6 @@ function wordsOf(words: readonly string[]): readonly string[] {
 async function main(): Promise<void> {
   const words = wordsOf(process.argv.slice(2));
   const [subcommand, ...rest] = words;
-  if (['token', 'backup', 'restore', 'move'].includes(subcommand ?? '')) endWithReader(program);
   if (subcommand === 'token') {
     const { describeTokenCommand } = await import('./token-command.ts');
     await describeTokenCommand(program).parseAsync(rest, { from: 'user' });
@@ -108,4 +106,4 @@ async function main(): Promise<void> {
   return serve(config, { pidFile, ignoredLogConfig: logConfig });
 }
 
-await runToEnd(program, main, (error) => reportFailure(messageOf(error)));
+await runToEnd(program, main, { onFailure: (error) => reportFailure(messageOf(error)) });

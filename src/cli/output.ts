@@ -1,4 +1,5 @@
 // What all programs print, and how they end. Results go to the standard output; all else to the error output.
+import { fromLocalError } from '../client/local-errors.ts';
 import { errnoOf, isFiletrackerError, localMessageOf, messageOf, type ErrorCode } from '../core/errors.ts';
 import { asShown } from './shown-text.ts';
 
@@ -46,10 +47,9 @@ export function exitCodeOf(error: unknown): number {
 }
 
 /**
- * Deals with output that can't be written any more. Where its reader has seen enough (`| head`) and closed the pipe, that
- * is no mistake, and nobody is left to tell: a command that only prints ends quietly, as `onlyPrints` says; one that
- * changes something goes on, so that what it does is done whole and its exit code is true. Else, as on a full disk, what was
- * printed is not whole: that is a failure, told in one line. Not for the server, which goes on whoever reads what it prints.
+ * Handles output that can't be written any more. A reader that closes the pipe (`| head`) has seen enough, which is no
+ * error: a command that only prints (`onlyPrints`) ends quietly; one that changes something continues, so that its work
+ * is complete and its exit code is true. Any other failure, such as a full disk, is reported in one line.
  */
 export function endWithReader(program: string, onlyPrints: () => boolean = () => false): void {
   for (const stream of [process.stdout, process.stderr]) {
@@ -82,12 +82,21 @@ export function tell(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Tells what went wrong, in one line; a bug is told with its stack. */
+/** Set, a bug is reported with its stack, for developers. */
+const debugVariable = 'FILETRACKER_DEBUG';
+
+/** Reports what went wrong in one line. */
 export function tellError(program: string, error: unknown): void {
-  const isOurs = isFiletrackerError(error) || !(error instanceof Error);
-  // A text of ours is one line, and may hold the name of a file.
-  const text = isOurs ? asShown(localMessageOf(error)) : error.stack;
-  tell(`${program}: ${text ?? messageOf(error)}`);
+  const told = fromLocalError(error, 'continue');
+  const isOurs = isFiletrackerError(told) || !(told instanceof Error);
+  // A text of ours may hold the name of a file.
+  tell(`${program}: ${asShown(isOurs ? localMessageOf(told) : bugText(told))}`);
+  if (!isOurs && process.env[debugVariable] !== undefined) tell(told.stack ?? '');
+}
+
+function bugText(error: Error): string {
+  const what = `${error.name}: ${error.message}`.slice(0, 500);
+  return `Cannot continue: internal error (${what}); please report it, with the output under ${debugVariable}=1`;
 }
 
 /** Width for help texts: they are made for 80 columns, and read badly when much wider. */

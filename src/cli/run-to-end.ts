@@ -1,21 +1,31 @@
-import { CommanderError } from 'commander';
-import { exitCodeOf, exitCodes, tellError } from './output.ts';
+import type { CommanderError } from 'commander';
+import { endWithReader, exitCodeOf, exitCodes, tellError } from './output.ts';
 import { refuseUnreadableWords } from './unreadable-words.ts';
 
+export interface RunOptions {
+  /** Called with what ends the program, besides the line on the error output. */
+  readonly onFailure?: (error: unknown) => void;
+  /** Whether the program's work is done when nobody reads its output any more. */
+  readonly onlyPrints?: () => boolean;
+}
+
 /**
- * Runs a program, whose result is the exit code of the process: what `main` throws is told, to `onFailure` too.
- * Help and the version end here as well, and mistakes in the flags; commander has printed what there is to say.
+ * Runs a program to its exit code: the one place where the failures of a program end. Each is reported in one line,
+ * never as a stack: what `main` throws, what nothing catches, and output that cannot be written.
  */
 export async function runToEnd(
   program: string,
   main: () => Promise<void>,
-  onFailure?: (error: unknown) => void,
+  { onFailure, onlyPrints }: RunOptions = {},
 ): Promise<void> {
+  endWithReader(program, onlyPrints);
+  reportUncaught(program, onFailure);
   try {
     refuseUnreadableWords();
     await main();
   } catch (error) {
-    if (error instanceof CommanderError) {
+    // Help, the version and wrong flags end here too; commander has printed what there is to say.
+    if (isCommanderError(error)) {
       process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
       return;
     }
@@ -23,4 +33,19 @@ export async function runToEnd(
     onFailure?.(error);
     process.exitCode = exitCodeOf(error);
   }
+}
+
+/** By its name, because a plain `get` does not load commander. */
+function isCommanderError(error: unknown): error is CommanderError {
+  return error instanceof Error && error.name === 'CommanderError';
+}
+
+/** Ends the process on an error that nothing catches, unless a part of the program has a handler of its own. */
+function reportUncaught(program: string, onFailure: RunOptions['onFailure']): void {
+  process.on('uncaughtException', (error) => {
+    if (process.listenerCount('uncaughtException') > 1) return;
+    tellError(program, error);
+    onFailure?.(error);
+    process.exit(exitCodeOf(error));
+  });
 }

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { FiletrackerError } from '../core/errors.ts';
+import { FiletrackerError, messageOf } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
+import { homeFolder } from '../fs/home-folder.ts';
 import { handOuts } from './hand-out.ts';
 import type { HandOut } from './hand-out.ts';
 import type { TlsOptions } from './http-connection.ts';
@@ -47,9 +47,29 @@ export interface ClientOptions {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Where the cache is unless something else is said; the Python client has it there too. */
+/**
+ * The folder of the cache if nothing names another; the Python client uses the same.
+ * @throws FiletrackerError `invalid-argument` if the user has no home folder.
+ */
 export function defaultCacheDir(): string {
-  return join(homedir(), '.filetracker-store');
+  const home = homeFolder();
+  if (home !== undefined) return join(home, '.filetracker-store');
+  const state = 'HOME is not set and the password file has no entry for this user';
+  const advice = 'name a folder with --cache-dir or FILETRACKER_DIR';
+  throw new FiletrackerError('invalid-argument', `Cannot choose a cache folder: ${state}; ${advice}`);
+}
+
+/**
+ * Reports why there is no default cache.
+ * @throws FiletrackerError `invalid-argument` if there is no server to work with either.
+ */
+export function reportNoCache({ remoteUrl, remoteStore, onWarning }: ClientOptions): void {
+  try {
+    defaultCacheDir();
+  } catch (error) {
+    if (remoteUrl === undefined && remoteStore === undefined) throw error;
+    onWarning?.(`${messageOf(error)}; continuing without a cache`);
+  }
 }
 
 function given(value: string | undefined): string | undefined {
@@ -80,6 +100,7 @@ export function readTlsFiles(files: TlsFiles): TlsOptions {
  * The settings that the environment names: FILETRACKER_URL, FILETRACKER_DIR (the cache),
  * FILETRACKER_CACHE_SIZE, FILETRACKER_CACHE_MIN_FREE, FILETRACKER_CACHE_MODE and FILETRACKER_HAND_OUT;
  * FILETRACKER_RETRY_FOR (how long a server that is away is waited for); for https the files FILETRACKER_TLS_CA, FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
+ * Without FILETRACKER_DIR the cache is in the home folder; for a user without one there is no `cacheDir`.
  * @throws FiletrackerError `invalid-argument`, `io`.
  */
 export function optionsFromEnvironment(environment: Environment = process.env): ClientOptions {
@@ -98,7 +119,7 @@ export function optionsFromEnvironment(environment: Environment = process.env): 
   const tls = readTlsFiles({ ca, cert, key });
   return {
     remoteUrl: given(url),
-    cacheDir: given(folder) ?? defaultCacheDir(),
+    cacheDir: given(folder) ?? (homeFolder() === undefined ? undefined : defaultCacheDir()),
     cacheSize: given(size),
     cacheMinFree: given(minFree),
     cacheMode: given(mode) === undefined ? undefined : parseMode(mode ?? ''),

@@ -11,7 +11,7 @@ import { checkVersion, versionFromMs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
-import { cacheOptionsOf, checkOptions, optionsFromEnvironment } from './client-options.ts';
+import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
 import { Delivery } from './delivery.ts';
 import { SinkError, writeChunks } from './download.ts';
@@ -95,7 +95,9 @@ export class Client implements FileClient {
     const environment = optionsFromEnvironment();
     const tls = { ...environment.tls, ...given(options.tls ?? {}) };
     const retries = { ...environment.retries, ...given(options.retries ?? {}) };
-    return new Client({ ...environment, ...given(options), tls, retries });
+    const merged = { ...environment, ...given(options), tls, retries };
+    if (merged.cacheDir === undefined && merged.localStore === undefined) reportNoCache(merged);
+    return new Client(merged);
   }
 
   async getFile(name: GivenName, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {

@@ -9,11 +9,12 @@ import { FiletrackerError } from '../../core/errors.ts';
 import { endsLikeVersion, parseVersionedName, shownName } from '../../core/file-name.ts';
 import type { GivenName } from '../../core/file-name.ts';
 import { exitCodes, printLine } from '../output.ts';
-import { printResult, servesFromCache, tellDetail } from './context.ts';
+import { runToEnd } from '../run-to-end.ts';
+import { printResult, programName, servesFromCache, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
 import { forEachName } from './each-name.ts';
 import type { PlainGet } from './plain-get.ts';
-import { endWith, withContext } from './run-command.ts';
+import { withContext } from './run-command.ts';
 
 export interface GetFlags {
   readonly cache?: boolean;
@@ -56,11 +57,7 @@ export async function getPlainly({ name, target, remoteUrl, cacheDir }: PlainGet
     ...(remoteUrl !== undefined && { remoteUrl }),
     ...(cacheDir !== undefined && { cacheDir }),
   };
-  try {
-    await withContext(flags, (context) => getCommand(context, name, target, {}));
-  } catch (error) {
-    endWith(error);
-  }
+  await runToEnd(programName, () => withContext(flags, (context) => getCommand(context, name, target, {})));
 }
 
 export async function catCommand(

@@ -46,8 +46,9 @@ export async function serveCached({ name: text, target, cacheDir }: PlainGet): P
     }
     if (kindOfTarget(target) !== 'replaceable') return false;
     const environment = optionsFromEnvironment();
-    const folder = resolve(cacheDir ?? environment.cacheDir ?? '');
-    const cache = new LocalCache({ folder, handOut: environment.handOut });
+    const folder = cacheDir ?? environment.cacheDir;
+    if (folder === undefined) return false;
+    const cache = new LocalCache({ folder: resolve(folder), handOut: environment.handOut });
     const cached = cache.find(name, version);
     return cached !== undefined && (await cache.handOut(cached, target));
   } catch {

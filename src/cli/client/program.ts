@@ -1,12 +1,12 @@
-import { Command, CommanderError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { release } from '../../app/release.ts';
-import { endWithReader, exitCodes, helpWidth } from '../output.ts';
-import { refuseUnreadableWords } from '../unreadable-words.ts';
+import { helpWidth } from '../output.ts';
+import { runToEnd } from '../run-to-end.ts';
 import { programName } from './context.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
 import type { CleanFlags } from './cache-commands.ts';
 import type { GetFlags, ListFlags, PutFlags } from './file-commands.ts';
-import { endWith, withContext } from './run-command.ts';
+import { withContext } from './run-command.ts';
 import type { PrefetchFlags, SyncFlags, TreeFlags } from './tree-commands.ts';
 
 const notes = `
@@ -292,7 +292,6 @@ const printers: ReadonlySet<string> = new Set([
 /** Runs the program with these words; its result is the exit code of the process. */
 export async function runProgram(words: readonly string[]): Promise<void> {
   let onlyPrints = true;
-  endWithReader(programName, () => onlyPrints);
   const program: Command = describeProgram(async (work) => {
     // What stands after the command is nearer to it than what stands before.
     await withContext({ ...program.opts<GlobalFlags>(), ...acting.opts<GlobalFlags>() }, work);
@@ -302,12 +301,6 @@ export async function runProgram(words: readonly string[]): Promise<void> {
     acting = command;
     onlyPrints = printers.has(command.name()) || (command.name() === 'get' && command.args[1] === '-');
   });
-  try {
-    refuseUnreadableWords();
-    await program.parseAsync([...words], { from: 'user' });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) endWith(error);
-    // Help and version end here too; commander has printed what there is to say.
-    else process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
-  }
+  const run = async (): Promise<void> => void (await program.parseAsync([...words], { from: 'user' }));
+  await runToEnd(programName, run, { onlyPrints: () => onlyPrints });
 }

@@ -1,6 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import { fromLocalError } from '../../client/local-errors.ts';
-import { exitCodeOf, exitCodeOfSignal, tell, tellError, type StopSignal } from '../output.ts';
+import { exitCodeOfSignal, tell, type StopSignal } from '../output.ts';
 import { openContext, programName } from './context.ts';
 import type { CommandContext, GlobalFlags } from './context.ts';
 
@@ -34,11 +33,4 @@ export async function withContext(
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
   }
-}
-
-/** Tells an error and sets the exit code that stands for it. */
-export function endWith(error: unknown): void {
-  const told = fromLocalError(error, 'do this');
-  tellError(programName, told);
-  process.exitCode = exitCodeOf(told);
 }
