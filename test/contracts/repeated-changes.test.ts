@@ -34,7 +34,12 @@ async function follower(
   const leaders: ChangeServer[] = [];
   const connections: Socket[] = [];
   const listen = async (served: Catalog): Promise<void> => {
-    leaders.push(await ChangeServer.listen(`${path}.behind`, served, () => undefined));
+    leaders.push(
+      await ChangeServer.listen(`${path}.behind`, served, {
+        onDisconnect: () => undefined,
+        onRebuild: () => undefined,
+      }),
+    );
   };
   // Stands before the leader, as only a process that dies breaks its connections off.
   const front = createServer((socket) => {

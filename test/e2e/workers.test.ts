@@ -1,7 +1,12 @@
 import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
+import { digestOf } from '../../src/core/digest.ts';
+import { present } from '../support/present.ts';
 import { run, startServerProgram } from '../support/program.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
@@ -108,6 +113,34 @@ describe('a server with two workers', () => {
     expect(load.problems).toEqual([]);
     expect(load.broken).toBe(0);
     await expectAll(port, load.acknowledged);
+  });
+
+  it('rebuilds an index in which a row is damaged, and goes on', async () => {
+    const folder = await temporaryFolder();
+    const content = randomBytes(100_000);
+    const before = await startServerProgram(folder, ['--workers', '2']);
+    const url = (port: number): string => `http://127.0.0.1:${port}/files/a?last_modified=${date}`;
+    expect((await fetch(url(before.port), { method: 'PUT', body: content })).status).toBe(200);
+    before.program.kill('SIGTERM');
+    await before.program.ended();
+    const index = IndexDatabase.open(join(folder, 'catalog'));
+    const key = Buffer.from(digestOf(content), 'hex');
+    await index.blobs.put(key, Buffer.concat([present(index.blobs.get(key)), Buffer.alloc(100_000)]));
+    await index.close();
+    const { port } = await startServerProgram(folder, ['--workers', '2']);
+    const told = new Set<number>();
+    for (;;) {
+      const response = await fetch(url(port)).catch(() => undefined);
+      const bytes = await response?.arrayBuffer();
+      if (response?.status === 200) {
+        expect(Buffer.from(present(bytes)).equals(content)).toBe(true);
+        break;
+      }
+      expect(response?.headers.get('X-Exception')?.length ?? 0).toBeLessThan(1024);
+      told.add(response?.status ?? 503);
+      await delay(20);
+    }
+    expect([...told]).toEqual([503]);
   });
 
   it('does not share its folder with another server', async () => {

@@ -37,12 +37,11 @@ const noValue = Buffer.alloc(0);
  */
 export class IndexChanges {
   readonly #tables: IndexTables;
-  #totals: IndexTotals;
+  #knownTotals: IndexTotals | undefined;
   readonly #segmentChanges = new Map<number, { size: number; live: number }>();
 
   constructor(tables: IndexTables) {
     this.#tables = tables;
-    this.#totals = tables.readTotals();
   }
 
   /** What the transactions so far, and the one under way, have come to. */
@@ -52,7 +51,11 @@ export class IndexChanges {
 
   /** Goes on from what the tables hold. */
   startOver(): void {
-    this.#totals = this.#tables.readTotals();
+    this.#knownTotals = this.#tables.readTotals();
+  }
+
+  get #totals(): IndexTotals {
+    return (this.#knownTotals ??= this.#tables.readTotals());
   }
 
   /** Takes the sum that an index of an older release does not have; counted over all its rows. */
@@ -74,7 +77,7 @@ export class IndexChanges {
 
   /** Counts as before a transaction that failed. */
   discard(totalsBefore: IndexTotals): void {
-    this.#totals = totalsBefore;
+    this.#knownTotals = totalsBefore;
     this.#segmentChanges.clear();
   }
 

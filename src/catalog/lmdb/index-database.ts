@@ -7,8 +7,8 @@ import { SharedCounter } from '../../fs/shared-counter.ts';
 import type { BlobPlacer } from '../catalog.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
 import { IndexChanges, type PlacedRecord } from './index-changes.ts';
-import { indexWriteError } from './index-failures.ts';
-import { indexDataFileName, inodeOfIndex } from './index-state.ts';
+import { indexWriteError, type DamagedIndexError } from './index-failures.ts';
+import { distrustIndex, indexDataFileName, inodeOfIndex } from './index-state.ts';
 import { IndexTables, openIndexFile } from './index-tables.ts';
 import {
   decodeBlobRow,
@@ -38,6 +38,12 @@ export class IndexDatabase extends IndexTables {
 
   /** Keeps others from opening the index while it is changed: see `openBesideOthers`. */
   #guard: FileGuard | undefined;
+  #damage: DamagedIndexError | undefined;
+  /**
+   * Called once if a damaged row is met in an index that was opened as shared. It is rebuilt by the next process that
+   * leads, so this one may close it but has nothing more to do with it.
+   */
+  onDamage: ((error: DamagedIndexError) => void) | undefined;
 
   private constructor(
     folder: string,
@@ -93,6 +99,19 @@ export class IndexDatabase extends IndexTables {
    */
   get isInPlace(): boolean {
     return this.#inode !== undefined && inodeOfIndex(this.#folder) === this.#inode;
+  }
+
+  /** Whether a damaged row was met. */
+  get isDamaged(): boolean {
+    return this.#damage !== undefined;
+  }
+
+  override noteDamage(error: DamagedIndexError): void {
+    if (this.isDamaged || this.#commits === undefined) return;
+    this.#damage = error;
+    // Another process may have rebuilt it meanwhile: what is damaged is the old one, which this one still has open.
+    if (this.isInPlace) distrustIndex(this.#folder);
+    this.onDamage?.(error);
   }
 
   /** What this process has applied last. */

@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeFileDurably } from '../../fs/durable-file.ts';
@@ -59,6 +59,17 @@ export async function writeIndexState(folder: string, clean: boolean): Promise<v
   const { ino } = await stat(join(folder, dataFileName));
   const state: IndexState = { format: 1, clean, bootId: await currentBootId(), inode: ino };
   await writeFileDurably(join(folder, stateFileName), Buffer.from(`${JSON.stringify(state)}\n`));
+}
+
+/** Sees to it that the index in a folder is rebuilt at its next opening. Not `async`: nothing is read of it meanwhile. */
+export function distrustIndex(folder: string): void {
+  rmSync(join(folder, stateFileName), { force: true });
+  const descriptor = openSync(folder, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 /** The files of the index, to be removed before a rebuild. */

@@ -70,7 +70,7 @@ export class IndexTables {
   }
 
   /** Called for each damaged row that is met. */
-  protected noteDamage(_error: DamagedIndexError): void {
+  noteDamage(_error: DamagedIndexError): void {
     // A reader of an index that it does not serve reports the error alone.
   }
 

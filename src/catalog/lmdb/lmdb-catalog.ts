@@ -26,11 +26,18 @@ import { ChangeSequence } from './change-sequence.ts';
 import { Compactor } from './compactor.ts';
 import { recordOfRemoval, type IndexedRemoval } from './index-comparison.ts';
 import type { IndexDatabase } from './index-database.ts';
+import { DamagedIndexError } from './index-failures.ts';
 import { lockJournal } from './journal-lock.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
 import { LmdbReader } from './lmdb-reader.ts';
 import { openReserve, RecordCommitter, type CommitTimes } from './record-committer.ts';
-import { closeIndex, replayJournal, type ReplayOptions, type ReplayReport } from './replay.ts';
+import {
+  closeIndex,
+  replayJournal,
+  type ReplayedIndex,
+  type ReplayOptions,
+  type ReplayReport,
+} from './replay.ts';
 import { unlessRetained } from './retention.ts';
 import { roomOf, type Room } from './room.ts';
 
@@ -49,6 +56,8 @@ export interface LmdbCatalogOptions extends ReplayOptions {
   readonly limits?: CatalogLimits | undefined;
   /** Told of every group of changes that took effect. */
   readonly onCommit?: ((commit: CommitTimes) => void) | undefined;
+  /** Called once if a damaged row is met in the index, which is rebuilt at its next opening. */
+  readonly onDamagedIndex?: ((error: DamagedIndexError) => void) | undefined;
   /** For tests. */
   readonly segmentSizeBytes?: number | undefined;
 }
@@ -155,7 +164,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       await syncFolder(dirname(folders.journal));
       lock ??= await lockJournal(folders.journal);
       const reserve = await openReserve(folders);
-      const replayed = await replayJournal(folders, options);
+      const { replayed, room } = await openIndex(options);
       ({ index } = replayed);
       const { segmentSizeBytes } = options;
       const writer = await JournalWriter.open(folders.journal, replayed.end, { clock, segmentSizeBytes });
@@ -166,8 +175,9 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
         reserve,
         replay: replayed.report,
         clock,
-        room: await roomOf(options.limits, new LmdbReader(index, folders)),
+        room,
       });
+      index.onDamage = options.onDamagedIndex;
       catalog.#committer.keepReserve();
       catalog.#compactInBackground();
       return catalog;
@@ -290,6 +300,11 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     await this.#compactor.run();
   }
 
+  /** To be called when another process has met a damaged row. */
+  giveUpIndex(): void {
+    this.#index.noteDamage(new DamagedIndexError('another process has met a damaged row of its index'));
+  }
+
   /** To be called when another process that read this catalog has ended. */
   forgetDeadReaders(): void {
     this.#index.forgetDeadReaders();
@@ -319,7 +334,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     await super.close();
     try {
       await this.#writer.close();
-      if (this.#committer.indexBehind) await this.#index.close();
+      if (this.#committer.indexBehind || this.#index.isDamaged) await this.#index.close();
       else await closeIndex(this.#index, this.#folders.catalog);
     } finally {
       await this.#lock.release();
@@ -335,5 +350,28 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       // What is given up because the catalog closes is done after the next start.
       if (this.#closed === undefined) this.#onBackgroundError(error);
     });
+  }
+}
+
+/** Brings the index up to the journal. If a damaged row is met on the way, it is rebuilt at once. */
+async function openIndex(
+  options: LmdbCatalogOptions,
+): Promise<{ replayed: ReplayedIndex; room: Room | undefined }> {
+  const { folders, limits } = options;
+  const open = async (rebuild: boolean | undefined): ReturnType<typeof openIndex> => {
+    const replayed = await replayJournal(folders, { ...options, rebuild });
+    const { index } = replayed;
+    try {
+      return { replayed, room: await roomOf(limits, new LmdbReader(index, folders)) };
+    } catch (error) {
+      if (index !== options.index) await index.close();
+      throw error;
+    }
+  };
+  try {
+    return await open(options.rebuild);
+  } catch (error) {
+    if (!(error instanceof DamagedIndexError) || options.index !== undefined) throw error;
+    return await open(true);
   }
 }

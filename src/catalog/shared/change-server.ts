@@ -10,6 +10,13 @@ type Numbered = ChangeRequest & { readonly id: number };
 /** How long a process that does not take its last answers is waited for. */
 const lastAnswersMs = 1000;
 
+export interface ChangeServerEvents {
+  /** A connection of another process has ended. */
+  readonly onDisconnect: () => void;
+  /** Another process has met a damaged row in the index. */
+  readonly onRebuild: () => void;
+}
+
 /**
  * Takes changes of other processes over a Unix socket and makes them in this process's catalog.
  *
@@ -22,18 +29,20 @@ export class ChangeServer {
   readonly #underWay = new Set<Promise<void>>();
   readonly #catalog: Catalog;
   readonly #onDisconnect: () => void;
+  readonly #onRebuild: () => void;
   #closing = false;
 
-  private constructor(catalog: Catalog, onDisconnect: () => void) {
+  private constructor(catalog: Catalog, { onDisconnect, onRebuild }: ChangeServerEvents) {
     this.#catalog = catalog;
     this.#onDisconnect = onDisconnect;
+    this.#onRebuild = onRebuild;
     this.#server = createServer((socket) => void this.#serve(socket));
   }
 
   /** Listens at `path`, replacing what a process that died has left there. */
-  static async listen(path: string, catalog: Catalog, onDisconnect: () => void): Promise<ChangeServer> {
+  static async listen(path: string, catalog: Catalog, events: ChangeServerEvents): Promise<ChangeServer> {
     await rm(path, { force: true });
-    const server = new ChangeServer(catalog, onDisconnect);
+    const server = new ChangeServer(catalog, events);
     server.#server.listen(path);
     await once(server.#server, 'listening');
     return server;
@@ -93,6 +102,10 @@ export class ChangeServer {
     }
     if (request.method === 'release') {
       await pins.get(request.digest)?.pop()?.release();
+      return null;
+    }
+    if (request.method === 'rebuild') {
+      this.#onRebuild();
       return null;
     }
     if (request.method !== 'put') return carryOut(this.#catalog, request);

@@ -33,7 +33,9 @@ export type ChangeRequest =
   | { readonly method: 'release'; readonly digest: Digest }
   | { readonly method: 'mark'; readonly digest: Digest; readonly damaged: boolean }
   | { readonly method: 'add'; readonly blobs: readonly PlacedBlob[] }
-  | { readonly method: 'probe' };
+  | { readonly method: 'probe' }
+  /** A damaged row was met in the index: the leader ends, so that the next one rebuilds it. */
+  | { readonly method: 'rebuild' };
 
 /** What each method gives back. */
 export interface ChangeAnswers {
@@ -45,12 +47,13 @@ export interface ChangeAnswers {
   mark: null;
   add: null;
   probe: null;
+  rebuild: null;
 }
 
-/** Makes a requested change in the catalog of this process; pins are the business of who keeps them. */
+/** Makes a requested change in the catalog of this process; pins, and the process itself, are the business of the caller. */
 export async function carryOut(
   catalog: Catalog,
-  request: Exclude<ChangeRequest, { method: 'pin' | 'release' }>,
+  request: Exclude<ChangeRequest, { method: 'pin' | 'release' | 'rebuild' }>,
 ): Promise<ChangeAnswers[ChangeRequest['method']]> {
   switch (request.method) {
     case 'put':

@@ -19,6 +19,8 @@ import type {
   RemoveOutcome,
 } from '../catalog.ts';
 import { IndexDatabase } from '../lmdb/index-database.ts';
+import type { DamagedIndexError } from '../lmdb/index-failures.ts';
+import { trustOfIndex } from '../lmdb/index-state.ts';
 import { tryLockJournal } from '../lmdb/journal-lock.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../lmdb/lmdb-catalog.ts';
 import { LmdbReader } from '../lmdb/lmdb-reader.ts';
@@ -29,7 +31,7 @@ import { socketPathIn, type SocketPath } from './socket-path.ts';
 
 const electionPauseMs = 10;
 
-export interface SharedCatalogOptions extends Omit<LmdbCatalogOptions, 'lock' | 'index'> {
+export interface SharedCatalogOptions extends Omit<LmdbCatalogOptions, 'lock' | 'index' | 'onDamagedIndex'> {
   /**
    * Whether this process is the first of the store and so must lead: it waits for the lock for so many milliseconds,
    * in which the processes of a server that was killed notice that, and refuses to follow another.
@@ -41,8 +43,8 @@ export interface SharedCatalogOptions extends Omit<LmdbCatalogOptions, 'lock' | 
    */
   readonly onLead?: ((catalog: LmdbCatalog) => Promise<void>) | undefined;
   /**
-   * Called where only a new process can go on: this one has an index open that is not the store's any more, or could
-   * not take up its duties as the leader and keeps others from it. Unless given, the process ends of the error.
+   * Called where only a new process can go on: this one has an index open that is damaged or not the store's any more, or
+   * could not take up its duties as the leader and keeps others from it. Unless given, the process ends of the error.
    */
   readonly onUnusable?: ((error: unknown) => void) | undefined;
 }
@@ -276,11 +278,12 @@ export class SharedCatalog implements Catalog {
       const lock = await tryLockJournal(this.#options.folders.journal);
       if (lock !== undefined) {
         const index = this.#index;
-        if (index?.isInPlace === false) {
+        if (index !== undefined && !(await this.#mayLeadWith(index))) {
           await lock.release();
           this.#giveUp(indexReplaced());
         }
-        const catalog = await LmdbCatalog.open({ ...this.#options, lock, index });
+        const onDamagedIndex = (error: DamagedIndexError): void => void this.#endWithDamage(error);
+        const catalog = await LmdbCatalog.open({ ...this.#options, lock, index, onDamagedIndex });
         await this.#lead(catalog);
         return;
       }
@@ -302,8 +305,9 @@ export class SharedCatalog implements Catalog {
     this.#following = undefined;
     try {
       await this.#options.onLead?.(catalog);
-      const server = await ChangeServer.listen(this.#socketPath.path, catalog, () => {
-        catalog.forgetDeadReaders();
+      const server = await ChangeServer.listen(this.#socketPath.path, catalog, {
+        onDisconnect: () => catalog.forgetDeadReaders(),
+        onRebuild: () => catalog.giveUpIndex(),
       });
       this.#leading = { catalog, server };
     } catch (error) {
@@ -318,6 +322,7 @@ export class SharedCatalog implements Catalog {
       // The leader has brought the index up to the journal before it listens, so it is there and sound.
       this.#index ??= await IndexDatabase.openShared(this.#options.folders);
       if (!this.#index.isInPlace) this.#giveUp(indexReplaced());
+      this.#index.onDamage ??= (error) => void this.#endWithDamage(error);
     } catch (error) {
       client.close();
       throw error;
@@ -327,10 +332,33 @@ export class SharedCatalog implements Catalog {
     void client.ended.then(() => this.#lookForNext());
   }
 
+  /** Whether this process may lead with the index that it has open: not one that is to be rebuilt. */
+  async #mayLeadWith(index: IndexDatabase): Promise<boolean> {
+    return index.isInPlace && (await trustOfIndex(this.#options.folders.catalog)) !== 'none';
+  }
+
   #giveUp(error: unknown): never {
+    this.#unusable(error);
+    throw error;
+  }
+
+  #unusable(error: unknown): void {
     const { onUnusable = endProcess } = this.#options;
     onUnusable(error);
-    throw error;
+  }
+
+  /**
+   * Ends the use of a damaged index in this process and in the leader. The next leader finds that it is not trusted, and
+   * rebuilds it; every other process has the old one open then, and ends too.
+   */
+  async #endWithDamage(error: DamagedIndexError): Promise<void> {
+    this.#options.onBackgroundError?.(error);
+    try {
+      await this.#following?.request({ method: 'rebuild' });
+    } catch {
+      // The leader has ended by itself.
+    }
+    this.#unusable(error);
   }
 
   #lookForNext(): void {
@@ -366,7 +394,8 @@ function indexReplaced(): FiletrackerError {
 
 /** In the leading process itself; a pin is taken by who keeps it. */
 async function askHere(catalog: LmdbCatalog, request: ChangeRequest): Promise<unknown> {
-  return request.method === 'pin' || request.method === 'release' ? null : carryOut(catalog, request);
+  const { method } = request;
+  return method === 'pin' || method === 'release' || method === 'rebuild' ? null : carryOut(catalog, request);
 }
 
 /** Whether the other end is a leader that works, not one that is going down. */
