@@ -1,6 +1,7 @@
 import { availableParallelism, homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
+import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { readListenAddress } from './listen-address.ts';
 import { readEngineConfig, type EngineConfig, type EngineFlags } from './engine-config.ts';
@@ -92,7 +93,7 @@ function readLogLevel(text: string): LogLevel {
 }
 
 function readBasePath(text: string): string {
-  const path = text.replace(/\/+$/, '');
+  const path = withoutTrailingSlashes(text);
   if (path === '') return '';
   if (/^(?:\/[\w.~-]+)+$/.test(path) && !/\/\.{1,2}(?:\/|$)/.test(path)) return path;
   return refuse(
@@ -113,7 +114,7 @@ function readFallbackUrl(text: string): string {
       'it must be the http or https base URL of a server, without a user or a query',
     );
   }
-  return url.href.replace(/\/+$/, '');
+  return withoutTrailingSlashes(url.href);
 }
 
 function readFallbackMode(text: string, hasUrl: boolean): 'redirect' | 'import' {

@@ -1,6 +1,7 @@
 import type { S3ConnectionOptions } from '../blobs/s3/s3-connection.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { FiletrackerError } from '../core/errors.ts';
+import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { parseDurationMs } from '../core/quantities.ts';
 
 /** Where catalog and blobs are kept; undefined is the folder of the store. */
@@ -95,7 +96,7 @@ function readCatalog(flags: EngineFlags, address: string): ConnectionOptions {
 
 function readEndpoint(flag: string, text: string | undefined): string | undefined {
   if (text === undefined || text === '') return undefined;
-  if (/^https?:\/\//.test(text) && URL.canParse(text)) return text.replace(/\/+$/, '');
+  if (/^https?:\/\//.test(text) && URL.canParse(text)) return withoutTrailingSlashes(text);
   return refuse(flag, text, 'it must be an http or https URL');
 }
 

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import type { CatalogLimits, Quota } from '../catalog/quotas.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { parseFileName } from '../core/file-name.ts';
+import { parseFileName, withoutTrailingSlashes } from '../core/file-name.ts';
 import * as limits from '../core/limits.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { timerMs } from '../core/timers.ts';
@@ -95,7 +95,7 @@ function readQuota(text: string): Quota {
   if (prefix === '' || (size === '' && files === undefined)) {
     refuse('--quota', text, 'write it as /prefix=10G, /prefix=10G,5000 or /prefix=,5000 (size, files)');
   }
-  const trimmed = prefix.replace(/\/+$/, '');
+  const trimmed = withoutTrailingSlashes(prefix);
   return {
     prefix: trimmed === '' ? '/' : parseFileName(trimmed),
     logicalBytesMax: size === '' ? undefined : readSize(size),

@@ -1,6 +1,6 @@
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { parseFileName } from '../core/file-name.ts';
+import { parseFileName, withoutTrailingSlashes } from '../core/file-name.ts';
 import { rights, type Right } from '../server/access.ts';
 import { makeSecret, type Token } from '../server/token.ts';
 import type { NewToken } from './token-source.ts';
@@ -25,7 +25,7 @@ function checkNewToken(token: NewToken): NewToken {
   if (token.prefixes.length === 0) refuse('give the names that it is for with --prefix, "/" for all');
   if (token.rights.length === 0) refuse('give its rights with --rights');
   const prefixes = token.prefixes.map((prefix) => {
-    const trimmed = prefix.replace(/\/+$/, '');
+    const trimmed = withoutTrailingSlashes(prefix);
     return trimmed === '' && prefix !== '' ? '/' : parseFileName(trimmed);
   });
   if (token.rights.includes('list') && !token.rights.includes('read')) {

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
-import { expandGlob } from './glob.ts';
+import { componentMatcher, expandGlob } from './glob.ts';
 
 test('expandGlob() matches as a shell does', async () => {
   const root = await temporaryFolder();
@@ -18,4 +18,26 @@ test('expandGlob() matches as a shell does', async () => {
   expect(found('.*/.store')).toEqual(['.hidden/.store']);
   expect(found('ann/.store')).toEqual(['ann/.store']);
   expect(found('nobody/*')).toEqual([]);
+});
+
+test('componentMatcher() knows stars, letters and classes', () => {
+  for (const [pattern, name, matching = true] of [
+    ['*', 'abc'],
+    ['a*c', 'abbbc'],
+    ['*b*b*', 'abab'],
+    ['[a-c][!x]', 'bz'],
+    ['[-a]', '-'],
+    ['[a-]', '-'],
+    ['[z-a]', 'a', false],
+    ['[', '['],
+    ['a[b', 'a[b'],
+    ['\u017c?', '\u017c\u{1f600}'],
+    ['a*c', 'ab', false],
+    ['?', 'ab', false],
+    ['[!a]', 'a', false],
+    ['[a-c]', 'd', false],
+    ['*', '.a', false],
+  ] satisfies (readonly [pattern: string, name: string, matching?: boolean])[]) {
+    expect([pattern, name, componentMatcher(pattern)(name)]).toEqual([pattern, name, matching]);
+  }
 });

@@ -1,4 +1,5 @@
 import { FiletrackerError } from '../core/errors.ts';
+import { withoutTrailingSlashes } from '../core/file-name.ts';
 
 /** Where a server is, read from its URL. */
 export interface ServerAddress {
@@ -44,7 +45,7 @@ export function parseServerAddress(text: string): ServerAddress {
   const secure = url.protocol === 'https:';
   const [user, secret] = [decodeUserInfo(url.username), decodeUserInfo(url.password)];
   const credentials = Buffer.from(`${user}:${secret}`).toString('base64');
-  const prefix = url.pathname.replace(/\/+$/, '');
+  const prefix = withoutTrailingSlashes(url.pathname);
   return {
     secure,
     host: url.hostname.replace(/^\[(.*)\]$/, '$1'),

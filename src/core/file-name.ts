@@ -11,6 +11,7 @@ declare const nameBrand: unique symbol;
  */
 export type FileName = string & { readonly [nameBrand]: true };
 
+const slash = 0x2f;
 const controlCharacter = /\p{Cc}/u;
 /** Names of printable ASCII, by far the most: one test says all about them but dots and lengths. */
 const plainName = /^(?:\/[ -.0-~]+)+$/;
@@ -59,13 +60,20 @@ export function ancestorsOf(name: FileName): FileName[] {
   return ancestors;
 }
 
+/** A path or URL without the slashes at its end. A pattern for this takes time by the square of the slashes within. */
+export function withoutTrailingSlashes(text: string): string {
+  let end = text.length;
+  while (text.charCodeAt(end - 1) === slash) end -= 1;
+  return text.slice(0, end);
+}
+
 /**
  * A directory of names, ending in a slash: `/` or `/a/b/`.
  * @throws FiletrackerError `invalid-name`, as for a name.
  */
 export function parseDirectory(text: string): string {
   requireText(text);
-  const trimmed = text.replace(/\/+$/, '');
+  const trimmed = withoutTrailingSlashes(text);
   return trimmed === '' ? '/' : `${parseFileName(trimmed)}/`;
 }
 

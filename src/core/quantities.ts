@@ -11,7 +11,8 @@ const sizeUnits: Readonly<Record<string, number>> = {
 
 /** Sums a chain such as `1h30m` or `1G512M`; undefined where a part is not a number and a unit. */
 function sumChain(text: string, units: Readonly<Record<string, number>>): number | undefined {
-  const parts = text.match(/\d+(?:\.\d+)?[A-Za-z]/g);
+  // Sticky: each part begins where the last one ended, so that no digit is looked at from many beginnings.
+  const parts = text.match(/\d+(?:\.\d+)?[A-Za-z]/gy);
   if (parts === null || parts.join('') !== text) return undefined;
   let sum = 0;
   for (const part of parts) {

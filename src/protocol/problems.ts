@@ -28,15 +28,25 @@ function escapeCharacter(character: string): string {
     .join('');
 }
 
-/** The text of an error as one line of printable ASCII, fit for a header; the rest is written as `\u017c`. */
+/** Most that is told of an error, whatever its text holds. */
+export const errorTextMax = 1024;
+
+function shortened(text: string): string {
+  return text.length <= errorTextMax ? text : `${text.slice(0, errorTextMax - 3)}...`;
+}
+
+/**
+ * The text of an error as one line of printable ASCII, fit for a header; the rest is written as `\u017c`. At most
+ * `errorTextMax` letters.
+ */
 export function asOneLine(message: string): string {
-  return message.replace(notPrintable, escapeCharacter);
+  return shortened(shortened(message).replace(notPrintable, escapeCharacter));
 }
 
 /** What a server says of an error: the text alone, never a cause or a stack. */
 export function describeProblem(error: FiletrackerError, status: number, title: string): Problem {
-  const { message: detail, code, details } = error;
-  return { ...details, type: 'about:blank', title, status, detail, code };
+  const { message, code, details } = error;
+  return { ...details, type: 'about:blank', title, status, detail: shortened(message), code };
 }
 
 const jsonTypes = [problemType, jsonType];

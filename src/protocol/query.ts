@@ -25,11 +25,11 @@ export function queryValue(query: string, key: string): string | undefined {
   while (start < query.length) {
     const separator = query.indexOf('&', start);
     const end = separator === -1 ? query.length : separator;
-    const equals = query.indexOf('=', start);
-    const keyEnd = equals === -1 || equals > end ? end : equals;
-    const found = query.slice(start, keyEnd);
+    const part = query.slice(start, end);
+    const equals = part.indexOf('=');
+    const found = equals === -1 ? part : part.slice(0, equals);
     if (found === key || (found.includes('%') && decodeQuery(found) === key)) {
-      return decodeQuery(query.slice(keyEnd + 1, end));
+      return decodeQuery(part.slice(found.length + 1));
     }
     start = end + 1;
   }

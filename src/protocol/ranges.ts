@@ -11,16 +11,27 @@ export type RequestedRange =
 
 const whole: RequestedRange = { kind: 'whole' };
 const unsatisfiable: RequestedRange = { kind: 'unsatisfiable' };
-const singleRange = /^\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*$/i;
+const digits = /^\d*$/;
+
+/** The two ends of one range of bytes, as they are written; undefined for anything else. */
+function endsOf(header: string): readonly [from: string, to: string] | undefined {
+  const equals = header.indexOf('=');
+  const dash = header.indexOf('-', equals);
+  if (equals === -1 || dash === -1 || header.slice(0, equals).trim().toLowerCase() !== 'bytes')
+    return undefined;
+  const from = header.slice(equals + 1, dash).trim();
+  const to = header.slice(dash + 1).trim();
+  return digits.test(from) && digits.test(to) ? [from, to] : undefined;
+}
 
 /**
  * Reads a Range header for a content of `size` bytes. Several ranges, other units and what can't be read
  * get the whole content, which RFC 9110 (14.2) allows.
  */
 export function parseRange(header: string, size: number): RequestedRange {
-  const parts = singleRange.exec(header);
-  if (parts === null) return whole;
-  const [, from = '', to = ''] = parts;
+  const ends = endsOf(header);
+  if (ends === undefined) return whole;
+  const [from, to] = ends;
   if (from === '') {
     if (to === '') return whole;
     const length = Number(to);

@@ -38,10 +38,12 @@ function lastLeadingSlash(path: string, start: number): number {
 
 /** The path of an absolute target (`http://host/path`), which every server must take (RFC 9112, 3.2.2). */
 function pathOfAbsolute(target: string): string {
-  const absolute = /^https?:\/\/[^/?#]*(.*)$/i.exec(target);
-  const path = absolute?.[1];
-  if (path === undefined || (path !== '' && !path.startsWith('/'))) refusePath('it must begin with "/"');
-  return path;
+  const afterScheme = /^https?:\/\//i.exec(target)?.[0].length;
+  if (afterScheme === undefined) return refusePath('it must begin with "/"');
+  const rest = target.slice(afterScheme);
+  const authoritySize = rest.search(/[/?#]/);
+  const path = authoritySize === -1 ? '' : rest.slice(authoritySize);
+  return path === '' || path.startsWith('/') ? path : refusePath('it must begin with "/"');
 }
 
 function directoryOf(raw: string): string {

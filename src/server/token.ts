@@ -75,15 +75,15 @@ export class TokenPrincipal implements Principal {
   }
 }
 
-/** Byte order, as names are listed. */
-function inByteOrder(one: string, other: string): number {
-  return Buffer.compare(Buffer.from(one), Buffer.from(other));
-}
-
+/** Those that are below no other, in byte order, as names are listed. */
 function outermost(directories: readonly string[]): string[] {
   const kept: string[] = [];
-  for (const directory of directories.toSorted(inByteOrder)) {
-    if (!kept.some((above) => directory.startsWith(above))) kept.push(directory);
+  const texts = [...new Set(directories)].map((text) => Buffer.from(text));
+  const sorted = texts.toSorted((one, other) => Buffer.compare(one, other));
+  for (const directory of sorted.map(String)) {
+    // In byte order all that is below a directory follows it before anything else.
+    const above = kept.at(-1);
+    if (above === undefined || !directory.startsWith(above)) kept.push(directory);
   }
   return kept;
 }
