@@ -4,6 +4,7 @@ import type { DestinationStream, Logger } from 'pino';
 import { pino, stdTimeFunctions } from 'pino';
 import { FiletrackerError, errnoOf } from '../core/errors.ts';
 import type { LogLevel } from './config.ts';
+import { errorInLog } from './error-in-log.ts';
 
 export interface LogOptions {
   readonly level: LogLevel;
@@ -145,7 +146,12 @@ export class Log {
     const forPeople = options.file === undefined && process.stdout.isTTY;
     const lines = new LineGatherer(forPeople ? await prettyStream(destination) : destination, forPeople);
     const logger = pino(
-      { level: options.level, base: { pid: process.pid }, timestamp: stdTimeFunctions.isoTime },
+      {
+        level: options.level,
+        base: { pid: process.pid },
+        timestamp: stdTimeFunctions.isoTime,
+        serializers: { err: errorInLog },
+      },
       lines,
     );
     return new Log(logger, lines, destination, options.file);

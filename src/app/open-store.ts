@@ -46,11 +46,17 @@ export interface OpenStore {
 /** How long the first process of a store waits for those of a server that was killed to be gone. */
 const predecessorsEndMs = 5000;
 
+/** Items of a list that a line of the log has. */
+const toldMax = 10;
+
 function tellReplay(catalog: LmdbCatalog, logger: Logger): void {
   const { rebuilt, records, lost, damaged } = catalog.replay;
   if (rebuilt || records > 0) logger.info({ rebuilt, records }, 'catalog brought up to its journal');
   if (lost.length + damaged.length > 0) {
-    logger.error({ lost, damaged }, 'the store is damaged: run filetracker-recover');
+    // All of them are in the report of filetracker-recover.
+    const first = { lost: lost.slice(0, toldMax), damaged: damaged.slice(0, toldMax) };
+    const counts = { lostBlobs: lost.length, damagedRanges: damaged.length };
+    logger.error({ ...counts, ...first }, 'the store is damaged: run filetracker-recover');
   }
 }
 

@@ -1,3 +1,4 @@
+import { boundedText } from '../core/bounded-text.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import type { Exchange } from '../server/exchange.ts';
 import type { RequestObserver } from '../server/observer.ts';
@@ -75,7 +76,7 @@ export class RequestLog implements RequestObserver {
       {
         id: exchange.id,
         method: request.method,
-        target: request.url,
+        target: boundedText(request.url ?? ''),
         status,
         ms: elapsedMs(exchange),
         sent: exchange.sentBytes,

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { boundedText } from './bounded-text.ts';
 
 /**
  * What went wrong, as a word that programs can match. The protocol layer maps each code to an HTTP status,
@@ -73,10 +74,20 @@ const retryableCodes: ReadonlySet<ErrorCode> = new Set([
   'truncated-body',
 ]);
 
+const noDetails: ErrorDetails = {};
+
+function boundedDetails(details: ErrorDetails): ErrorDetails {
+  const bounded = Object.entries(details).map(([key, value]: [string, unknown]) => [
+    key,
+    typeof value === 'string' ? boundedText(value) : value,
+  ]);
+  return Object.fromEntries(bounded) as ErrorDetails;
+}
+
 /**
  * The one error class of this project. Match `code`, never the text. The text reads
  * `Cannot <action> "<value>": <state>` and never holds a path of the server or a stack, so that it may be
- * shown to a peer; the cause may hold anything and stays here.
+ * shown to a peer; the cause may hold anything and stays here. No text is longer than 1 KiB.
  */
 export class FiletrackerError extends Error {
   readonly code: ErrorCode;
@@ -84,11 +95,11 @@ export class FiletrackerError extends Error {
   readonly details: ErrorDetails;
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    super(boundedText(message), options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'FiletrackerError';
     this.code = code;
     this.retryable = options.retryable ?? retryableCodes.has(code);
-    this.details = options.details ?? {};
+    this.details = options.details === undefined ? noDetails : boundedDetails(options.details);
   }
 }
 
@@ -152,7 +163,7 @@ export function localMessageOf(error: unknown): string {
   const path = refusedPathOf(cause);
   return typeof path !== 'string' || message.includes(path)
     ? message
-    : `${message} (${JSON.stringify(path)})`;
+    : boundedText(`${message} (${JSON.stringify(path)})`);
 }
 
 /** A copy, a link and a rename have two paths, of which the second is the one that is written to. */
@@ -165,5 +176,5 @@ function refusedPathOf(error: unknown): unknown {
 
 /** A short text for people about anything that was thrown. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return boundedText(error instanceof Error ? error.message : String(error));
 }

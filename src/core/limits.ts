@@ -9,6 +9,9 @@ export const nameSizeMaxBytes = 1024;
 /** Bytes of one component of a name: what file systems take, so that every tree can be written out. */
 export const componentSizeMaxBytes = 255;
 
+/** Bytes of any text of an error, in a header, a body, a line of a log or a terminal. */
+export const errorTextSizeMaxBytes = 1 * kib;
+
 /** Stored size up to which a blob lies in its journal record instead of a file of its own. */
 export const inlineSizeMaxBytes = 16 * kib;
 

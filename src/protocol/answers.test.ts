@@ -37,6 +37,14 @@ describe('asOneLine()', () => {
     expect(asOneLine('ż\n\r\u0085😀\u0000')).toBe('\\u017c\\u000a\\u000d\\u0085\\ud83d\\ude00\\u0000');
   });
 
+  it('is at most 1 KiB long, escapes included', () => {
+    for (const character of ['a', '\0', '€', '😀']) {
+      const line = asOneLine(`Cannot get "/${character.repeat(1_000_000)}": it failed; retry`);
+      expect(line.length).toBeLessThanOrEqual(1024);
+      expect(line).toMatch(/^Cannot get .*: it failed; retry$/);
+    }
+  });
+
   it('is fit for a header whatever the text', () => {
     fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => /^[ -~]*$/.test(asOneLine(text))));
   });

@@ -1,4 +1,5 @@
 import { FiletrackerError, isFiletrackerError, type ErrorDetails } from '../core/errors.ts';
+import { boundedText } from '../core/bounded-text.ts';
 import { jsonType, problemType } from './endpoints.ts';
 import { namesType } from './quality.ts';
 import { codeOfStatus, isErrorCode } from './statuses.ts';
@@ -28,25 +29,18 @@ function escapeCharacter(character: string): string {
     .join('');
 }
 
-/** Most that is told of an error, whatever its text holds. */
-export const errorTextMax = 1024;
-
-function shortened(text: string): string {
-  return text.length <= errorTextMax ? text : `${text.slice(0, errorTextMax - 3)}...`;
-}
-
 /**
- * The text of an error as one line of printable ASCII, fit for a header; the rest is written as `\u017c`. At most
- * `errorTextMax` letters.
+ * The text of an error as one line of printable ASCII, fit for a header; the rest is written as `\u017c`. At most 1 KiB,
+ * escapes included.
  */
 export function asOneLine(message: string): string {
-  return shortened(shortened(message).replace(notPrintable, escapeCharacter));
+  return boundedText(boundedText(message).replace(notPrintable, escapeCharacter));
 }
 
 /** What a server says of an error: the text alone, never a cause or a stack. */
 export function describeProblem(error: FiletrackerError, status: number, title: string): Problem {
-  const { message, code, details } = error;
-  return { ...details, type: 'about:blank', title, status, detail: shortened(message), code };
+  const { message: detail, code, details } = error;
+  return { ...details, type: 'about:blank', title, status, detail, code };
 }
 
 const jsonTypes = [problemType, jsonType];

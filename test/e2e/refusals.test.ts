@@ -152,6 +152,23 @@ describe('a refused request', () => {
     expect(answer.headers.get('x-exception')).toBe('Cannot get "/\\u017c": there is no such file');
   });
 
+  it('has no text of more than 1 KiB, however long the name', async () => {
+    const server = await openTestServer();
+    for (const name of ['%C5%BC/'.repeat(300) + 'a', 'a/'.repeat(500) + 'a', '%00'.repeat(4000)]) {
+      for (const accept of ['*/*', 'application/json']) {
+        const answer = await server.request({ target: `/files/${name}`, headers: { Accept: accept } });
+        expect(answer.status).toBeGreaterThanOrEqual(400);
+        expect(answer.headers.get('x-exception')?.length).toBeLessThanOrEqual(1024);
+        const { detail } = (
+          accept === '*/*' ? { detail: answer.text.trimEnd() } : JSON.parse(answer.text)
+        ) as {
+          readonly detail: string;
+        };
+        expect(Buffer.byteLength(detail)).toBeLessThanOrEqual(1024);
+      }
+    }
+  });
+
   it('has no body where it was a HEAD', async () => {
     const server = await openTestServer();
     const connection = await RawConnection.open(server.port);
