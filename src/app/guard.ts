@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { systemClock, type Clock } from '../core/clock.ts';
+import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
 import { RateLimiter } from '../server/rate-limiter.ts';
 import type { RateTable } from '../server/rate-table.ts';
@@ -197,8 +198,14 @@ export class Guard {
       },
       freeSpace: async () => {
         if (storesElsewhere) return undefined;
-        const { bavail, bsize } = await statfs(folder);
-        return bavail * bsize;
+        try {
+          const { bavail, bsize } = await statfs(folder);
+          return bavail * bsize;
+        } catch (error) {
+          // A store that was moved away says so itself.
+          if (errnoOf(error) === 'ENOENT') return undefined;
+          throw fromSystemError(error, 'look at the free space');
+        }
       },
       clock: this.#clock,
     });

@@ -1,8 +1,9 @@
-import { close, open } from 'node:fs';
+import { close, constants as flags, fstatSync, open, statSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '../core/errors.ts';
 
 const openFile = promisify(open);
 const closeFile = promisify(close);
@@ -54,54 +55,111 @@ async function loadFlock(): Promise<SystemLocks> {
       const errno = koffi.errno();
       if (errno === EINTR) continue;
       if (errno === EWOULDBLOCK || errno === EAGAIN) return false;
-      throw new FiletrackerError('io', `Cannot lock a folder: flock answered with errno ${errno}`);
+      const details = { actual: errno };
+      throw new FiletrackerError('io', `Cannot lock a folder: flock answered with errno ${errno}`, {
+        details,
+      });
     }
   };
   return { tryLock };
 }
 
+/** Of file systems that lock no folders, such as NFS. */
+const unsupportedErrnos: ReadonlySet<unknown> = new Set([
+  constants.errno.EBADF,
+  constants.errno.EINVAL,
+  constants.errno.EOPNOTSUPP,
+  constants.errno.ENOSYS,
+]);
+
 /**
- * A lock on a folder among processes, by flock(2) on a file in it, as Python's `fcntl.flock` takes it.
+ * A lock on a folder among processes, by flock(2) on a file in it, as Python's `fcntl.flock` takes it, or on the folder
+ * itself.
  *
  * Invariant: the lock is held as long as the descriptor is open, by nobody's care but the kernel's, so that
  * a process that dies, however it dies, holds nothing. Two locks in one process exclude each other as two in
- * two processes do.
+ * two processes do. What was locked stood under its path when the lock was taken; whether it still does, `isInPlace` tells:
+ * whoever removes a lock file lets a second process in.
  *
  * Waiting is done by asking again, at most every 25 ms, and not by a blocking call in a thread: such a call
  * can't be cancelled, takes one of the four threads that all file access of the process shares, and keeps the
  * process from exiting until some other process lets go (observed: `process.exit` hangs in it).
  */
 export class FolderLock implements AsyncDisposable {
+  readonly #path: string;
+  readonly #inode: { readonly dev: number; readonly ino: number };
   #descriptor: number | undefined;
 
-  private constructor(descriptor: number) {
+  private constructor(path: string, descriptor: number) {
+    this.#path = path;
+    this.#inode = fstatSync(descriptor);
     this.#descriptor = descriptor;
   }
 
   /** Takes the lock if it is free at this moment, else gives undefined. */
   static async tryAcquire(folder: string, options: FolderLockOptions): Promise<FolderLock | undefined> {
-    const locks = await loadSystemLocks();
-    const descriptor = await openLockFile(folder, options);
-    let held = false;
+    const path = pathOf(folder, options);
+    return this.#tryAcquire(path, operationOf(options.mode), () => openLockFile(path, options));
+  }
+
+  /**
+   * Takes the lock of the folder itself, which nobody can remove while anything is in it, if it is free; else gives
+   * undefined. Where the file system has no such locks, it gives one that excludes nobody, but knows whether the folder
+   * is in place.
+   */
+  static async tryAcquireItself(folder: string): Promise<FolderLock | undefined> {
+    const openFolder = (): Promise<number> => openFile(folder, flags.O_RDONLY | flags.O_DIRECTORY);
     try {
-      held = locks.tryLock(descriptor, operationOf(options.mode));
-    } finally {
-      if (!held) await closeFile(descriptor);
+      return await this.#tryAcquire(folder, lockExclusive, openFolder);
+    } catch (error) {
+      if (!isFiletrackerError(error, 'io') || !unsupportedErrnos.has(error.details.actual)) {
+        throw fromSystemError(error, 'lock a folder');
+      }
+      return new FolderLock(folder, await openFolder());
     }
-    return held ? new FolderLock(descriptor) : undefined;
+  }
+
+  static async #tryAcquire(
+    path: string,
+    operation: number,
+    open: () => Promise<number>,
+  ): Promise<FolderLock | undefined> {
+    const locks = await loadSystemLocks();
+    for (;;) {
+      const descriptor = await open();
+      let lock: FolderLock | undefined;
+      try {
+        if (!locks.tryLock(descriptor, operation)) return undefined;
+        const taken = new FolderLock(path, descriptor);
+        // Removed between the opening and the lock: another process may have one of the same name.
+        if (!taken.isInPlace) continue;
+        lock = taken;
+        return lock;
+      } finally {
+        if (lock === undefined) await closeFile(descriptor);
+      }
+    }
   }
 
   /** Waits for the lock. @throws FiletrackerError `aborted` when `signal` says so. */
   static async acquire(folder: string, options: FolderLockOptions): Promise<FolderLock> {
-    const locks = await loadSystemLocks();
-    const descriptor = await openLockFile(folder, options);
-    try {
-      await untilLocked(locks, descriptor, options);
-    } catch (error) {
-      await closeFile(descriptor);
-      throw error;
+    const { signal } = options;
+    for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 1.5, longestPauseMs)) {
+      if (signal?.aborted === true) throw waitAborted(signal.reason);
+      const lock = await this.tryAcquire(folder, options);
+      if (lock !== undefined) return lock;
+      // A random part keeps many waiters from asking in step.
+      const pause = pauseMs * (0.5 + Math.random() / 2);
+      await delay(pause, undefined, signal === undefined ? {} : { signal }).catch((error: unknown) => {
+        throw waitAborted(error);
+      });
     }
-    return new FolderLock(descriptor);
+  }
+
+  /** Whether what is locked still stands under its path. */
+  get isInPlace(): boolean {
+    const { dev, ino } = statSync(this.#path, { throwIfNoEntry: false }) ?? {};
+    return dev === this.#inode.dev && ino === this.#inode.ino;
   }
 
   /** Lets go. Idempotent. */
@@ -120,8 +178,11 @@ function operationOf(mode: FolderLockOptions['mode']): number {
   return mode === 'shared' ? lockShared : lockExclusive;
 }
 
-async function openLockFile(folder: string, options: FolderLockOptions): Promise<number> {
-  const path = join(folder, options.fileName ?? 'lock');
+function pathOf(folder: string, { fileName = 'lock' }: FolderLockOptions): string {
+  return join(folder, fileName);
+}
+
+async function openLockFile(path: string, options: FolderLockOptions): Promise<number> {
   try {
     return await openFile(path, 'a+', options.fileMode).catch((error: unknown) => {
       if (options.mayBeReadOnly === true && errnoOf(error) === 'EROFS') return openFile(path, 'r');
@@ -129,23 +190,6 @@ async function openLockFile(folder: string, options: FolderLockOptions): Promise
     });
   } catch (error) {
     throw fromSystemError(error, 'lock a folder');
-  }
-}
-
-async function untilLocked(
-  locks: SystemLocks,
-  descriptor: number,
-  options: FolderLockOptions,
-): Promise<void> {
-  const { signal } = options;
-  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 1.5, longestPauseMs)) {
-    if (signal?.aborted === true) throw waitAborted(signal.reason);
-    if (locks.tryLock(descriptor, operationOf(options.mode))) return;
-    // A random part keeps many waiters from asking in step.
-    const pause = pauseMs * (0.5 + Math.random() / 2);
-    await delay(pause, undefined, signal === undefined ? {} : { signal }).catch((error: unknown) => {
-      throw waitAborted(error);
-    });
   }
 }
 

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { makeFolderDurably, makeFolders } from '../fs/folders.ts';
-import { listSegments, readSegmentHeader, segmentPath } from '../catalog/journal/segment.ts';
+import { readSegmentHeader, segmentPath } from '../catalog/journal/segment-header.ts';
+import { listSegments } from '../catalog/journal/segment.ts';
 
 // A backup is a store, of the last snapshot, and beside it what earlier snapshots need:
 //
@@ -161,7 +162,10 @@ export async function isSameSegment(one: string, other: string, segment: number)
     readSegmentHeader(one, segment),
     readSegmentHeader(other, segment),
   ]);
-  return left !== undefined && left.createdMs === right?.createdMs && left.previousEnd === right.previousEnd;
+  if (left === undefined || right === undefined) return false;
+  const { createdMs, previousEnd, seed } = left;
+  const isOfSameTime = createdMs === right.createdMs && previousEnd === right.previousEnd;
+  return isOfSameTime && seed.checksum === right.seed.checksum && seed.mark === right.seed.mark;
 }
 
 /** What a backup has left that was killed before it had said what it is. */

@@ -3,14 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import { IndexDatabase } from '../catalog/lmdb/index-database.ts';
+import { checkIndexFormat } from '../catalog/lmdb/index-state.ts';
 import { inspectJournal } from '../catalog/lmdb/inspection.ts';
-import { hasJournalLock, tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
+import { JournalLock } from '../catalog/lmdb/journal-lock.ts';
 import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { retainAll } from '../catalog/lmdb/retention.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
-import type { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably } from '../fs/folders.ts';
 import type { StoreFolders } from './store-folders.ts';
+
+/** A lock that is held. */
+type Held = Pick<JournalLock, 'isInPlace'>;
 
 /** Whether nobody can write to a folder here, as its file system is mounted read-only. */
 export async function isReadOnly(folder: string): Promise<boolean> {
@@ -30,11 +33,20 @@ export async function isReadOnly(folder: string): Promise<boolean> {
  */
 export class BackupSource implements AsyncDisposable {
   readonly index: IndexDatabase;
+  readonly #lock: Held;
   readonly #release: () => Promise<void>;
 
-  private constructor(index: IndexDatabase, release: () => Promise<void>) {
+  private constructor(index: IndexDatabase, lock: Held, release: () => Promise<void>) {
     this.index = index;
+    this.#lock = lock;
     this.#release = release;
+  }
+
+  /** Sees to it that nothing can have been removed until now. @throws FiletrackerError `unavailable`. */
+  check(): void {
+    if (this.#lock.isInPlace) return;
+    const state = 'the store was moved, replaced, or robbed of its lock files, while it was read';
+    throw new FiletrackerError('unavailable', `Cannot back up the store: ${state}; run the backup again`);
   }
 
   /** @throws FiletrackerError `store-locked`, `corrupt-store` where the journal can't be read to its end. */
@@ -46,9 +58,11 @@ export class BackupSource implements AsyncDisposable {
 
   static async #openInPlace(source: StoreFolders, signal: AbortSignal | undefined): Promise<BackupSource> {
     await settleOffline(source);
+    await checkIndexFormat(source.catalog);
     const retained = await retainAll(source.journal, signal);
     return this.#opened(
       () => IndexDatabase.openToRead(source.catalog),
+      retained,
       () => retained.release(),
     );
   }
@@ -59,19 +73,21 @@ export class BackupSource implements AsyncDisposable {
     const scratch = await mkdtemp(join(tmpdir(), 'filetracker-backup-'));
     return this.#opened(
       () => indexOfJournal(source, scratch),
+      lock,
       async () => {
         await rm(scratch, { recursive: true, force: true });
-        await lock?.release();
+        await lock.release();
       },
     );
   }
 
   static async #opened(
     open: () => Promise<IndexDatabase>,
+    lock: Held,
     release: () => Promise<void>,
   ): Promise<BackupSource> {
     try {
-      return new BackupSource(await open(), release);
+      return new BackupSource(await open(), lock, release);
     } catch (error) {
       await release();
       throw error;
@@ -90,7 +106,7 @@ export class BackupSource implements AsyncDisposable {
 /** Where no server runs, brings the index up to the journal, as the next start would. */
 async function settleOffline(source: StoreFolders): Promise<void> {
   await makeFolderDurably(source.journal);
-  const lock = await tryLockJournal(source.journal);
+  const lock = await JournalLock.tryAcquire(source.journal);
   if (lock === undefined) return;
   const blobs = await DiskBlobStore.open(source.root);
   const catalog = await LmdbCatalog.open({ folders: source, placer: blobs, lock });
@@ -102,11 +118,10 @@ const readOnlyState = 'its file system is read-only';
 
 /**
  * Sees to it that no server has the store open, which might write by another mount: it can't be told, here, to keep
- * what it has. Undefined where no process ever took the lock.
+ * what it has.
  */
-async function lockReadOnly({ root, journal }: StoreFolders): Promise<FolderLock | undefined> {
-  if (!(await hasJournalLock(journal))) return undefined;
-  const lock = await tryLockJournal(journal, { mayBeReadOnly: true });
+async function lockReadOnly({ root, journal }: StoreFolders): Promise<JournalLock> {
+  const lock = await JournalLock.tryAcquire(journal, { readOnly: true });
   if (lock !== undefined) return lock;
   const state = `${readOnlyState}, and a server has it open; stop it first`;
   throw new FiletrackerError('store-locked', `Cannot back up "${root}": ${state}`);

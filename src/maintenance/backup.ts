@@ -1,9 +1,10 @@
 import { copyFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
-import { listSegments, segmentPath } from '../catalog/journal/segment.ts';
+import { readSegmentHeader, segmentPath } from '../catalog/journal/segment-header.ts';
+import { listSegments } from '../catalog/journal/segment.ts';
 import type { IndexDatabase } from '../catalog/lmdb/index-database.ts';
-import { tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
+import { JournalLock } from '../catalog/lmdb/journal-lock.ts';
 import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
 import {
   checkSegmentsThere,
@@ -100,12 +101,12 @@ export async function backupStore(
     const state = await claimBackupTarget(target, wanted, source.journal);
     const goal = storeFolders(resolve(target));
     await makeFolderDurably(goal.journal);
-    await using lock = await tryLockJournal(goal.journal);
+    await using lock = await JournalLock.tryAcquire(goal.journal);
     if (lock === undefined) {
       throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
     }
     await removeUnfinished(target);
-    return await new Backup(source, goal, options).run(folder, state, opened.index);
+    return await new Backup(source, goal, options).run(folder, state, opened);
   });
 }
 
@@ -125,7 +126,8 @@ class Backup {
     this.#steps = new Steps(options.listener);
   }
 
-  async run(root: string, state: BackupState, index: IndexDatabase): Promise<BackupReport> {
+  async run(root: string, state: BackupState, opened: BackupSource): Promise<BackupReport> {
+    const { index } = opened;
     const { clock = systemClock } = this.#options;
     const reader = new LmdbReader(index, this.#source);
     try {
@@ -135,7 +137,7 @@ class Backup {
       const earlier = await listSnapshots(this.#goal.root);
       await this.#checkGoesOn(earlier.at(-1), { segment, offset });
       const blobs = await this.#takeBlobs(reader);
-      const snapshot = await this.#takeJournal(index, timeMs, { segment, offset }, earlier);
+      const snapshot = await this.#takeJournal(opened, timeMs, { segment, offset }, earlier);
       const putAside = await this.#showJournal(snapshot, earlier.at(-1));
       await this.#takeLooseFiles(root);
       await writeBackupState(this.#goal.root, state);
@@ -181,11 +183,12 @@ class Backup {
 
   /** Puts the segments of the snapshot into its folder of the history. */
   #takeJournal(
-    index: IndexDatabase,
+    opened: BackupSource,
     timeMs: number,
     end: { segment: number; offset: number },
     earlier: readonly StoredSnapshot[],
   ): Promise<StoredSnapshot> {
+    const { index } = opened;
     return this.#steps.run('journal', 'Taking the journal', async (advance) => {
       const before = earlier.at(-1);
       const folder = await makeSnapshotFolder(this.#goal.root, timeMs);
@@ -193,12 +196,15 @@ class Backup {
       checkSegmentsThere(index, segments, end.segment);
       for (const [at, segment] of segments.entries()) {
         this.#options.signal?.throwIfAborted();
+        // One of a newer format is refused here.
+        await readSegmentHeader(this.#source.journal, segment);
         const path = segmentPath(folder, segment);
         if (segment === end.segment) await this.#takeLast(end, path);
         else await this.#takeSealed(index, segment, path, before);
         advance(at + 1, segments.length);
       }
       await syncFolder(folder);
+      opened.check();
       const snapshot = { format: 1, timeMs, end, segments } as const;
       await writeSnapshot(folder, snapshot);
       await syncFolder(historyFolder(this.#goal.root));

@@ -5,12 +5,11 @@ import type { BlobStore } from '../blobs/blob-store.ts';
 import { inspectJournal, type JournalInspection } from '../catalog/lmdb/inspection.ts';
 import { recordOfRemoval, type IndexedRemoval } from '../catalog/lmdb/index-comparison.ts';
 import type { IndexDatabase } from '../catalog/lmdb/index-database.ts';
-import { hasJournalLock, tryLockJournal } from '../catalog/lmdb/journal-lock.ts';
+import { JournalLock } from '../catalog/lmdb/journal-lock.ts';
 import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { reportItemsMax } from '../core/limits.ts';
-import type { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably } from '../fs/folders.ts';
 import { FolderContents, type ContentPlace } from './content-place.ts';
 import { Steps, type ProgressListener } from './progress.ts';
@@ -60,13 +59,13 @@ export async function recoverStore(folder: string, options: RecoverOptions): Pro
 }
 
 /**
- * Sees to it that no server has the store open, nor comes to. Who changes nothing makes no file for the lock either:
- * where there is none, nobody can hold it.
+ * Sees to it that no server has the store open, nor comes to. A dry run makes nothing for the lock; where there is no folder,
+ * nobody can hold it.
  */
-async function lockStore(folders: StoreFolders, dryRun: boolean): Promise<FolderLock | undefined> {
-  if (dryRun && !(await hasJournalLock(folders.journal))) return undefined;
+async function lockStore(folders: StoreFolders, dryRun: boolean): Promise<JournalLock | undefined> {
+  if (dryRun && !(await isFolder(folders.journal))) return undefined;
   await makeFolderDurably(folders.journal);
-  const lock = await tryLockJournal(folders.journal, { mayBeReadOnly: dryRun });
+  const lock = await JournalLock.tryAcquire(folders.journal, { readOnly: dryRun });
   if (lock !== undefined) return lock;
   throw new FiletrackerError(
     'store-locked',
@@ -90,7 +89,7 @@ class Recovery {
   }
 
   /** `interrupted`: a recovery was killed here. */
-  async run(lock: FolderLock | undefined, interrupted: boolean): Promise<RecoveryReport> {
+  async run(lock: JournalLock | undefined, interrupted: boolean): Promise<RecoveryReport> {
     const { dryRun = false, full = false } = this.#options;
     const folders = this.#folders;
     const contents = this.#options.contents ?? (await FolderContents.open(folders, dryRun));

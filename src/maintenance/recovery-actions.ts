@@ -1,4 +1,4 @@
-import { segmentFileName } from '../catalog/journal/segment.ts';
+import { segmentFileName } from '../catalog/journal/segment-header.ts';
 import { reportItemsMax } from '../core/limits.ts';
 import { damagedSegments, type Survey } from './recovery-repair.ts';
 import type { RecoveryAction } from './recovery-report.ts';

@@ -1,9 +1,9 @@
 import { basename } from 'node:path';
 import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
+import type { JournalLock } from '../catalog/lmdb/journal-lock.ts';
 import type { JournalInspection } from '../catalog/lmdb/inspection.ts';
-import { segmentFileName, segmentPath } from '../catalog/journal/segment.ts';
+import { segmentFileName, segmentPath } from '../catalog/journal/segment-header.ts';
 import type { Clock } from '../core/clock.ts';
-import type { FolderLock } from '../fs/folder-lock.ts';
 import type { ContentPlace, Strays } from './content-place.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { BlobSurvey, CatalogSurvey } from './recovery-survey.ts';
@@ -27,7 +27,7 @@ export interface RepairParts {
   readonly quarantine: Quarantine;
   readonly clock: Clock;
   /** The lock of the journal; it becomes the catalog's. */
-  readonly lock: FolderLock;
+  readonly lock: JournalLock;
 }
 
 /** Segments that hold damage, in their records or their header. */

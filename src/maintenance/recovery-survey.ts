@@ -63,6 +63,7 @@ export async function surveyCatalog(
     readonly interrupted: boolean;
   },
 ): Promise<CatalogSurvey> {
+  const trusted = (await trustOfIndex(folders.catalog)) !== 'none';
   const untold = inspection.damaged;
   const nothing = { comparison: undefined, lostRecords: [], lostRemovals: [], returned: [], untold };
   if (!(await isFolder(folders.catalog))) return { state: 'absent', ...nothing };
@@ -84,7 +85,6 @@ export async function surveyCatalog(
   const removed = new Set(lostRemovals.map(({ name }) => name));
   const returned =
     state === 'ahead-of-journal' ? comparison.missing.filter((name) => !removed.has(name)) : [];
-  const trusted = (await trustOfIndex(folders.catalog)) !== 'none';
   const findings = { comparison, lostRecords, lostRemovals, returned };
   if (!trusted || parts.interrupted || comparison.unreadableRows > 0) {
     return { state: trusted ? state : 'not-trusted', ...findings, untold };

@@ -1,7 +1,8 @@
 import { appendFile, cp, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { scanSegment, segmentPath } from '../catalog/journal/segment.ts';
+import { segmentPath } from '../catalog/journal/segment-header.ts';
+import { scanSegment } from '../catalog/journal/segment.ts';
 import { noise } from '../../test/support/contents.ts';
 import { EmbeddedStore } from '../../test/support/embedded-store.ts';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';

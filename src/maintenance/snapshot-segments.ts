@@ -1,11 +1,7 @@
 import { open, stat } from 'node:fs/promises';
 import { checkRecord, recordSizeMaxBytes } from '../catalog/journal/record.ts';
-import {
-  endOfSealedSegment,
-  listSegments,
-  segmentHeaderSizeBytes,
-  segmentPath,
-} from '../catalog/journal/segment.ts';
+import { layoutOf, segmentPath } from '../catalog/journal/segment-header.ts';
+import { endOfSealedSegment, listSegments } from '../catalog/journal/segment.ts';
 import { isWholeSegment } from '../catalog/lmdb/sealed-segments.ts';
 import { isSameSegment, type StoredSnapshot } from './backup-layout.ts';
 
@@ -71,13 +67,15 @@ async function isContinued(held: SegmentPart, now: SegmentPart, sealed: boolean)
   const [mine, other] = await Promise.all([bytesAround(held, common), bytesAround(now, common)]);
   if (!mine.before.equals(other.before)) return false;
   // Space that was filled ahead may follow, or be cut off since.
-  const isNoRecord = (bytes: Buffer): boolean => checkRecord(bytes, 0, held.segment) === 0;
+  const { seed } = await layoutOf(held.folder, held.segment);
+  const isNoRecord = (bytes: Buffer): boolean => checkRecord(bytes, 0, seed) === 0;
   return isNoRecord(mine.after) && (!sealed || isNoRecord(other.after));
 }
 
 /** What of a segment lies directly before and after an offset, as long as a record may be. */
 async function bytesAround(part: SegmentPart, offset: number): Promise<{ before: Buffer; after: Buffer }> {
-  const start = Math.max(segmentHeaderSizeBytes, offset - recordSizeMaxBytes);
+  const layout = await layoutOf(part.folder, part.segment);
+  const start = Math.max(layout.start, offset - recordSizeMaxBytes);
   const bytes = Buffer.alloc(Math.max(0, Math.min(part.end, offset + recordSizeMaxBytes) - start));
   const file = await open(segmentPath(part.folder, part.segment), 'r');
   try {

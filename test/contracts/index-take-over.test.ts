@@ -2,7 +2,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
-import { tryLockJournal } from '../../src/catalog/lmdb/journal-lock.ts';
+import { JournalLock } from '../../src/catalog/lmdb/journal-lock.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { SharedCatalog, type SharedCatalogOptions } from '../../src/catalog/shared/shared-catalog.ts';
 import { makeFolders } from '../../src/fs/folders.ts';
@@ -71,12 +71,12 @@ describe('SharedCatalog', () => {
     const options = optionsIn(await temporaryFolder());
     const { journal } = options.folders;
     await mkdir(journal, { recursive: true });
-    const lock = present(await tryLockJournal(journal));
+    const lock = present(await JournalLock.tryAcquire(journal));
     // A folder cannot be made below a file.
     await writeFile(join(journal, 'file'), '');
     const folders = { ...options.folders, journal: join(journal, 'file', 'journal') };
     await expect(LmdbCatalog.open({ ...options, folders, lock })).rejects.toThrow('Cannot');
-    const next = present(await tryLockJournal(journal));
+    const next = present(await JournalLock.tryAcquire(journal));
     await next.release();
   });
 });

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { recordSizeBytes } from '../../src/catalog/journal/record.ts';
-import { scanSegment, segmentPath, type ScannedRecord } from '../../src/catalog/journal/segment.ts';
+import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
+import { scanSegment, type ScannedRecord } from '../../src/catalog/journal/segment.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { name, namesOf, putOf, RecordingPlacer } from '../support/catalogs.ts';
 

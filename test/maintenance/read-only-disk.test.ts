@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, type TestContext } from 'vitest';
+import { segmentHeaderSizeBytes } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { ManualClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup.ts';
@@ -98,7 +99,8 @@ describe('a store on a read-only file system', () => {
     await fill();
     const segment = join(folder, 'journal', '0000000001.log');
     const bytes = await readFile(segment);
-    bytes.writeUInt8(bytes.readUInt8(100) ^ 1, 100);
+    const at = segmentHeaderSizeBytes + 40;
+    bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at);
     await writeFile(segment, bytes);
     await expect(backupStore(await readOnlyView(context), target)).rejects.toMatchObject({
       code: 'corrupt-store',

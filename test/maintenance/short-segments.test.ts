@@ -1,7 +1,8 @@
 import { copyFile, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { scanSegment, segmentPath } from '../../src/catalog/journal/segment.ts';
+import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
+import { scanSegment } from '../../src/catalog/journal/segment.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup.ts';

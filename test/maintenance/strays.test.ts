@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../src/app/open-store.ts';
-import { segmentPath } from '../../src/catalog/journal/segment.ts';
+import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { recoverStore } from '../../src/maintenance/recover.ts';

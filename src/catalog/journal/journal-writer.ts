@@ -1,11 +1,24 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { type Clock } from '../../core/clock.ts';
-import { fromSystemError } from '../../core/errors.ts';
+import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { segmentSizeBytes } from '../../core/limits.ts';
 import { freeBytes, makeFolders, syncFolder } from '../../fs/folders.ts';
-import { encodeRecord, recordSizeBytes, type JournalRecord, type RecordPosition } from './record.ts';
-import { encodeSegmentHeader, segmentHeaderSizeBytes, segmentPath } from './segment.ts';
+import {
+  encodeRecord,
+  recordSizeBytes,
+  type JournalRecord,
+  type RecordPosition,
+  type RecordSeed,
+} from './record.ts';
+import {
+  encodeSegmentHeader,
+  makeSeed,
+  noteSeed,
+  readSegmentHeader,
+  segmentHeaderSizeBytes,
+  segmentPath,
+} from './segment-header.ts';
 
 const prefillMinBytes = 256 * 1024;
 const prefillMaxBytes = 8 * 1024 * 1024;
@@ -44,16 +57,20 @@ export class JournalWriter {
   readonly #segmentSizeBytes: number;
   #file: FileHandle | undefined;
   #segment: number;
+  #seed: RecordSeed;
   #offset: number;
   #filledTo = 0;
   #prefillBytes = prefillMinBytes;
   #prefill: Promise<void> | undefined;
   #endIsCertain = true;
+  /** A segment of which this writer has not made more than a beginning. */
+  #unfinished: number | undefined;
 
   private constructor(folder: string, clock: Clock, end: JournalEnd, segmentSize: number) {
     this.#folder = folder;
     this.#clock = clock;
     this.#segment = end.segment;
+    this.#seed = makeSeed(end.segment);
     this.#offset = end.offset;
     this.#segmentSizeBytes = segmentSize;
   }
@@ -72,8 +89,8 @@ export class JournalWriter {
     try {
       await makeFolders(folder);
       if (end.segment > 0) await makeEndDurable(folder, end.segment);
-      if (end.clean && end.segment > 0) await writer.#continueSegment();
-      else await writer.#beginSegment();
+      const continues = end.clean && end.segment > 0 && (await writer.#continueSegment());
+      if (!continues) await writer.#beginSegment();
     } catch (error) {
       throw fromSystemError(error, 'open the journal');
     }
@@ -151,7 +168,7 @@ export class JournalWriter {
     let at = 0;
     for (const record of records) {
       positions.push({ segment: this.#segment, offset: this.#offset + at });
-      at += encodeRecord(record, group, at, this.#segment, this.#offset);
+      at += encodeRecord(record, group, at, this.#seed, this.#offset);
     }
     return positions;
   }
@@ -160,28 +177,52 @@ export class JournalWriter {
     const previousEnd = this.#offset;
     await this.#sealSegment();
     const number = this.#segment + 1;
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_DSYNC;
-    const file = await open(segmentPath(this.#folder, number), flags, 0o644);
+    const seed = makeSeed(number);
+    await noteSeed(this.#folder, seed);
+    const file = await this.#createSegment(number);
     try {
-      await writeAll(file, encodeSegmentHeader({ number, createdMs: this.#clock.nowMs(), previousEnd }), 0);
+      const header = { number, createdMs: this.#clock.nowMs(), previousEnd, seed };
+      await writeAll(file, encodeSegmentHeader(header), 0);
       await file.sync();
       await syncFolder(this.#folder);
     } catch (error) {
+      this.#unfinished = number;
       await file.close();
       throw error;
     }
-    this.#adopt(file, number, segmentHeaderSizeBytes);
+    this.#adopt(file, seed, segmentHeaderSizeBytes);
   }
 
-  async #continueSegment(): Promise<void> {
+  /** One that is there already is another process's, which must not be written over; or this one's, which failed to begin it. */
+  async #createSegment(number: number): Promise<FileHandle> {
+    const { O_WRONLY, O_CREAT, O_EXCL, O_TRUNC, O_DSYNC } = constants;
+    const manner = this.#unfinished === number ? O_TRUNC : O_EXCL;
+    try {
+      return await open(segmentPath(this.#folder, number), O_WRONLY | O_CREAT | O_DSYNC | manner, 0o644);
+    } catch (error) {
+      if (errnoOf(error) !== 'EEXIST') throw error;
+      throw new FiletrackerError(
+        'unavailable',
+        `Cannot begin segment ${number} of the journal: it is there already; another process writes to this store`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Writes on in the last segment, if that has the format of new ones. */
+  async #continueSegment(): Promise<boolean> {
+    const header = await readSegmentHeader(this.#folder, this.#segment);
+    if (header?.format !== 2) return false;
     const file = await open(segmentPath(this.#folder, this.#segment), constants.O_WRONLY | constants.O_DSYNC);
-    this.#adopt(file, this.#segment, this.#offset);
+    this.#adopt(file, header.seed, this.#offset);
+    return true;
   }
 
-  #adopt(file: FileHandle, segment: number, offset: number): void {
+  #adopt(file: FileHandle, seed: RecordSeed, offset: number): void {
     this.#file = file;
     this.#endIsCertain = true;
-    this.#segment = segment;
+    this.#segment = seed.segment;
+    this.#seed = seed;
     this.#offset = offset;
     this.#filledTo = offset;
     this.#prefillBytes = prefillMinBytes;

@@ -7,8 +7,8 @@ import type { FileVersion } from '../../core/file-version.ts';
 // The on-disk form of one change. All numbers are little endian.
 //
 //   offset  size  field
-//        0     4  crc32 of the bytes from 4 to the end, started with the segment's number, so that bytes
-//                 of another segment never pass for a record of this one
+//        0     4  crc32 of the bytes from 4 to the end, started with a number that belongs to the segment, so
+//                 that other bytes never pass for a record of it: see `RecordSeed`
 //        4     4  length of the whole record: a multiple of 8
 //        8     1  type: 1 put, 2 removal, 3 blob (content without a name), 4 mark (damaged or sound)
 //        9     1  flags: bit 0 the content is gzip; bits 1-2 where the content is: 0 not told here, 1 in this
@@ -21,7 +21,7 @@ import type { FileVersion } from '../../core/file-version.ts';
 //       28     6  logical size
 //       34     6  stored size
 //       40     2  length of the key
-//       42     2  zero
+//       42     2  mark of the segment: see `RecordSeed`
 //       44     4  origin: the segment in which a removal was first recorded; else zero
 //       48    32  digest (zero in removals)
 //       80     …  name, key of the blob store, stored bytes (where they are in this record), zeros up to the length
@@ -60,6 +60,18 @@ const contentShift = 1;
 const contentMask = 3;
 const contentCodes = { none: 0, inline: 1, object: 2 } as const;
 
+/**
+ * What the records of one segment have in common. Both numbers are secrets of the segment, so that nobody can store
+ * a file whose content passes for a record. In segments of format 1 they are known: its number, and zero.
+ */
+export interface RecordSeed {
+  readonly segment: number;
+  /** Starts the checksums. */
+  readonly checksum: number;
+  /** Stands in every record. */
+  readonly mark: number;
+}
+
 /** Where a record lies, as the catalog refers to it. */
 export interface RecordPosition {
   readonly segment: number;
@@ -88,14 +100,14 @@ function flagsOf(record: JournalRecord): number {
 }
 
 /**
- * Writes a record into `target` at `at`; the group begins at `groupStart` of the segment.
+ * Writes a record of a segment into `target` at `at`; its group begins at `groupStart` of the segment.
  * @returns the number of bytes written.
  */
 export function encodeRecord(
   record: JournalRecord,
   target: Buffer,
   at: number,
-  segment: number,
+  seed: RecordSeed,
   groupStart: number,
 ): number {
   const length = recordSizeBytes(record);
@@ -106,6 +118,7 @@ export function encodeRecord(
   target[at + 9] = flagsOf(record);
   target.writeUInt32LE(groupStart, at + 12);
   target.writeUIntLE(record.timeMs, at + 22, 6);
+  target.writeUInt16LE(seed.mark, at + 42);
   let end = at + recordHeaderSizeBytes;
   if ('name' in record) {
     const nameSize = target.write(record.name, end, 'utf8');
@@ -114,7 +127,7 @@ export function encodeRecord(
     end += nameSize;
   }
   if (record.type === 'remove') {
-    target.writeUInt32LE(record.origin ?? segment, at + 44);
+    target.writeUInt32LE(record.origin ?? seed.segment, at + 44);
   } else {
     target.write(record.digest, at + 48, 'hex');
   }
@@ -126,17 +139,33 @@ export function encodeRecord(
     }
     if (record.content.kind === 'inline') record.content.bytes.copy(target, end);
   }
-  target.writeUInt32LE(crc32(target.subarray(at + 4, at + length), segment), at);
+  target.writeUInt32LE(crc32(target.subarray(at + 4, at + length), seed.checksum), at);
   return length;
 }
 
-/** Whether a whole, sound record of the segment lies at `at`; gives its length, or 0. */
-export function checkRecord(source: Buffer, at: number, segment: number): number {
+/** Whether a whole, sound record of a segment lies at `at`; gives its length, or 0. */
+export function checkRecord(source: Buffer, at: number, seed: RecordSeed): number {
   if (at + recordHeaderSizeBytes > source.length) return 0;
   const length = source.readUInt32LE(at + 4);
   if (length < recordHeaderSizeBytes || length > recordSizeMaxBytes || length % 8 !== 0) return 0;
-  if (at + length > source.length) return 0;
-  return crc32(source.subarray(at + 4, at + length), segment) === source.readUInt32LE(at) ? length : 0;
+  if (at + length > source.length || source.readUInt16LE(at + 42) !== seed.mark) return 0;
+  return crc32(source.subarray(at + 4, at + length), seed.checksum) === source.readUInt32LE(at) ? length : 0;
+}
+
+/**
+ * The length of an unsound record at `at` whose header is whole by all signs: the parts that it names make up the length
+ * that it names. Gives 0 otherwise.
+ */
+export function lengthByHeader(source: Buffer, at: number): number {
+  if (at + recordHeaderSizeBytes > source.length) return 0;
+  const length = source.readUInt32LE(at + 4);
+  const type = source[at + 8] ?? 0;
+  if (type < typeCodes.put || type > typeCodes.mark || length > recordSizeMaxBytes) return 0;
+  const kind = ((source[at + 9] ?? 0) >> contentShift) & contentMask;
+  let size = recordHeaderSizeBytes + source.readUInt16LE(at + 10);
+  if (kind === contentCodes.object) size += source.readUInt16LE(at + 40);
+  if (kind === contentCodes.inline) size += Math.min(source.readUIntLE(at + 34, 6), recordSizeMaxBytes);
+  return ((size + 7) & ~7) === length ? length : 0;
 }
 
 /** Offset in the segment at which the group of the record at `at` begins. */

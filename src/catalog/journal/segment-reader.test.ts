@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib';
 import { expect, it, onTestFinished } from 'vitest';
 import { temporaryFolder } from '../../../test/support/temporary-folder.ts';
 import { SegmentReader } from './segment-reader.ts';
-import { segmentPath } from './segment.ts';
+import { segmentPath } from './segment-header.ts';
 
 const bytes = Buffer.from('what was written');
 

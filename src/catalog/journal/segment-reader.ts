@@ -2,7 +2,7 @@ import { close, fstat, open, read } from 'node:fs';
 import { LRUCache } from 'lru-cache';
 import { crc32 } from 'node:zlib';
 import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
-import { segmentPath } from './segment.ts';
+import { segmentPath } from './segment-header.ts';
 
 const openSegmentsMax = 128;
 

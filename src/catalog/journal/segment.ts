@@ -1,60 +1,29 @@
 import { open, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
 import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
 import { syncFolder } from '../../fs/folders.ts';
-import { checkRecord, decodeRecord, groupStartOf, recordSizeMaxBytes, type JournalRecord } from './record.ts';
+import {
+  checkRecord,
+  decodeRecord,
+  groupStartOf,
+  lengthByHeader,
+  recordSizeMaxBytes,
+  type JournalRecord,
+} from './record.ts';
+import {
+  failToRead,
+  readLayout,
+  readSegmentHeader,
+  segmentPath,
+  type SegmentLayout,
+} from './segment-header.ts';
 
-// A segment is a file of the journal: a header, then records one after the other. `<number>.log`, the number
-// of ten digits, counted up and never used twice.
-//
-//   offset  size  field of the header
-//        0     8  "FTJRNL01"
-//        8     4  crc32 of the bytes from 12 to 64
-//       12     4  number of the segment
-//       16     6  time of its creation, milliseconds since 1970
-//       22     6  end of the segment before it: what lies beyond there was never acknowledged
-//       28    36  zeros
-
-export const segmentHeaderSizeBytes = 64;
-const magic = 'FTJRNL01';
 const windowSizeBytes = 4 * 1024 * 1024;
 
-export interface SegmentHeader {
-  readonly number: number;
-  readonly createdMs: number;
-  readonly previousEnd: number;
-}
-
-export function segmentFileName(number: number): string {
-  return `${String(number).padStart(10, '0')}.log`;
-}
-
-export function segmentPath(folder: string, number: number): string {
-  return join(folder, segmentFileName(number));
-}
-
-export function encodeSegmentHeader(header: SegmentHeader): Buffer {
-  const bytes = Buffer.alloc(segmentHeaderSizeBytes);
-  bytes.write(magic, 0, 'latin1');
-  bytes.writeUInt32LE(header.number, 12);
-  bytes.writeUIntLE(header.createdMs, 16, 6);
-  bytes.writeUIntLE(header.previousEnd, 22, 6);
-  bytes.writeUInt32LE(crc32(bytes.subarray(12)), 8);
-  return bytes;
-}
-
-/** Undefined where the bytes are no sound header. */
-function decodeSegmentHeader(bytes: Buffer): SegmentHeader | undefined {
-  if (bytes.length < segmentHeaderSizeBytes || bytes.toString('latin1', 0, 8) !== magic) return undefined;
-  const checked = bytes.subarray(12, segmentHeaderSizeBytes);
-  if (crc32(checked) !== bytes.readUInt32LE(8)) return undefined;
-  return {
-    number: bytes.readUInt32LE(12),
-    createdMs: bytes.readUIntLE(16, 6),
-    previousEnd: bytes.readUIntLE(22, 6),
-  };
-}
+/**
+ * More than any record of format 1 takes. Sound records that follow each other for longer than this do not all lie in
+ * the content of one record.
+ */
+const enclosedSizeMaxBytes = 18 * 1024;
 
 /** The numbers of all segments in a journal folder, ascending; empty where there is no folder. */
 export async function listSegments(folder: string): Promise<number[]> {
@@ -67,22 +36,6 @@ export async function listSegments(folder: string): Promise<number[]> {
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return [];
     throw fromSystemError(error, 'list the journal');
-  }
-}
-
-/** The header of a segment, or undefined where it is damaged or was never finished. */
-export async function readSegmentHeader(folder: string, number: number): Promise<SegmentHeader | undefined> {
-  const file = await open(segmentPath(folder, number), 'r');
-  try {
-    const bytes = Buffer.alloc(segmentHeaderSizeBytes);
-    const { bytesRead } = await file
-      .read(bytes, 0, segmentHeaderSizeBytes, 0)
-      .catch((error: unknown) => failToRead(number, error));
-    // Its second half is zeros, so that the first half alone would pass the checksum.
-    const header = bytesRead === segmentHeaderSizeBytes ? decodeSegmentHeader(bytes) : undefined;
-    return header?.number === number ? header : undefined;
-  } finally {
-    await file.close();
   }
 }
 
@@ -152,7 +105,7 @@ export interface DamagedRange {
 }
 
 export interface ScanOptions {
-  /** Where to begin; the end of the header by default. Must be the start of a record. */
+  /** Where to begin; after the header by default. Must be the start of a record. */
   readonly from?: number | undefined;
   /** The end, if it is known: all before it was durable once. */
   readonly end?: number | undefined;
@@ -182,15 +135,16 @@ export async function* scanSegment(
     const { size } = await file.stat();
     const limit = Math.min(size, options.end ?? size);
     const sealed = options.sealed ?? options.end !== undefined;
-    let at = options.from ?? segmentHeaderSizeBytes;
+    const layout = await readLayout(folder, file, number);
+    let at = options.from ?? layout.start;
     while (at < limit) {
       const window = await readWindow(file, number, at, limit);
-      const { records, consumed } = decodeWindow(window, at, number, at + window.length >= limit);
+      const { records, consumed } = decodeWindow(window, at, layout, at + window.length >= limit);
       if (records.length > 0) yield records;
       at += consumed;
       if (consumed > 0) continue;
-      const next = await findNextRecord(file, number, at, limit, sealed);
-      if (next === undefined && !sealed) return at;
+      const { wasDurable, next } = await lookBeyond(file, layout, { at, limit, sealed });
+      if (!wasDurable && !sealed) return at;
       // A segment that was not cut when it was closed goes on with the zeros that it was filled with ahead.
       if (next === undefined && options.end === undefined && (await isZero(file, number, at, limit)))
         return at;
@@ -221,11 +175,6 @@ function reportDamage(range: DamagedRange, onDamage: ScanOptions['onDamage']): v
   );
 }
 
-/** Tells which segment the disk does not give: its bytes may be right, so that this is not taken for damage. */
-export function failToRead(number: number, error: unknown): never {
-  throw fromSystemError(error, `read journal/${segmentFileName(number)}`);
-}
-
 async function readWindow(file: FileHandle, number: number, at: number, limit: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(Math.min(windowSizeBytes, limit - at));
   let filled = 0;
@@ -250,7 +199,7 @@ async function isZero(file: FileHandle, number: number, start: number, end: numb
 function decodeWindow(
   window: Buffer,
   at: number,
-  segment: number,
+  { seed }: SegmentLayout,
   last: boolean,
 ): { records: ScannedRecord[]; consumed: number } {
   const records: ScannedRecord[] = [];
@@ -258,7 +207,7 @@ function decodeWindow(
   // A record that reaches beyond the window is left for the next one, which begins with it.
   const stop = last ? window.length : window.length - recordSizeMaxBytes;
   while (position < stop) {
-    const length = checkRecord(window, position, segment);
+    const length = checkRecord(window, position, seed);
     if (length === 0) break;
     const record = decodeRecord(window, position);
     if (record !== undefined) records.push({ offset: at + position, length, record });
@@ -268,27 +217,72 @@ function decodeWindow(
 }
 
 /**
- * The next sound record after the unsound one at `at`, if what lies at `at` was durable once: because `sealed`
- * says so, or because a group began after it.
+ * Looks for sound records behind the unsound one at `at`, until it is known where reading goes on and whether what is at
+ * `at` was durable: because `sealed` says so, or because a group began after it.
  */
-async function findNextRecord(
+async function lookBeyond(
   file: FileHandle,
-  segment: number,
-  at: number,
-  limit: number,
-  sealed: boolean,
-): Promise<number | undefined> {
-  let first: number | undefined;
-  for (let start = at + 8; start < limit; start += windowSizeBytes - recordSizeMaxBytes) {
-    const window = await readWindow(file, segment, start, limit);
-    for (let position = 0; position + 8 <= window.length; position += 8) {
-      // Zeros, by far the most of what follows a torn write, are passed over without a checksum.
-      if (window.readUInt32LE(position + 4) === 0) continue;
-      if (checkRecord(window, position, segment) === 0) continue;
-      first ??= start + position;
-      if (sealed || groupStartOf(window, position) > at) return first;
-    }
-    if (start + window.length >= limit) break;
+  layout: SegmentLayout,
+  bounds: { readonly at: number; readonly limit: number; readonly sealed: boolean },
+): Promise<Beyond> {
+  const beyond = new Beyond(layout, bounds);
+  for (let position = bounds.at; position < bounds.limit && !beyond.isKnown;) {
+    const window = await readWindow(file, layout.seed.segment, position, bounds.limit);
+    const isLast = position + window.length >= bounds.limit;
+    const stop = isLast ? window.length : window.length - recordSizeMaxBytes;
+    let inner = 0;
+    while (inner + 8 <= stop && !beyond.isKnown) inner += beyond.step(window, inner, position + inner);
+    position += inner;
+    if (isLast) break;
   }
-  return undefined;
+  return beyond;
+}
+
+/**
+ * What lies behind an unsound record, as far as it was looked at.
+ *
+ * Records are looked for at the ends of records that tell their length, sound or not; behind one that does not tell it,
+ * everywhere, so that a part of its content may be taken for a record. In format 2 that does no harm: who stores a
+ * content can't know the seed. In format 1 everybody knows it; so nothing that is found like this is read, until sound records
+ * have followed each other for so long that they can't all lie in one content.
+ */
+class Beyond {
+  readonly #layout: SegmentLayout;
+  readonly #at: number;
+  /** Whether the looking is at the end of a record. */
+  #isAtEnd = true;
+  #chainStart: number | undefined;
+  /** Whether what is unsound had been durable. */
+  wasDurable: boolean;
+  /** Where reading goes on; undefined where nothing more can be read. */
+  next: number | undefined;
+
+  constructor(layout: SegmentLayout, { at, sealed }: { readonly at: number; readonly sealed: boolean }) {
+    this.#layout = layout;
+    this.#at = at;
+    this.wasDurable = sealed;
+  }
+
+  get isKnown(): boolean {
+    return this.wasDurable && this.next !== undefined;
+  }
+
+  /** Looks at one position of the segment, which is `inner` in the window; gives how far it is to the next one. */
+  step(window: Buffer, inner: number, position: number): number {
+    // Zeros, by far the most of what follows a torn write, are passed over without a checksum.
+    const isZero = window.readUInt32LE(inner + 4) === 0;
+    const length = isZero || position === this.#at ? 0 : checkRecord(window, inner, this.#layout.seed);
+    if (length === 0) {
+      this.#chainStart = undefined;
+      const told = this.#isAtEnd && !isZero ? lengthByHeader(window, inner) : 0;
+      this.#isAtEnd = told > 0;
+      return told || 8;
+    }
+    this.#chainStart ??= position;
+    const isGenuine =
+      this.#layout.format === 2 || this.#isAtEnd || position - this.#chainStart >= enclosedSizeMaxBytes;
+    if (isGenuine) this.next ??= position;
+    if (groupStartOf(window, inner) > this.#at) this.wasDurable = true;
+    return length;
+  }
 }

@@ -9,10 +9,10 @@ import {
   listSegments,
   removeSegment,
   scanSegment,
-  segmentPath,
   type DamagedRange,
   type ScannedRecord,
 } from '../journal/segment.ts';
+import { segmentPath } from '../journal/segment-header.ts';
 import type { IndexDatabase } from './index-database.ts';
 import { isRetained, unlessRetained } from './retention.ts';
 import { endOfIndexedSegment } from './sealed-segments.ts';

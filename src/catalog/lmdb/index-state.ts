@@ -1,14 +1,18 @@
 import { closeSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { checkStoredFormat } from '../../core/stored-format.ts';
 import { writeFileDurably } from '../../fs/durable-file.ts';
 
 // `catalog/state.json` says whether the index may be trusted. LMDB runs without syncs, so what it wrote is
 // certain only as long as the system's page cache that took it: until the next boot of the kernel, and for
 // the very file that was written, not a copy of it that was made meanwhile.
+//
+// Format 2 differs from format 1 only in its number: release 3.0 does not take over an index that belongs to a journal
+// with segments of format 2, but reads the journal, and finds that it can't.
 
 interface IndexState {
-  readonly format: 1;
+  readonly format: 2;
   /** Whether the index was closed and synced, and nothing has written to it since. */
   readonly clean: boolean;
   readonly bootId: string;
@@ -18,6 +22,7 @@ interface IndexState {
 
 const stateFileName = 'state.json';
 const dataFileName = 'data.mdb';
+const knownFormats = [1, 2];
 
 async function currentBootId(): Promise<string> {
   try {
@@ -28,16 +33,24 @@ async function currentBootId(): Promise<string> {
   }
 }
 
+/** @throws FiletrackerError `corrupt-store` for a newer format. */
 async function readState(folder: string): Promise<IndexState | undefined> {
+  let content: unknown;
   try {
-    const state = JSON.parse(await readFile(join(folder, stateFileName), 'utf8')) as Partial<IndexState>;
-    if (state.format !== 1 || typeof state.clean !== 'boolean') return undefined;
-    if (typeof state.bootId !== 'string' || typeof state.inode !== 'number') return undefined;
-    return { format: 1, clean: state.clean, bootId: state.bootId, inode: state.inode };
+    content = JSON.parse(await readFile(join(folder, stateFileName), 'utf8'));
   } catch {
     // Absent or unreadable: the index is rebuilt, which is always right.
     return undefined;
   }
+  checkStoredFormat(`catalog/${stateFileName}`, content, knownFormats);
+  const { clean, bootId, inode } = (content ?? {}) as Partial<IndexState>;
+  if (typeof clean !== 'boolean' || typeof bootId !== 'string' || typeof inode !== 'number') return undefined;
+  return { format: 2, clean, bootId, inode };
+}
+
+/** Sees to it that this release may use the index of a folder, if one is there. @throws as `trustOfIndex`. */
+export async function checkIndexFormat(folder: string): Promise<void> {
+  await readState(folder);
 }
 
 /** The inode of the data file in a folder; undefined where there is none. */
@@ -45,7 +58,7 @@ export function inodeOfIndex(folder: string): number | undefined {
   return statSync(join(folder, dataFileName), { throwIfNoEntry: false })?.ino;
 }
 
-/** How far the index in a folder may be trusted. */
+/** How far the index in a folder may be trusted. @throws FiletrackerError `corrupt-store` for a newer format. */
 export async function trustOfIndex(folder: string): Promise<'clean' | 'alive' | 'none'> {
   const state = await readState(folder);
   const data = await stat(join(folder, dataFileName)).catch(() => undefined);
@@ -57,7 +70,7 @@ export async function trustOfIndex(folder: string): Promise<'clean' | 'alive' | 
 /** Notes that the index is in use (`clean: false`) or was closed and synced. */
 export async function writeIndexState(folder: string, clean: boolean): Promise<void> {
   const { ino } = await stat(join(folder, dataFileName));
-  const state: IndexState = { format: 1, clean, bootId: await currentBootId(), inode: ino };
+  const state: IndexState = { format: 2, clean, bootId: await currentBootId(), inode: ino };
   await writeFileDurably(join(folder, stateFileName), Buffer.from(`${JSON.stringify(state)}\n`));
 }
 

@@ -1,14 +1,8 @@
 import { open, rm, stat } from 'node:fs/promises';
 import { makeFolders } from '../../fs/folders.ts';
 import type { BlobPlacer } from '../catalog.ts';
-import {
-  failToRead,
-  listSegments,
-  readSegmentHeader,
-  segmentHeaderSizeBytes,
-  segmentPath,
-  type DamagedRange,
-} from '../journal/segment.ts';
+import { failToRead, isUnfinished, readSegmentHeader, segmentPath } from '../journal/segment-header.ts';
+import { listSegments, type DamagedRange } from '../journal/segment.ts';
 import { IndexDatabase } from './index-database.ts';
 import { rollForward } from './replay.ts';
 
@@ -89,7 +83,7 @@ async function headersOf(
     const { size } = await stat(segmentPath(folder, segment));
     const sound = (await readSegmentHeader(folder, segment)) !== undefined;
     // The last segment without a header and without records is one that a crash kept from being begun.
-    if (!sound && size <= segmentHeaderSizeBytes && segment === found.at(-1)) continue;
+    if (segment === found.at(-1) && (await isUnfinished(folder, segment))) continue;
     segments.push(segment);
     sizeBytes += size;
     if (!sound) headless.push(segment);

@@ -1,14 +1,96 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { FolderLock, type FolderLockOptions } from '../../fs/folder-lock.ts';
+import { FolderLock } from '../../fs/folder-lock.ts';
 
 const lockFileName = 'lock';
 
-/** Whether any process ever took the lock. */
-export async function hasJournalLock(folder: string): Promise<boolean> {
+export interface JournalLockOptions {
+  /** For a process that changes nothing: it makes no lock file, and locks the one that is there. */
+  readonly readOnly?: boolean | undefined;
+}
+
+/**
+ * The lock of the one process that may change a store: the folder of the journal itself, which can't be removed unnoticed, and
+ * the file `lock` in it, by which release 3.0 knows that the store is in use.
+ */
+export class JournalLock implements AsyncDisposable {
+  readonly #folder: FolderLock;
+  readonly #file: FolderLock | undefined;
+
+  private constructor(folder: FolderLock, file: FolderLock | undefined) {
+    this.#folder = folder;
+    this.#file = file;
+  }
+
+  /** Takes the lock if it is free, else gives undefined. The folder must be there. */
+  static async tryAcquire(
+    folder: string,
+    options: JournalLockOptions = {},
+  ): Promise<JournalLock | undefined> {
+    const itself = await FolderLock.tryAcquireItself(folder);
+    if (itself === undefined) return undefined;
+    try {
+      const needsFile = options.readOnly !== true || (await isThere(join(folder, lockFileName)));
+      const file = needsFile ? await tryLockFile(folder, options) : undefined;
+      if (!needsFile || file !== undefined) return new JournalLock(itself, file);
+    } catch (error) {
+      await itself.release();
+      throw error;
+    }
+    await itself.release();
+    return undefined;
+  }
+
+  /** Whether the journal is still where it was locked, and still locked. */
+  get isInPlace(): boolean {
+    return this.#folder.isInPlace && this.#file?.isInPlace !== false;
+  }
+
+  /**
+   * Sees to it that this process still is the only one that changes the store under its path; to be called before anything
+   * is written or removed. @throws FiletrackerError `unavailable`.
+   */
+  check(): void {
+    if (!this.#folder.isInPlace) {
+      const state = 'its folder was moved, removed or replaced while the store was in use';
+      throw new FiletrackerError(
+        'unavailable',
+        `Cannot change the store: ${state}; stop the server, and start it on the right folder`,
+      );
+    }
+    if (this.#file?.isInPlace === false) {
+      const state =
+        'the file "journal/lock" was removed or replaced, so that another server may use the store';
+      throw new FiletrackerError(
+        'unavailable',
+        `Cannot change the store: ${state}; stop all its servers, and start one`,
+      );
+    }
+  }
+
+  /** Idempotent. */
+  async release(): Promise<void> {
+    await this.#file?.release();
+    await this.#folder.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
+}
+
+function tryLockFile(folder: string, { readOnly }: JournalLockOptions): Promise<FolderLock | undefined> {
+  return FolderLock.tryAcquire(folder, {
+    mode: 'exclusive',
+    fileName: lockFileName,
+    mayBeReadOnly: readOnly,
+  });
+}
+
+async function isThere(path: string): Promise<boolean> {
   try {
-    await access(join(folder, lockFileName));
+    await access(path);
     return true;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return false;
@@ -16,17 +98,9 @@ export async function hasJournalLock(folder: string): Promise<boolean> {
   }
 }
 
-/** Takes the lock of the one process that may change the store, if it is free. */
-export function tryLockJournal(
-  folder: string,
-  options: Pick<FolderLockOptions, 'mayBeReadOnly'> = {},
-): Promise<FolderLock | undefined> {
-  return FolderLock.tryAcquire(folder, { ...options, mode: 'exclusive', fileName: lockFileName });
-}
-
 /** @throws FiletrackerError `store-locked` where another process has it. */
-export async function lockJournal(folder: string): Promise<FolderLock> {
-  const lock = await tryLockJournal(folder);
+export async function lockJournal(folder: string): Promise<JournalLock> {
+  const lock = await JournalLock.tryAcquire(folder);
   if (lock !== undefined) return lock;
   throw new FiletrackerError('store-locked', 'Cannot open the store: another process has it open');
 }

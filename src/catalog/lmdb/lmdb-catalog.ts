@@ -2,7 +2,6 @@ import { dirname } from 'node:path';
 import { systemClock, type Clock } from '../../core/clock.ts';
 import type { Digest } from '../../core/digest.ts';
 import { fromSystemError } from '../../core/errors.ts';
-import type { FolderLock } from '../../fs/folder-lock.ts';
 import { makeFolderDurably, syncFolder } from '../../fs/folders.ts';
 import type { SpaceReserve } from '../../fs/space-reserve.ts';
 import type {
@@ -27,7 +26,7 @@ import { Compactor } from './compactor.ts';
 import { recordOfRemoval, type IndexedRemoval } from './index-comparison.ts';
 import type { IndexDatabase } from './index-database.ts';
 import { DamagedIndexError } from './index-failures.ts';
-import { lockJournal } from './journal-lock.ts';
+import { lockJournal, type JournalLock } from './journal-lock.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
 import { LmdbReader } from './lmdb-reader.ts';
 import { openReserve, RecordCommitter, type CommitTimes } from './record-committer.ts';
@@ -48,7 +47,7 @@ export interface LmdbCatalogOptions extends ReplayOptions {
   readonly folders: EmbeddedFolders;
   readonly placer: BlobPlacer;
   /** The lock of the journal, where the caller has taken it already; it becomes the catalog's. */
-  readonly lock?: FolderLock | undefined;
+  readonly lock?: JournalLock | undefined;
   readonly clock?: Clock | undefined;
   /** Told of failures that no caller waits for. */
   readonly onBackgroundError?: ((error: unknown) => void) | undefined;
@@ -87,7 +86,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
   readonly #writer: JournalWriter;
   readonly #placer: BlobPlacer;
   readonly #clock: Clock;
-  readonly #lock: FolderLock;
+  readonly #lock: JournalLock;
   readonly #committer: RecordCommitter;
   readonly #sequence: ChangeSequence;
   readonly #compactor: Compactor;
@@ -102,20 +101,20 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     parts: {
       index: IndexDatabase;
       writer: JournalWriter;
-      lock: FolderLock;
+      lock: JournalLock;
       reserve: SpaceReserve;
       replay: ReplayReport;
       clock: Clock;
       room: Room | undefined;
     },
   ) {
-    const { index, writer, reserve, clock, room } = parts;
+    const { index, writer, lock, reserve, clock, room } = parts;
     const { folders, placer, onCommit, segmentSizeBytes } = options;
     super(index, folders, clock);
     this.replay = parts.replay;
     this.#index = index;
     this.#writer = writer;
-    this.#lock = parts.lock;
+    this.#lock = lock;
     this.#folders = folders;
     this.#placer = placer;
     this.#clock = clock;
@@ -124,6 +123,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     this.#committer = new RecordCommitter({
       index,
       writer,
+      lock,
       folders,
       reserve,
       onCommit,

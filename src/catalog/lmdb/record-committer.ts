@@ -9,6 +9,7 @@ import { listSegments } from '../journal/segment.ts';
 import type { IndexDatabase } from './index-database.ts';
 import { diskFull, indexFailure, outcomeUnknown } from './index-failures.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
+import type { JournalLock } from './journal-lock.ts';
 import { rollForward } from './replay.ts';
 
 /** What it took to make one group of changes. */
@@ -35,6 +36,7 @@ const reserveSizeBytes = 1024 * 1024;
 export interface RecordCommitterParts {
   readonly index: IndexDatabase;
   readonly writer: JournalWriter;
+  readonly lock: JournalLock;
   readonly folders: EmbeddedFolders;
   readonly reserve: SpaceReserve;
   readonly onCommit: ((commit: CommitTimes) => void) | undefined;
@@ -70,9 +72,13 @@ export class RecordCommitter {
     return this.#indexBehind;
   }
 
-  /** Whether it is known what the journal holds: not so after a write that failed and may yet be found there. */
+  /**
+   * Whether it is known what the journal holds: not so after a write that failed and may yet be found there, nor where
+   * another process may write to it, or another store stands in the place of this one.
+   */
   get endIsCertain(): boolean {
-    return !this.#indexBehind && this.#parts.writer.endIsCertain;
+    const { writer, lock } = this.#parts;
+    return !this.#indexBehind && writer.endIsCertain && lock.isInPlace;
   }
 
   /** The segment being written. */
@@ -182,8 +188,12 @@ export class RecordCommitter {
     if (!this.#parts.writer.endIsCertain) await this.#parts.writer.append([]);
   }
 
-  /** Brings the index up to the journal after it could not be written; as at a start. */
+  /**
+   * Sees to it that the store is still this process's, and brings the index up to the journal after it could not be
+   * written; as at a start. @throws as `JournalLock.check`.
+   */
   async catchUp(): Promise<void> {
+    this.#parts.lock.check();
     if (!this.#indexBehind) return;
     this.#checkPause();
     try {

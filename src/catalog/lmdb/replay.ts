@@ -8,13 +8,11 @@ import {
   cutSegment,
   endToldByNext,
   listSegments,
-  readSegmentHeader,
   removeSegment,
   scanSegment,
-  segmentHeaderSizeBytes,
-  segmentPath,
   type DamagedRange,
 } from '../journal/segment.ts';
+import { isUnfinished, layoutOf, readSegmentHeader, segmentPath } from '../journal/segment-header.ts';
 import type { JournalEnd } from '../journal/journal-writer.ts';
 import { IndexDatabase } from './index-database.ts';
 import { indexDataFileName, indexFileNames, trustOfIndex, writeIndexState } from './index-state.ts';
@@ -57,7 +55,11 @@ export async function replayJournal(
   options: ReplayOptions & { readonly placer: Pick<BlobPlacer, 'size'> },
 ): Promise<ReplayedIndex> {
   await makeFolders(folders.catalog);
-  const trust = options.rebuild ? 'none' : await trustOfIndex(folders.catalog);
+  const found = await trustOfIndex(folders.catalog);
+  const segmentsThere = await listSegments(folders.journal);
+  // Before anything is changed: what a newer release has written is left as it is.
+  for (const segment of segmentsThere.slice(-1)) await readSegmentHeader(folders.journal, segment);
+  const trust = options.rebuild ? 'none' : found;
   if (trust === 'none') {
     if (options.index !== undefined) refuseOpenIndex();
     await putIndexAside(folders.catalog);
@@ -65,8 +67,8 @@ export async function replayJournal(
   const index = options.index ?? (await IndexDatabase.openShared(folders));
   index.takeOver();
   try {
-    const found = await dropUnfinishedSegment(folders.journal, await listSegments(folders.journal));
-    const segments = trust === 'none' ? found : await removeForgottenSegments(folders.journal, found, index);
+    const there = await dropUnfinishedSegment(folders.journal, segmentsThere);
+    const segments = trust === 'none' ? there : await removeForgottenSegments(folders.journal, there, index);
     const replay = await rollForward(index, folders.journal, segments, { salvage: options.salvage });
     const lost = trust === 'none' ? await index.settleRebuild(options.placer) : [];
     await writeIndexState(folders.catalog, false);
@@ -153,7 +155,7 @@ export async function rollForward(
   for (const segment of segments) {
     if (segment < position.segment) continue;
     const isReached = segment === position.segment;
-    const from = isReached ? position.offset : segmentHeaderSizeBytes;
+    const from = isReached ? position.offset : (await layoutOf(folder, segment)).start;
     const isLast = segment === last;
     if (!isLast && options.readOnly !== true) await cutSegment(folder, segment);
     if (isReached && (await stat(segmentPath(folder, segment))).size < from) refuseShortJournal();
@@ -174,7 +176,7 @@ export async function rollForward(
       await scan.return(0);
     }
   }
-  const offset = ends.get(last) ?? segmentHeaderSizeBytes;
+  const offset = ends.get(last) ?? 0;
   const size = last === 0 ? 0 : (await stat(segmentPath(folder, last))).size;
   // After a salvage writing begins in a segment of its own, so that the damaged one can be taken away.
   const clean = size === offset && !options.salvage;
@@ -191,9 +193,7 @@ function refuseShortJournal(): never {
 /** A crash while a segment was begun leaves one without a sound header and without records. */
 async function dropUnfinishedSegment(folder: string, segments: number[]): Promise<number[]> {
   const last = segments.at(-1);
-  if (last === undefined || (await readSegmentHeader(folder, last)) !== undefined) return segments;
-  const { size } = await stat(segmentPath(folder, last));
-  if (size > segmentHeaderSizeBytes) return segments;
+  if (last === undefined || !(await isUnfinished(folder, last))) return segments;
   await rm(segmentPath(folder, last));
   return segments.slice(0, -1);
 }

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { endOfSealedSegment, segmentHeaderSizeBytes, segmentPath } from '../journal/segment.ts';
+import { layoutOf, segmentPath } from '../journal/segment-header.ts';
+import { endOfSealedSegment } from '../journal/segment.ts';
 import type { IndexTables } from './index-tables.ts';
 
 /**
@@ -13,7 +14,8 @@ export async function endOfIndexedSegment(
   segment: number,
 ): Promise<number> {
   const { sizeBytes = 0 } = index.segmentRow(segment) ?? {};
-  return Math.max(await endOfSealedSegment(folder, segment), segmentHeaderSizeBytes + sizeBytes);
+  const { start } = await layoutOf(folder, segment);
+  return Math.max(await endOfSealedSegment(folder, segment), start + sizeBytes);
 }
 
 /** Whether the file of a segment is there and reaches to its end. */

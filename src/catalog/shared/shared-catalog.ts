@@ -21,7 +21,7 @@ import type {
 import { IndexDatabase } from '../lmdb/index-database.ts';
 import type { DamagedIndexError } from '../lmdb/index-failures.ts';
 import { trustOfIndex } from '../lmdb/index-state.ts';
-import { tryLockJournal } from '../lmdb/journal-lock.ts';
+import { JournalLock } from '../lmdb/journal-lock.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../lmdb/lmdb-catalog.ts';
 import { LmdbReader } from '../lmdb/lmdb-reader.ts';
 import { ChangeClient, ConnectionLost } from './change-client.ts';
@@ -275,7 +275,7 @@ export class SharedCatalog implements Catalog {
     const mustLead = mustLeadWithinMs !== undefined && this.#reader === undefined;
     const startedMs = performance.now();
     while (!this.#closing.signal.aborted) {
-      const lock = await tryLockJournal(this.#options.folders.journal);
+      const lock = await JournalLock.tryAcquire(this.#options.folders.journal);
       if (lock !== undefined) {
         const index = this.#index;
         if (index !== undefined && !(await this.#mayLeadWith(index))) {

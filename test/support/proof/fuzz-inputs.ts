@@ -1,6 +1,6 @@
 import { crc32, gzipSync } from 'node:zlib';
 import { encodeRecord, recordSizeBytes, type JournalRecord } from '../../../src/catalog/journal/record.ts';
-import { encodeSegmentHeader, segmentHeaderSizeBytes } from '../../../src/catalog/journal/segment.ts';
+import { encodeSegmentHeader, segmentHeaderSizeBytes } from '../../../src/catalog/journal/segment-header.ts';
 import { digestOf } from '../../../src/core/digest.ts';
 import { parseFileName } from '../../../src/core/file-name.ts';
 import { contentOf } from './history.ts';
@@ -83,8 +83,11 @@ export function text(random: Random): string {
   return made;
 }
 
+/** Of the segments that are fuzzed. */
+const fuzzSeed = { segment: 1, checksum: 0x1234_5678, mark: 0x9abc };
+
 export function segmentOf(random: Random): Buffer {
-  const parts: Buffer[] = [encodeSegmentHeader({ number: 1, createdMs: 1, previousEnd: 0 })];
+  const parts: Buffer[] = [encodeSegmentHeader({ number: 1, createdMs: 1, previousEnd: 0, seed: fuzzSeed })];
   let at = segmentHeaderSizeBytes;
   for (let count = 1 + random.below(8); count > 0; count -= 1) {
     const bytes = contentOf(`${random.below(600)}-fuzz${random.below(50)}`);
@@ -105,7 +108,7 @@ export function segmentOf(random: Random): Buffer {
       { type: 'mark', timeMs: common.timeMs, digest: blob.digest, damaged: true },
     ]);
     const part = Buffer.alloc(recordSizeBytes(record));
-    encodeRecord(record, part, 0, 1, at);
+    encodeRecord(record, part, 0, fuzzSeed, at);
     at += part.length;
     parts.push(part);
   }
@@ -123,7 +126,7 @@ export function damage(bytes: Buffer, random: Random): void {
   const first = segmentHeaderSizeBytes;
   const length = bytes.readUInt32LE(first + 4);
   if (length >= 80 && first + length <= bytes.length) {
-    bytes.writeUInt32LE(crc32(bytes.subarray(first + 4, first + length), 1), first);
+    bytes.writeUInt32LE(crc32(bytes.subarray(first + 4, first + length), fuzzSeed.checksum), first);
   }
 }
 
