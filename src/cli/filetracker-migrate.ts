@@ -84,11 +84,12 @@ function tellMigration(report: MigrationReport, flags: Flags): void {
     items.map(({ path, reason }) => `${path}: ${reason}`);
   if (flags.json === true) printJson(report);
   else if (flags.silent !== true) {
-    const { files, stored, deduplicated, present, superseded, skipped, skippedCount } = report;
+    const { files, stored, deduplicated, present, superseded, vanishedCount, skipped, skippedCount } = report;
     for (const line of titledList('Skipped', lines(skipped), skippedCount)) printLine(line);
     printLine(
       `${files} files: ${stored} stored (${deduplicated} without sending their content), ` +
-        `${present} there already, ${superseded} there in a newer version`,
+        `${present} there already, ${superseded} there in a newer version` +
+        (vanishedCount > 0 ? `, ${vanishedCount} removed meanwhile` : ''),
     );
   }
   if (report.errorCount === 0) return;

@@ -7,7 +7,7 @@ import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { formatVersionedName, parseDirectory, parseVersionedName, shownName } from '../core/file-name.ts';
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
-import { checkVersion, versionFromMs } from '../core/file-version.ts';
+import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
@@ -41,7 +41,7 @@ import { eitherSignal, PutSource } from './put-source.ts';
 import { remoteVersion, type RemoteFile, type RemoteStore } from './remote-store.ts';
 import { defaultRetryPolicy } from './retries.ts';
 import { streamTo } from './stream-target.ts';
-import { kindOfTarget } from './target-file.ts';
+import { resolveTarget } from './target-file.ts';
 import { Uploader } from './uploader.ts';
 
 /** Warnings remembered, so that none is told twice. */
@@ -103,12 +103,13 @@ export class Client implements FileClient {
   async getFile(name: GivenName, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
     const request = this.#request(name, options, options.addToCache ?? true);
     requirePath(saveTo);
-    if (kindOfTarget(saveTo) === 'stream') {
+    const target = resolveTarget(saveTo, options);
+    if (target.kind !== 'file') {
       const { stream, ...fetched } = await this.#stream(request);
-      await streamTo(stream, saveTo);
+      await streamTo(stream, target);
       return fetched;
     }
-    const { found, size } = await this.#delivery.toFile(request, saveTo);
+    const { found, size } = await this.#delivery.toFile(request, target.path);
     return fetchedFile(found, size);
   }
 
@@ -175,7 +176,7 @@ export class Client implements FileClient {
     requirePath(path);
     if (asked.version !== undefined) checkVersion(asked.version);
     this.#requireOnline(`put "${shownName(name)}"`, options.toRemoteStore);
-    return await this.#uploader.put(asked, path, (mtimeMs) => versionFromMs(mtimeMs), options);
+    return await this.#uploader.put(asked, path, versionFromNs, options);
   }
 
   async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {

@@ -34,6 +34,11 @@ export interface GetOptions extends CallOptions {
 export interface GetFileOptions extends GetOptions {
   /** Keep the content in the cache; true unless given. */
   readonly addToCache?: boolean | undefined;
+  /**
+   * Put the file in place of a symbolic link, pipe or device at `saveTo`; false unless given: then the content is
+   * written through it, as by a shell's `>`.
+   */
+  readonly replaceSpecial?: boolean | undefined;
 }
 
 export interface GetStreamOptions extends GetOptions {

@@ -2,6 +2,8 @@ import {
   chmodSync,
   closeSync,
   constants,
+  createReadStream,
+  createWriteStream,
   fstatSync,
   futimesSync,
   linkSync,
@@ -14,11 +16,21 @@ import {
 } from 'node:fs';
 import { copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import type { Digest } from '../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { isSealed, sealSeconds } from './local-cache-layout.ts';
-import { publishTarget, removeIfThere, temporaryPathFor } from './target-file.ts';
+import {
+  creationMode,
+  keepAttributes,
+  keepAttributesAt,
+  keptAttributes,
+  publishTarget,
+  removeIfThere,
+  temporaryPathFor,
+} from './target-file.ts';
+import type { KeptAttributes } from './target-file.ts';
 
 /**
  * How a cached content gets to the place where the user wants it.
@@ -32,6 +44,8 @@ export const handOuts: readonly HandOut[] = ['auto', 'reflink', 'link', 'copy'];
 
 /** Up to this size a copy costs no more than a link, and the user gets a file that he may edit. */
 const plainCopyMaxBytes = 64 * 1024;
+
+const copyStepBytes = 1024 * 1024;
 
 /** A content in the cache and the version under which it was asked for. */
 export interface HandOutSource {
@@ -70,7 +84,8 @@ const withoutReflinks = new Set<number>();
 export class BlobChangedError extends Error {}
 
 /**
- * Makes the content appear at `target`, whole or not at all, whatever was there before.
+ * Makes the content appear at `target`, whole or not at all, whatever was there before; a file that was there leaves its
+ * permissions and owner.
  * @throws BlobChangedError where the blob is gone or no longer sealed; system errors as they come.
  */
 export async function handOut(source: HandOutSource, target: string, how: HandOut): Promise<void> {
@@ -84,7 +99,7 @@ export async function handOut(source: HandOutSource, target: string, how: HandOu
   if (how === 'link' && existing?.ino === blob.ino && existing.dev === blob.dev) return;
   const temporaryPath = temporaryPathFor(target);
   try {
-    await bring(source, temporaryPath, how, blob);
+    await bring(source, temporaryPath, how, { blob, kept: keptAttributes(target) });
     publishTarget(temporaryPath, target);
     // A rename between two links of one file does nothing and leaves both.
     if (existing?.ino === blob.ino) removeIfThere(temporaryPath);
@@ -97,9 +112,11 @@ export async function handOut(source: HandOutSource, target: string, how: HandOu
 /** A content that lies in memory needs nothing of the blob. */
 export function handOutBytes(bytes: Buffer, version: FileVersion, target: string): void {
   const temporaryPath = temporaryPathFor(target);
-  const descriptor = openSync(temporaryPath, 'wx', 0o666);
+  const kept = keptAttributes(target);
+  const descriptor = openSync(temporaryPath, 'wx', creationMode(kept));
   try {
     writeFileSync(descriptor, bytes);
+    if (kept !== undefined) keepAttributes(descriptor, kept);
     // The file was made just now, so its time of access is known without asking.
     futimesSync(descriptor, new Date(), new Date(version * 1000));
     publishTarget(temporaryPath, target);
@@ -111,24 +128,32 @@ export function handOutBytes(bytes: Buffer, version: FileVersion, target: string
   }
 }
 
-interface BlobAttributes {
+interface BlobAttributes extends KeptAttributes {
   readonly nlink: number;
   readonly mtimeMs: number;
   readonly dev: number;
+}
+
+interface Surroundings {
+  readonly blob: BlobAttributes;
+  /** What the file at the target leaves; undefined if there is none. */
+  readonly kept: KeptAttributes | undefined;
 }
 
 async function bring(
   source: HandOutSource,
   temporaryPath: string,
   how: HandOut,
-  blob: BlobAttributes,
+  { blob, kept }: Surroundings,
 ): Promise<void> {
   if (how === 'auto' && source.size <= plainCopyMaxBytes) {
-    copySmall(source, temporaryPath);
+    copySmall(source, temporaryPath, kept);
     return;
   }
-  if (how === 'auto' || how === 'reflink') {
-    if (await reflink(source, temporaryPath, blob.dev)) return;
+  // The system copies permissions first, by which others could read what the target keeps from them.
+  const isPrivate = kept !== undefined && (blob.mode & 0o077 & ~kept.mode) !== 0;
+  if ((how === 'auto' && !isPrivate) || how === 'reflink') {
+    if (await reflink(source, temporaryPath, blob.dev, kept)) return;
     if (how === 'reflink') {
       throw new FiletrackerError(
         'invalid-argument',
@@ -136,11 +161,16 @@ async function bring(
       );
     }
   }
-  const mayLink = !source.local && sealSeconds(blob) === source.version;
+  // A link has the permissions of the blob.
+  const mayLink = !source.local && sealSeconds(blob) === source.version && isAsKept(blob, kept);
   if (mayLink && (how === 'link' || (how === 'auto' && blob.nlink === 1))) {
     if (link(source, temporaryPath, how)) return;
   }
-  await copy(source, temporaryPath);
+  await copy(source, temporaryPath, kept, isPrivate);
+}
+
+function isAsKept({ mode, uid, gid }: BlobAttributes, kept: KeptAttributes | undefined): boolean {
+  return kept === undefined || ((mode & 0o777) === kept.mode && uid === kept.uid && gid === kept.gid);
 }
 
 /** Links if the file system lets us, and, for `auto`, if no other user's file came to share the blob meanwhile. */
@@ -157,19 +187,24 @@ function link(source: HandOutSource, temporaryPath: string, how: HandOut): boole
   return false;
 }
 
-/** Creates the file that a copy goes to; gives the permissions that the user's umask leaves it. */
-function createForCopy(temporaryPath: string): number {
-  const descriptor = openSync(temporaryPath, 'wx', 0o666);
+/** Creates the file that a copy goes to; gives the permissions that it shall have in the end. */
+function createForCopy(temporaryPath: string, kept: KeptAttributes | undefined): number {
+  const descriptor = openSync(temporaryPath, 'wx', creationMode(kept));
   try {
-    return fstatSync(descriptor).mode & 0o777;
+    return kept?.mode ?? fstatSync(descriptor).mode & 0o777;
   } finally {
     closeSync(descriptor);
   }
 }
 
-async function reflink(source: HandOutSource, temporaryPath: string, device: number): Promise<boolean> {
+async function reflink(
+  source: HandOutSource,
+  temporaryPath: string,
+  device: number,
+  kept: KeptAttributes | undefined,
+): Promise<boolean> {
   if (withoutReflinks.has(device)) return false;
-  const mode = createForCopy(temporaryPath);
+  const mode = createForCopy(temporaryPath, kept);
   try {
     await copyFile(source.path, temporaryPath, constants.COPYFILE_FICLONE_FORCE);
   } catch (error) {
@@ -180,37 +215,53 @@ async function reflink(source: HandOutSource, temporaryPath: string, device: num
     removeIfThere(temporaryPath);
     return false;
   }
-  finishCopy(source, temporaryPath, mode);
+  finishCopy(source, temporaryPath, mode, kept);
   return true;
 }
 
-async function copy(source: HandOutSource, temporaryPath: string): Promise<void> {
-  const mode = createForCopy(temporaryPath);
+async function copy(
+  source: HandOutSource,
+  temporaryPath: string,
+  kept: KeptAttributes | undefined,
+  isPrivate: boolean,
+): Promise<void> {
+  const mode = createForCopy(temporaryPath, kept);
   try {
-    await copyFile(source.path, temporaryPath);
+    if (isPrivate) {
+      const output = createWriteStream(temporaryPath, { flags: 'r+' });
+      await pipeline(createReadStream(source.path, { highWaterMark: copyStepBytes }), output);
+    } else {
+      await copyFile(source.path, temporaryPath);
+    }
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw missing(source, error);
     throw error;
   }
-  finishCopy(source, temporaryPath, mode);
+  finishCopy(source, temporaryPath, mode, kept);
 }
 
-function copySmall(source: HandOutSource, temporaryPath: string): void {
+function copySmall(source: HandOutSource, temporaryPath: string, kept: KeptAttributes | undefined): void {
   let bytes: Buffer;
   try {
     bytes = readFileSync(source.path);
   } catch (error) {
     throw errnoOf(error) === 'ENOENT' ? missing(source, error) : error;
   }
-  writeFileSync(temporaryPath, bytes, { flag: 'wx' });
-  finishCopy(source, temporaryPath, undefined);
+  writeFileSync(temporaryPath, bytes, { flag: 'wx', mode: creationMode(kept) });
+  finishCopy(source, temporaryPath, undefined, kept);
 }
 
 /** The blob is looked at once more, because someone may have been writing to a link of it while it was copied. */
-function finishCopy(source: HandOutSource, temporaryPath: string, mode: number | undefined): void {
+function finishCopy(
+  source: HandOutSource,
+  temporaryPath: string,
+  mode: number | undefined,
+  kept: KeptAttributes | undefined,
+): void {
   const blob = statSync(source.path, { throwIfNoEntry: false });
   if (blob !== undefined && !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
-  if (mode !== undefined) chmodSync(temporaryPath, mode);
+  if (kept !== undefined) keepAttributesAt(temporaryPath, kept);
+  else if (mode !== undefined) chmodSync(temporaryPath, mode);
   setVersion(temporaryPath, source.version);
 }
 

@@ -33,7 +33,13 @@ import type { KnownVersion, NameRecord } from './local-cache-names.ts';
 import { CachePins } from './local-cache-pins.ts';
 import { CacheSpace } from './local-cache-space.ts';
 import type { Reservation } from './local-cache-space.ts';
-import { publishTarget, removeIfThere, temporaryPathFor } from './target-file.ts';
+import {
+  keepAttributesAt,
+  keptAttributes,
+  publishTarget,
+  removeIfThere,
+  temporaryPathFor,
+} from './target-file.ts';
 
 export interface LocalCacheOptions {
   readonly folder: string;
@@ -179,13 +185,15 @@ export class LocalCache implements Disposable {
   giveAway(cached: CachedFile, target: string): boolean {
     if (cached.local === true || statSync(cached.path).nlink > 1) return false;
     const temporaryPath = temporaryPathFor(target);
+    const kept = keptAttributes(target);
     try {
       renameSync(cached.path, temporaryPath);
     } catch (error) {
       if (errnoOf(error) === 'EXDEV') return false;
       throw error;
     }
-    chmodSync(temporaryPath, 0o644);
+    if (kept === undefined) chmodSync(temporaryPath, 0o644);
+    else keepAttributesAt(temporaryPath, kept);
     setVersion(temporaryPath, cached.version);
     publishTarget(temporaryPath, target);
     return true;

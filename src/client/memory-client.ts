@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { systemClock } from '../core/clock.ts';
 import type { Clock } from '../core/clock.ts';
@@ -13,7 +13,7 @@ import {
   shownName,
 } from '../core/file-name.ts';
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
-import { checkVersion, versionFromMs } from '../core/file-version.ts';
+import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import type {
@@ -33,11 +33,11 @@ import type {
 } from './file-client.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
 import { cancellableStream } from './cancellable-stream.ts';
-import { setVersion } from './hand-out.ts';
+import { handOutBytes } from './hand-out.ts';
 import { fromLocalError } from './local-errors.ts';
 import { eitherSignal, PutSource } from './put-source.ts';
 import { streamTo } from './stream-target.ts';
-import { kindOfTarget, publishTarget, temporaryPathFor } from './target-file.ts';
+import { resolveTarget } from './target-file.ts';
 import { sourceFile } from './upload-content.ts';
 import { storedNowhere } from './uploader.ts';
 
@@ -67,18 +67,15 @@ export class MemoryClient implements FileClient {
   async getFile(name: GivenName, saveTo: string, options: GetFileOptions = {}): Promise<FetchedFile> {
     parseVersionedName(name);
     requirePath(saveTo);
-    const kind = kindOfTarget(saveTo);
+    const target = resolveTarget(saveTo, options);
     const { file, cached } = this.#find(name, options, options.addToCache ?? true);
     options.onProgress?.({ phase: 'fetching', done: file.bytes.length, total: file.bytes.length });
-    if (kind === 'stream') {
-      await streamTo(Readable.from([file.bytes]), saveTo);
+    if (target.kind !== 'file') {
+      await streamTo(Readable.from([file.bytes]), target);
       return { ...infoOf(file), cached };
     }
-    const temporaryPath = temporaryPathFor(saveTo);
     try {
-      await writeFile(temporaryPath, file.bytes, { flag: 'wx' });
-      setVersion(temporaryPath, file.version);
-      publishTarget(temporaryPath, saveTo);
+      handOutBytes(file.bytes, file.version, target.path);
     } catch (error) {
       throw fromLocalError(error, `write "${saveTo}"`);
     }
@@ -147,9 +144,9 @@ export class MemoryClient implements FileClient {
   async putFile(name: GivenName, path: string, options: PutOptions = {}): Promise<StoredFile> {
     const asked = parseVersionedName(name);
     requirePath(path);
-    const { mtimeMs } = sourceFile(path);
+    const { mtimeNs } = sourceFile(path);
     try {
-      return this.#put(asked, await readFile(path), versionFromMs(mtimeMs), options);
+      return this.#put(asked, await readFile(path), versionFromNs(mtimeNs), options);
     } catch (error) {
       throw fromLocalError(error, `put "${path}"`);
     }

@@ -3,7 +3,15 @@ import { basename, dirname, join } from 'node:path';
 import { digestOf } from '../core/digest.ts';
 import { loadSystemLocks, lockExclusive } from '../fs/folder-lock.ts';
 import type { SystemLocks } from '../fs/folder-lock.ts';
-import { publishTarget, removeIfThere, temporaryPathFor } from './target-file.ts';
+import {
+  creationMode,
+  keepAttributesAt,
+  keptAttributes,
+  publishTarget,
+  removeIfThere,
+  temporaryPathFor,
+} from './target-file.ts';
+import type { KeptAttributes } from './target-file.ts';
 
 /** Downloads to one target at the same time that have a name of their own to be found by; further ones just have one. */
 const numbersMax = 16;
@@ -19,10 +27,13 @@ const numbersMax = 16;
 export class PartialFile implements Disposable {
   readonly path: string;
   readonly #descriptor: number | undefined;
+  /** What the file at the target leaves to this one. */
+  readonly #kept: KeptAttributes | undefined;
   #ended = false;
 
-  private constructor(path: string, descriptor?: number) {
+  private constructor(path: string, kept: KeptAttributes | undefined, descriptor?: number) {
     this.path = path;
+    this.#kept = kept;
     this.#descriptor = descriptor;
   }
 
@@ -30,20 +41,32 @@ export class PartialFile implements Disposable {
   static async beside(target: string): Promise<PartialFile> {
     // Where files can't be locked, nothing that is left behind can be told from what is in use.
     const locks = await loadSystemLocks().catch(() => undefined);
-    if (locks === undefined) return new PartialFile(temporaryPathFor(target));
+    const kept = keptAttributes(target);
+    if (locks === undefined) return PartialFile.#unlocked(target, kept);
     let partial: PartialFile | undefined;
     for (let number = 0; number < numbersMax; number += 1) {
       const path = numberedPath(target, number);
       const wasThere = removeLeftover(path, locks);
       if (partial !== undefined && !wasThere) break;
-      const descriptor = partial === undefined ? createLocked(path, locks) : undefined;
-      if (descriptor !== undefined) partial = new PartialFile(path, descriptor);
+      const descriptor = partial === undefined ? createLocked(path, locks, creationMode(kept)) : undefined;
+      if (descriptor !== undefined) partial = new PartialFile(path, kept, descriptor);
     }
-    return partial ?? new PartialFile(temporaryPathFor(target));
+    return partial ?? PartialFile.#unlocked(target, kept);
+  }
+
+  static #unlocked(target: string, kept: KeptAttributes | undefined): PartialFile {
+    const path = temporaryPathFor(target);
+    const descriptor = tryOpen(
+      path,
+      constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+      creationMode(kept),
+    );
+    return new PartialFile(path, kept, descriptor);
   }
 
   /** Gives the complete file its name. */
   publish(target: string): void {
+    if (this.#kept !== undefined) keepAttributesAt(this.path, this.#kept);
     publishTarget(this.path, target);
     this.#end();
   }
@@ -67,8 +90,8 @@ function numberedPath(target: string, number: number): string {
 }
 
 /** The descriptor of a new file, locked; undefined where it can't be made, or somebody else took it for a leftover. */
-function createLocked(path: string, locks: SystemLocks): number | undefined {
-  const descriptor = tryOpen(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL);
+function createLocked(path: string, locks: SystemLocks, mode: number): number | undefined {
+  const descriptor = tryOpen(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
   if (descriptor === undefined) return undefined;
   try {
     if (isOurs(path, descriptor, locks)) return descriptor;
@@ -95,9 +118,9 @@ function removeLeftover(path: string, locks: SystemLocks): boolean {
 }
 
 /** Undefined where the system refuses: who goes on to write there is told why. */
-function tryOpen(path: string, flags: number): number | undefined {
+function tryOpen(path: string, flags: number, mode?: number): number | undefined {
   try {
-    return openSync(path, flags, 0o666);
+    return openSync(path, flags, mode);
   } catch {
     return undefined;
   }

@@ -1,12 +1,14 @@
+import { lstat } from 'node:fs/promises';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { ancestorsOf, parseDirectory, parseFileName } from '../core/file-name.ts';
 import type { FileName } from '../core/file-name.ts';
-import { versionFromMs } from '../core/file-version.ts';
+import { versionFromNs } from '../core/file-version.ts';
 import type { FileClient, FileInfo, StoredFile } from './file-client.ts';
-import { sameContent, walkFolder } from './local-tree.ts';
+import { hasVanished, sameContent } from './local-tree.ts';
 import type { LocalFile } from './local-tree.ts';
 import { sideBySide } from '../streams/side-by-side.ts';
-import { Steps, Tally } from './tree-tally.ts';
+import { SentFolder, vanishedReason } from './sent-folder.ts';
+import { emptySource, Steps, Tally } from './tree-tally.ts';
 import type { TreeOptions, TreeSummary } from './tree-tally.ts';
 
 /** Sends the files of a folder to the server, below `directory`. */
@@ -16,9 +18,9 @@ export async function pushTree(
   directory: string,
   options: TreeOptions,
 ): Promise<TreeSummary> {
-  const { signal } = options;
   const prefix = parseDirectory(directory);
   const tally = new Tally(options);
+  const source = await SentFolder.open(folder, tally, options);
   const known =
     options.onlyChanged || options.delete
       ? await storedFiles(directory, options)
@@ -26,34 +28,34 @@ export async function pushTree(
   const names = new KnownNames(client, prefix, known);
   const push = async (local: LocalFile): Promise<void> => {
     const event = { name: `${prefix}${local.relative}`, path: local.path, size: local.size };
-    await tally.guard(event, () => pushFile(client, local, event, names, tally, options));
-  };
-  const files = async function* (): AsyncGenerator<LocalFile> {
-    const walked = walkFolder(folder, {
-      onSkipped: ({ path, reason, loses }) =>
-        tally.tell({ action: loses ? 'failed' : 'skipped', name: undefined, path, size: undefined, reason }),
-      // As a failure of the work, because nothing may be deleted for not having been found in there.
-      onUnreadable: (path, error) =>
-        tally.guard({ name: undefined, path, size: undefined }, () => Promise.reject(error)),
+    await tally.guard(event, async () => {
+      try {
+        await pushFile(client, local, event, names, tally, options);
+      } catch (error) {
+        if (!hasVanished(error) || !(await isGone(local.path))) throw error;
+        tally.tell({ ...event, action: 'vanished', reason: vanishedReason });
+      }
     });
-    for await (const local of walked) {
-      tally.expect(local.size);
-      yield local;
-    }
   };
   if (!options.delete) {
-    await sideBySide(files(), options.parallel, push);
+    await sideBySide(source.files(), options.parallel, push);
     return tally.summary;
   }
   const locals: LocalFile[] = [];
-  for await (const local of files()) locals.push(local);
+  for await (const local of source.files()) locals.push(local);
   const present = new Set(locals.map(({ relative }) => `${prefix}${relative}`));
-  const gone = [...known.values()].filter(({ name }) => !present.has(name));
+  const gone = [...known.values()].filter(
+    ({ name }) => !present.has(name) && !source.leavesOut(name.slice(prefix.length)),
+  );
+  if (locals.length === 0 && gone.length > 0 && !options.allowEmpty && !tally.hasFailed) {
+    throw emptySource(folder, directory);
+  }
+  await source.requireSame();
   const inTheWay = filesInTheWay(gone, present);
   const remove = async ({ name, version, versionedName, size }: FileInfo): Promise<void> => {
     const event = { name: versionedName, path: undefined, size };
     const removed = await tally.remove(event, async () => {
-      await client.deleteFile({ name, version }, { signal });
+      await client.deleteFile({ name, version }, { signal: options.signal });
     });
     if (removed) known.delete(name);
   };
@@ -66,6 +68,13 @@ export async function pushTree(
     remove,
   );
   return tally.summary;
+}
+
+async function isGone(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => false,
+    (error: unknown) => hasVanished(error),
+  );
 }
 
 interface PushEvent {
@@ -84,7 +93,7 @@ async function pushFile(
 ): Promise<void> {
   const name = parseFileName(event.name);
   const remote = names.files.get(name);
-  const isNewer = remote !== undefined && remote.version > versionFromMs(local.mtimeMs);
+  const isNewer = remote !== undefined && remote.version > versionFromNs(local.mtimeNs);
   if (options.onlyChanged && remote !== undefined) {
     const told = { ...event, name: remote.versionedName };
     if (await sameContent(local, remote, options)) {

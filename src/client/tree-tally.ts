@@ -1,5 +1,6 @@
-import { isFiletrackerError, messageOf } from '../core/errors.ts';
+import { FiletrackerError, isFiletrackerError, messageOf } from '../core/errors.ts';
 import type { TransferProgress } from './download.ts';
+import type { Exclusions } from './exclusions.ts';
 import type { FileInfo, RemoteListOptions } from './file-client.ts';
 import { fromLocalError } from './local-errors.ts';
 
@@ -12,6 +13,8 @@ export type TreeAction =
   /** Nothing was overwritten because the other side's is newer, or nothing deleted because transfers failed. */
   | 'kept'
   | 'skipped'
+  /** Removed at the source while the tree was being sent. */
+  | 'vanished'
   | 'failed';
 
 export interface TreeEvent {
@@ -34,6 +37,12 @@ export interface TreeOptions {
   readonly checksum: boolean;
   /** Remove at the target what is not at the source. */
   readonly delete: boolean;
+  /** With `delete`: also if the source holds nothing at all, as a disk that is not mounted does. */
+  readonly allowEmpty: boolean;
+  /** What is neither copied nor deleted. */
+  readonly exclusions: Exclusions;
+  /** The cache in use, which is never part of a tree. */
+  readonly cacheFolder: string | undefined;
   /** Overwrite what is newer at the target; on a server by a version that is newer still. */
   readonly force: boolean;
   /** Take the same decisions, as far as lists and folders tell, and change nothing. */
@@ -52,12 +61,17 @@ export interface TreeOptions {
   };
   readonly signal?: AbortSignal | undefined;
   readonly onEvent: (event: TreeEvent) => void;
+  /** Called with what of a tree a store does not keep: execute bits and empty folders. */
+  readonly onLoss: (text: string) => void;
   /** Called with bytes that have passed, and with the number of bytes there are when it is known. */
   readonly onBytes: (bytes: number) => void;
   readonly onTotal: (bytes: number) => void;
 }
 
 export type TreeSummary = Readonly<Record<TreeAction, number>> & { readonly bytes: number };
+
+/** Why a cache in a tree is left out. */
+export const cacheReason = 'it is the cache of a client';
 
 /** Errors after which the other files would fail too. */
 const fatalCodes: ReadonlySet<string> = new Set([
@@ -71,10 +85,20 @@ const fatalCodes: ReadonlySet<string> = new Set([
 /** Counts and tells what happens. */
 export class Tally {
   readonly #options: TreeOptions;
-  readonly #counts = { fetched: 0, sent: 0, unchanged: 0, deleted: 0, kept: 0, skipped: 0, failed: 0 };
+  readonly #counts = {
+    fetched: 0,
+    sent: 0,
+    unchanged: 0,
+    deleted: 0,
+    kept: 0,
+    skipped: 0,
+    vanished: 0,
+    failed: 0,
+  };
   #bytes = 0;
   #total = 0;
   #failedWork = 0;
+  readonly #skipped = new Set<string>();
 
   constructor(options: TreeOptions) {
     this.#options = options;
@@ -84,6 +108,13 @@ export class Tally {
     this.#counts[event.action] += 1;
     if (event.action === 'fetched' || event.action === 'sent') this.#bytes += event.size ?? 0;
     this.#options.onEvent(event);
+  }
+
+  /** Tells of a folder that is left out, however many files would be in it. */
+  skipOnce(path: string, reason: string): void {
+    if (this.#skipped.has(path)) return;
+    this.#skipped.add(path);
+    this.tell({ action: 'skipped', name: undefined, path, size: undefined, reason });
   }
 
   expect(bytes: number): void {
@@ -121,9 +152,23 @@ export class Tally {
     return removed;
   }
 
+  /** Whether something did not arrive, so that nothing is deleted. */
+  get hasFailed(): boolean {
+    return this.#failedWork > 0;
+  }
+
   get summary(): TreeSummary {
     return { ...this.#counts, bytes: this.#bytes };
   }
+}
+
+/** The error of a source without files, which is more often a mistake than what the user wants to have everywhere. */
+export function emptySource(source: string, target: string): FiletrackerError {
+  const advice = 'see that it is what you mean and that its disk is mounted, or give --allow-empty';
+  return new FiletrackerError(
+    'invalid-argument',
+    `Cannot delete everything in "${target}": "${source}" holds no files; ${advice}`,
+  );
 }
 
 /** Passes on how much of one file was transferred since it was last asked. */

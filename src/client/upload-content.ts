@@ -44,21 +44,21 @@ const sampleSizeBytes = 8 * 1024;
 export interface SourceFile {
   readonly path: string;
   readonly size: number;
-  readonly mtimeMs: number;
-  readonly ctimeMs: number;
-  readonly inode: number;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  readonly inode: bigint;
 }
 
 /** Looks at a file that shall be put. @throws FiletrackerError `io` where it is no regular file that can be read. */
 export function sourceFile(path: string): SourceFile {
   try {
-    const attributes = statSync(path);
+    const attributes = statSync(path, { bigint: true });
     if (!attributes.isFile()) {
       const kind = attributes.isDirectory() ? 'it is a folder' : 'it is no regular file';
       throw new FiletrackerError('io', `Cannot put "${path}": ${kind}`);
     }
-    const { size, mtimeMs, ctimeMs, ino: inode } = attributes;
-    return { path, size, mtimeMs, ctimeMs, inode };
+    const { size, mtimeNs, ctimeNs, ino: inode } = attributes;
+    return { path, size: Number(size), mtimeNs, ctimeNs, inode };
   } catch (error) {
     throw fromLocalError(error, `put "${path}"`);
   }
@@ -69,8 +69,8 @@ export function requireUnchanged(source: SourceFile): void {
   const now = sourceFile(source.path);
   const same =
     now.size === source.size &&
-    now.mtimeMs === source.mtimeMs &&
-    now.ctimeMs === source.ctimeMs &&
+    now.mtimeNs === source.mtimeNs &&
+    now.ctimeNs === source.ctimeNs &&
     now.inode === source.inode;
   if (!same) throw changed(source.path);
 }

@@ -27,14 +27,14 @@ export class Uploader {
   async put(
     { name, version }: VersionedName,
     path: string,
-    versionOf: (mtimeMs: number) => FileVersion,
+    versionOf: (mtimeNs: bigint) => FileVersion,
     options: PutOptions,
   ): Promise<StoredFile> {
     const toRemote = options.toRemoteStore !== false && this.#parts.remote !== undefined;
     const toLocal = options.toLocalStore !== false && this.#parts.cache !== undefined;
     if (!toRemote && !toLocal) throw storedNowhere(name);
     const source = sourceFile(path);
-    const wanted = version ?? versionOf(source.mtimeMs);
+    const wanted = version ?? versionOf(source.mtimeNs);
     const remote = toRemote ? this.#parts.remote : undefined;
     await using prepared = await this.#prepare(remote, source, options);
     requireUnchanged(source);

@@ -16,7 +16,19 @@ export function checkVersion(version: number): FileVersion {
   );
 }
 
-/** The version of a file on disk: its modification time, a fraction of a second cut off. */
+/** The version of a clock's time, rounded down to a second. */
 export function versionFromMs(timeMs: number): FileVersion {
   return checkVersion(Math.floor(timeMs / 1000));
+}
+
+const nsPerSecond = 1_000_000_000n;
+
+/**
+ * The version of a file on disk: its modification time, rounded down to a second, also before 1970. In
+ * nanoseconds, because milliseconds are a double, which rounds the end of a second up to the next one.
+ * @throws FiletrackerError `invalid-version`.
+ */
+export function versionFromNs(timeNs: bigint): FileVersion {
+  const seconds = timeNs / nsPerSecond;
+  return checkVersion(Number(timeNs % nsPerSecond < 0n ? seconds - 1n : seconds));
 }

@@ -4,6 +4,12 @@
 /** A cache has both from its first file on; no store has either. */
 export const cacheMarks = ['partial', 'pins'] as const;
 
+/** Besides those, a cache has one of these files as soon as something was fetched into it. */
+export const cacheFileMarks = ['lock', 'space'] as const;
+
+/** The names of files that a transfer writes beside its target; what a killed one leaves may be deleted. */
+export const unfinishedName = /^\.filetracker-[0-9a-f]{16}$/;
+
 /**
  * Any of them makes a folder the store of a server: of ours, wherever its catalog is, of one that took an old folder over, or
  * of filetracker 2. The `files/` of version 1 does not: the Python client's cache has it too, and may share ours.

@@ -4,7 +4,7 @@ import { isFiletrackerError, messageOf, type ErrorCode } from '../core/errors.ts
 import { reportItemsMax } from '../core/limits.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
-import { treeItems, type TreeItem } from './file-tree.ts';
+import { hasVanished, treeItems, type TreeItem } from './file-tree.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { sideBySide } from '../streams/side-by-side.ts';
 
@@ -53,9 +53,11 @@ export interface MigrationReport {
   readonly bytes: number;
   /** Bytes of content that travelled, before compression. */
   readonly sentBytes: number;
-  /** Symbolic links and special files. */
+  /** Symbolic links, special files, caches of clients and unfinished downloads. */
   readonly skipped: readonly MigrationProblem[];
   readonly skippedCount: number;
+  /** Files and folders that were removed while the tree was being read. */
+  readonly vanishedCount: number;
   readonly errors: readonly MigrationProblem[];
   readonly errorCount: number;
 }
@@ -101,6 +103,7 @@ class Migration {
     bytes: 0,
     sentBytes: 0,
     skippedCount: 0,
+    vanishedCount: 0,
     errorCount: 0,
   };
 
@@ -140,18 +143,25 @@ class Migration {
   }
 
   async #take(item: TreeItem): Promise<void> {
-    if (item.kind === 'file') {
-      await this.#bring(item).catch((error: unknown) => {
-        if (isFiletrackerError(error) && hopeless.has(error.code)) throw error;
-        this.#note(this.#errors, 'errorCount', item.path, messageOf(error));
-      });
-      this.#counts.files += 1;
-      this.#counts.bytes += item.size;
-    } else if (item.kind === 'skipped') {
-      this.#note(this.#skipped, 'skippedCount', item.path, item.reason);
-    } else {
-      this.#note(this.#errors, 'errorCount', item.path, item.reason);
+    if (item.kind === 'file') await this.#takeFile(item);
+    else if (item.kind === 'skipped') this.#note(this.#skipped, 'skippedCount', item.path, item.reason);
+    else if (item.kind === 'refused') this.#note(this.#errors, 'errorCount', item.path, item.reason);
+    else this.#counts.vanishedCount += 1;
+  }
+
+  async #takeFile(file: FileToBring): Promise<void> {
+    try {
+      await this.#bring(file);
+    } catch (error) {
+      if (isFiletrackerError(error) && hopeless.has(error.code)) throw error;
+      if (await hasVanished(file.path)) {
+        this.#counts.vanishedCount += 1;
+        return;
+      }
+      this.#note(this.#errors, 'errorCount', file.path, messageOf(error));
     }
+    this.#counts.files += 1;
+    this.#counts.bytes += file.size;
   }
 
   async #bring(file: FileToBring): Promise<void> {

@@ -453,7 +453,11 @@ test('failures end with the exit code that is documented, and one line that says
     [5, /^filetracker: .*no server answers there/, ['-r', 'http://127.0.0.1:9', 'get', '/f', 'out']],
     [1, /^filetracker: Cannot put "missing": there is no such file/, ['put', 'missing', '/g']],
     [1, /^filetracker: Cannot put "names": it is a folder/, ['put', 'names', '/g']],
-    [1, /^filetracker: Cannot write "missing\/out": its folder does not exist/, ['get', '/f', 'missing/out']],
+    [
+      1,
+      /^filetracker: Cannot write "missing\/out": the folder "missing" does not exist/,
+      ['get', '/f', 'missing/out'],
+    ],
     [1, /^filetracker: Cannot write "local\/out"/, ['get', '/f', 'local/out']],
     [3, /^filetracker: /, ['get', '-R', '/f', 'out']],
     [3, /^filetracker: .*"\/none/, ['ls', '/none']],

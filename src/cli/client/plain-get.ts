@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { optionsFromEnvironment } from '../../client/client-options.ts';
 import { LocalCache } from '../../client/local-cache.ts';
-import { kindOfTarget } from '../../client/target-file.ts';
+import { resolveTarget } from '../../client/target-file.ts';
 import { parseVersionedName } from '../../core/file-name.ts';
 import { replacement } from '../unreadable-words.ts';
 
@@ -44,13 +44,14 @@ export async function serveCached({ name: text, target, cacheDir }: PlainGet): P
     if (version === undefined || statSync(target, { throwIfNoEntry: false })?.isDirectory() === true) {
       return false;
     }
-    if (kindOfTarget(target) !== 'replaceable') return false;
+    const place = resolveTarget(target);
+    if (place.kind !== 'file') return false;
     const environment = optionsFromEnvironment();
     const folder = cacheDir ?? environment.cacheDir;
     if (folder === undefined) return false;
     const cache = new LocalCache({ folder: resolve(folder), handOut: environment.handOut });
     const cached = cache.find(name, version);
-    return cached !== undefined && (await cache.handOut(cached, target));
+    return cached !== undefined && (await cache.handOut(cached, place.path));
   } catch {
     return false;
   }

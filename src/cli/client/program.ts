@@ -108,6 +108,14 @@ function subcommandTerm(command: Command): string {
   return [command.name(), ...words].join(' ');
 }
 
+/** May be given several times, each with one pattern. */
+function excludeOption(): Option {
+  const description = 'leave out what is called so, as in .gitignore; may be given again';
+  return new Option('--exclude <pattern>', description).argParser(
+    (pattern: string, before: readonly string[] | undefined) => [...(before ?? []), pattern],
+  );
+}
+
 function addGet(program: Command, run: Runner): void {
   program
     .command('get')
@@ -118,6 +126,7 @@ function addGet(program: Command, run: Runner): void {
     .option('-f, --force-refresh', 'fetch it from the server whatever the cache has')
     .option('-R, --recursive', 'all files below the directory NAME, into the folder LOCAL')
     .option('-j, --jobs <number>', 'transfers at the same time, with -R (default: 8)')
+    .addOption(excludeOption())
     .action((name: string, local: string, flags: GetFlags & TreeFlags & { recursive?: boolean }) =>
       run(async (context) => {
         if (flags.recursive !== true) {
@@ -150,6 +159,7 @@ function addPut(program: Command, run: Runner): void {
     .option('--no-compress', 'send the content as it is')
     .option('-R, --recursive', 'all files of the folder LOCAL, below the directory NAME')
     .option('-j, --jobs <number>', 'transfers at the same time, with -R (default: 8)')
+    .addOption(excludeOption())
     .action((local: string, name: string, flags: PutFlags & TreeFlags & { recursive?: boolean }) =>
       run(async (context) => {
         if (flags.recursive !== true) {
@@ -213,6 +223,8 @@ function addTrees(program: Command, run: Runner): void {
     .argument('<source>')
     .argument('<target>')
     .option('--delete', 'remove at the target what is not at the source')
+    .option('--allow-empty', 'with --delete: also if the source holds no files')
+    .addOption(excludeOption())
     .option('-n, --dry-run', 'only say what would be done')
     .option('--checksum', 'compare contents also where size and time are the same')
     .option('--force', 'overwrite what is newer at the target too')

@@ -1,12 +1,13 @@
+import { Exclusions } from '../../client/exclusions.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { listFiles } from '../../client/listed-files.ts';
 import { pullTree } from '../../client/tree-pull.ts';
 import { pushTree } from '../../client/tree-push.ts';
-import type { TreeEvent, TreeOptions, TreeSummary } from '../../client/tree-tally.ts';
+import type { TreeAction, TreeEvent, TreeOptions, TreeSummary } from '../../client/tree-tally.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { exitCodes, printJson, printLine, tell } from '../output.ts';
 import { asShown } from '../shown-text.ts';
-import { printResult, programName, servesFromCache } from './context.ts';
+import { printResult, programName, servesFromCache, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
 import type { GetFlags, PutFlags } from './file-commands.ts';
 import { putOptions } from './file-commands.ts';
@@ -16,9 +17,11 @@ import { isFiletrackerError, messageOf } from '../../core/errors.ts';
 
 export interface TreeFlags {
   readonly jobs?: string;
+  readonly exclude?: readonly string[];
 }
 
 export interface SyncFlags extends TreeFlags {
+  readonly allowEmpty?: boolean;
   readonly checksum?: boolean;
   readonly delete?: boolean;
   readonly dryRun?: boolean;
@@ -38,8 +41,11 @@ function readJobs(text: string | undefined): number {
 }
 
 type Change = Partial<
-  Pick<TreeOptions, 'onlyChanged' | 'checksum' | 'delete' | 'force' | 'dryRun' | 'transfer'>
+  Pick<TreeOptions, 'onlyChanged' | 'checksum' | 'delete' | 'allowEmpty' | 'force' | 'dryRun' | 'transfer'>
 >;
+
+/** What a user has to know about one by one, with its reason. */
+const reasoned: ReadonlySet<TreeAction> = new Set(['failed', 'skipped', 'vanished', 'kept']);
 
 /** Runs a transfer of many files with one bar; failures and what was skipped are told as they happen. */
 async function runTree(
@@ -51,7 +57,7 @@ async function runTree(
 ): Promise<void> {
   const progress = context.progress(label);
   const onEvent = (event: TreeEvent): void => {
-    const failed = event.action === 'failed' || event.action === 'skipped' || event.action === 'kept';
+    const failed = reasoned.has(event.action);
     if (failed) {
       progress.end();
       tell(asShown(`${programName}: ${event.action} "${event.path ?? event.name}": ${event.reason}`));
@@ -68,6 +74,9 @@ async function runTree(
       onlyChanged: change.onlyChanged ?? false,
       checksum: change.checksum ?? false,
       delete: change.delete ?? false,
+      allowEmpty: change.allowEmpty ?? false,
+      exclusions: new Exclusions(flags.exclude),
+      cacheFolder: context.client.cache?.folder,
       force: change.force ?? false,
       dryRun: change.dryRun ?? false,
       namesFormTree: context.client.remote !== undefined,
@@ -75,6 +84,11 @@ async function runTree(
       transfer: change.transfer ?? {},
       signal: context.signal,
       onEvent,
+      onLoss: (text) => {
+        if (!context.verbose) return;
+        progress.end();
+        tellDetail(context, asShown(`${programName}: ${text}`));
+      },
       onBytes: progress.add,
       onTotal: progress.expect,
     });
@@ -151,6 +165,7 @@ export async function syncCommand(
     onlyChanged: true,
     checksum: flags.checksum ?? false,
     delete: flags.delete ?? false,
+    allowEmpty: flags.allowEmpty ?? false,
     dryRun: flags.dryRun ?? false,
     force: flags.force ?? false,
   };

@@ -3,7 +3,7 @@ import { opendir } from 'node:fs/promises';
 import { isDigest, type Digest } from '../../core/digest.ts';
 import { errnoOf, fromSystemError, messageOf } from '../../core/errors.ts';
 import { parseFileName, type FileName } from '../../core/file-name.ts';
-import { checkVersion, type FileVersion } from '../../core/file-version.ts';
+import { versionFromNs, type FileVersion } from '../../core/file-version.ts';
 import { unmangledName } from './legacy-names.ts';
 
 /** A name of the 2.x store as it lies on disk: its path below `links/`, in bytes, and as text. */
@@ -67,16 +67,10 @@ export function readLegacyLink(link: LegacyLink): LegacyEntry {
     const digest = /(?:^|\/)blobs\/(?:[^/]+\/)?([^/]+)$/.exec(target)?.[1] ?? '';
     if (!isDigest(digest)) return refused('it does not lead to a blob');
     const name = parseFileName(text);
-    return { kind: 'entry', name, version: checkVersion(wholeSeconds(stats.mtimeNs)), digest };
+    return { kind: 'entry', name, version: versionFromNs(stats.mtimeNs), digest };
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return refused('it has gone meanwhile');
     if (errnoOf(error) !== undefined) throw fromSystemError(error, 'read the old store');
     return refused(messageOf(error));
   }
-}
-
-/** Floors; a double could not tell .999999999 of a second from the next one. */
-export function wholeSeconds(timeNs: bigint): number {
-  const seconds = timeNs / 1_000_000_000n;
-  return Number(timeNs % 1_000_000_000n < 0n ? seconds - 1n : seconds);
 }
