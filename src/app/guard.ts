@@ -2,7 +2,7 @@ import { statfs } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
-import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
+import { freeSpaceMinBytes, freeSpaceMinPart, listsMax } from '../core/limits.ts';
 import { RateLimiter } from '../server/rate-limiter.ts';
 import type { RateTable } from '../server/rate-table.ts';
 import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
@@ -194,6 +194,7 @@ export class Guard {
       limits: {
         uploadsMax: this.#partOf(config.uploadsMax),
         senderUploadsMax: tokenUploadsMax === undefined ? undefined : this.#partOf(tokenUploadsMax),
+        listsMax: this.#partOf(listsMax),
         freeSpaceMinBytes: this.#freeSpaceMinBytes,
       },
       freeSpace: async () => {

@@ -187,15 +187,17 @@ export interface CatalogReader {
   kindOfDirectory(directory: string): Promise<'directory' | 'file' | 'absent'>;
 
   /**
-   * Names below `directory`, in byte order, in batches, from one read snapshot that is released when the
-   * iteration ends or is abandoned. Cost per name is constant.
+   * Names below `directory`, in byte order, in batches. Each page of some hundred names is read from a snapshot of its own
+   * and goes on after the last name of the page before: a name that is there all the time is given exactly once, one that
+   * comes or goes meanwhile at most once. Nothing is held between two pages, however long the receiver takes. Cost per name
+   * is constant.
    */
   listNames(directory: string, options?: ListOptions): AsyncIterable<readonly FileName[]>;
 
   /** The same with whole entries. */
   listEntries(directory: string, options?: ListOptions): AsyncIterable<readonly Entry[]>;
 
-  /** Every blob, in byte order of the digests, in batches from one snapshot; for collection and integrity. */
+  /** Every blob, in byte order of the digests, in batches, with the promises of a list of names; for collection and integrity. */
   listBlobs(options?: { after?: Digest; signal?: AbortSignal }): AsyncIterable<readonly BlobRecord[]>;
 
   /** Blobs that no entry has named since before `beforeMs`, oldest first, at most `limit`. */

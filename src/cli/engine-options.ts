@@ -19,7 +19,7 @@ export function addEngineOptions(command: Command): Command {
 export function addEngineTuningOptions(command: Command): Command {
   return command
     .option('--catalog-pool <number>', 'connections to PostgreSQL of each worker (default: 20)')
-    .option('--catalog-list-pool <number>', 'the same for long lists, each of which keeps one (default: 5)')
+    .option('--catalog-list-pool <number>', 'the same for lists, which take one for each page (default: 5)')
     .option('--catalog-timeout <time>', 'longest wait for PostgreSQL (default: 10s)')
     .option('--s3-endpoint <url>', 'address of an S3 server that is not Amazon’s')
     .option('--s3-public-endpoint <url>', 'its address in --redirect-downloads (default: --s3-endpoint)')

@@ -103,6 +103,8 @@ export const firstRequestTimeMs = 1000;
 
 /** Uploads under way at once in one store; each holds a few hundred KiB at the most. */
 export const uploadsMax = 1024;
+/** Lists under way at once in one store; each holds a batch of names. */
+export const listsMax = 256;
 /** How old the figure of the free space may be. */
 export const freeSpaceAgeMaxMs = 1_000;
 /** Bytes that stay free on the disk: this much, or this part of the disk if that is less. */

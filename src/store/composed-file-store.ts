@@ -1,5 +1,5 @@
 import type { BlobStore } from '../blobs/blob-store.ts';
-import type { Catalog, Entry, ListOptions } from '../catalog/catalog.ts';
+import type { Catalog, Entry } from '../catalog/catalog.ts';
 import { refusalOfPut } from '../catalog/decisions.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { ancestorsOf, type FileName } from '../core/file-name.ts';
@@ -11,6 +11,7 @@ import type {
   FileStatus,
   FileStore,
   ForecastOptions,
+  ListOptions,
   OpenFile,
   PutBody,
   PutForecast,

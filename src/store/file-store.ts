@@ -1,5 +1,10 @@
 import type { Readable } from 'node:stream';
-import type { CatalogStats, Entry, ListOptions, Precondition } from '../catalog/catalog.ts';
+import type {
+  CatalogStats,
+  Entry,
+  ListOptions as CatalogListOptions,
+  Precondition,
+} from '../catalog/catalog.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/encoding.ts';
 import type { FileName } from '../core/file-name.ts';
@@ -98,7 +103,12 @@ export interface OpenFile {
 /** An entry, and whether its content is known to be damaged. */
 export type FileStatus = Entry & { readonly damaged?: boolean | undefined };
 
-export type { Entry, ListOptions, Precondition };
+export interface ListOptions extends CatalogListOptions {
+  /** As with a put. */
+  readonly sender?: string | undefined;
+}
+
+export type { Entry, Precondition };
 export type StoreStats = CatalogStats;
 
 /**

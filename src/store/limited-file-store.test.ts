@@ -18,7 +18,7 @@ function openLimited(limits: { uploadsMax?: number; freeSpaceMinBytes?: number }
   const clock = new ManualClock();
   let questions = 0;
   const store = new LimitedFileStore(below, {
-    limits: { uploadsMax: 100, freeSpaceMinBytes: 0, ...limits },
+    limits: { uploadsMax: 100, listsMax: 100, freeSpaceMinBytes: 0, ...limits },
     freeSpace: () => {
       questions += 1;
       return Promise.resolve(free());
@@ -76,7 +76,7 @@ describe('LimitedFileStore.put()', () => {
         }),
     } as unknown as FileStore;
     const store = new LimitedFileStore(below, {
-      limits: { uploadsMax: 100, freeSpaceMinBytes: 100 },
+      limits: { uploadsMax: 100, listsMax: 100, freeSpaceMinBytes: 100 },
       freeSpace: () => Promise.resolve(freeBytes),
       clock: systemClock,
     });
@@ -94,6 +94,37 @@ describe('LimitedFileStore.put()', () => {
     expect(interruption.signal.aborted).toBe(false);
     await expect(announced).resolves.toEqual(stored);
     await expect(store.put(intent, body)).rejects.toMatchObject({ code: 'no-space' });
+  });
+
+  it('bounds the lists that run at once, and those of one sender', async () => {
+    async function* endless(): AsyncGenerator<readonly string[]> {
+      for (;;) yield Promise.resolve([]);
+    }
+    const below = { listNames: endless, listEntries: endless } as unknown as FileStore;
+    const store = new LimitedFileStore(below, {
+      limits: { uploadsMax: 1, listsMax: 4, freeSpaceMinBytes: 0 },
+      freeSpace: () => Promise.resolve(1000),
+      clock: systemClock,
+    });
+    const held: AsyncIterator<unknown>[] = [];
+    const begin = async (sender: string): Promise<void> => {
+      const list =
+        held.length % 2 === 0 ? store.listNames('/', { sender }) : store.listEntries('/', { sender });
+      const iterator = list[Symbol.asyncIterator]();
+      await iterator.next();
+      held.push(iterator);
+    };
+    await begin('one');
+    await begin('one');
+    await expect(begin('one')).rejects.toMatchObject({ code: 'rate-limited', retryable: true });
+    await begin('two');
+    await begin('three');
+    await expect(begin('four')).rejects.toMatchObject({ code: 'busy', retryable: true });
+    await held[0]?.return?.();
+    expect(store.listCount).toBe(3);
+    await begin('four');
+    for (const iterator of held) await iterator.return?.();
+    expect(store.listCount).toBe(0);
   });
 
   it('asks for the free space at most once a second', async () => {

@@ -17,9 +17,15 @@ import type {
   StoreStats,
 } from './file-store.ts';
 import { FreeSpace } from './free-space.ts';
-import { UploadSlots, type UploadSlotsOptions } from './upload-slots.ts';
+import { SenderSlots } from './sender-slots.ts';
 
-export interface UploadLimits extends UploadSlotsOptions {
+export interface UploadLimits {
+  /** Puts under way at once. */
+  readonly uploadsMax: number;
+  /** Of one sender; undefined for no more than are left free for others. */
+  readonly senderUploadsMax?: number | undefined;
+  /** Lists under way at once; of one sender no more than are left free for others. */
+  readonly listsMax: number;
   /** Bytes that stay free on the disk of the store, whatever is put. */
   readonly freeSpaceMinBytes: number;
 }
@@ -33,7 +39,8 @@ export interface LimitedFileStoreOptions {
 
 /**
  * A file store that refuses puts for which there is no room, before anything of them is read: too many at
- * once, or too little space on the disk. Reading and removing are never refused, as removing makes room.
+ * once, or too little space on the disk. Lists are refused when too many run. Reading and removing are never refused,
+ * as removing makes room.
  *
  * Invariant: only puts that have a slot, and were given room on the disk, are in the store below.
  */
@@ -41,19 +48,30 @@ export class LimitedFileStore implements FileStore {
   readonly #store: FileStore;
   /** Puts that were answered well, by what became of them. */
   readonly putCounts = { new: 0, deduplicated: 0, superseded: 0 };
-  readonly #slots: UploadSlots;
+  readonly #slots: SenderSlots;
+  readonly #listSlots: SenderSlots;
   readonly #space: FreeSpace;
 
   constructor(store: FileStore, options: LimitedFileStoreOptions) {
     this.#store = store;
     const { limits, freeSpace, clock } = options;
-    this.#slots = new UploadSlots(limits);
+    this.#slots = new SenderSlots({
+      what: 'uploads',
+      max: limits.uploadsMax,
+      senderMax: limits.senderUploadsMax,
+    });
+    this.#listSlots = new SenderSlots({ what: 'lists', max: limits.listsMax });
     this.#space = new FreeSpace({ minBytes: limits.freeSpaceMinBytes, ask: freeSpace, clock });
   }
 
   /** Puts under way. */
   get uploadCount(): number {
     return this.#slots.count;
+  }
+
+  /** Lists under way. */
+  get listCount(): number {
+    return this.#listSlots.count;
   }
 
   /** Bytes that the disk had left when it was last asked. */
@@ -65,7 +83,7 @@ export class LimitedFileStore implements FileStore {
     const { sender } = options;
     const { name } = intent;
     // Taken before the disk is asked: the slots must not be given away twice in that time.
-    this.#slots.take(name, sender);
+    this.#slots.take(`store "${name}"`, sender);
     try {
       const asking = this.#space.refresh();
       if (asking !== undefined) await asking;
@@ -98,7 +116,7 @@ export class LimitedFileStore implements FileStore {
       this.#count(forecast.result);
       return forecast;
     }
-    this.#slots.check(intent.name, options.sender);
+    this.#slots.check(`store "${intent.name}"`, options.sender);
     await this.#space.refresh();
     this.#space.check(options.announcedSize ?? 0, intent.name);
     return forecast;
@@ -125,11 +143,27 @@ export class LimitedFileStore implements FileStore {
   }
 
   listNames(directory: string, options?: ListOptions): AsyncIterable<readonly FileName[]> {
-    return this.#store.listNames(directory, options);
+    const list = this.#store.listNames(directory, options);
+    return this.#listed(directory, list, options?.sender);
   }
 
   listEntries(directory: string, options?: ListOptions): AsyncIterable<readonly Entry[]> {
-    return this.#store.listEntries(directory, options);
+    const list = this.#store.listEntries(directory, options);
+    return this.#listed(directory, list, options?.sender);
+  }
+
+  /** A list that holds a slot from its first batch until it ends or is given up. */
+  async *#listed<Batch>(
+    directory: string,
+    list: AsyncIterable<Batch>,
+    sender: string | undefined,
+  ): AsyncGenerator<Batch, void, void> {
+    this.#listSlots.take(`list "${directory}"`, sender);
+    try {
+      yield* list;
+    } finally {
+      this.#listSlots.release(sender);
+    }
   }
 
   stats(): Promise<StoreStats> {

@@ -463,15 +463,30 @@ export function describeCatalog(title: string, create: CatalogFactory): void {
         }
       });
 
-      it('listNames() does not see changes made while it runs', async () => {
-        const iterator = catalog.listNames('/')[Symbol.asyncIterator]();
-        const first = await iterator.next();
-        await catalog.put(putOf('/zz', 1, 'late'));
-        const names = first.done ? [] : [...first.value];
-        for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
-          names.push(...next.value);
+      it('lists give each name that is there all the time exactly once, whatever changes meanwhile', async () => {
+        const kept = Array.from({ length: 2600 }, (_, index) => `/p/${String(index).padStart(5, '0')}`);
+        for (let at = 0; at < kept.length; at += 100) {
+          await Promise.all(kept.slice(at, at + 100).map((path) => catalog.put(putOf(path, 5, 'x'))));
         }
-        expect(names).toHaveLength(8);
+        const namesIn = async function* (): AsyncGenerator<readonly string[]> {
+          for await (const batch of catalog.listEntries('/p/')) yield batch.map((entry) => entry.name);
+        };
+        for (const list of [catalog.listNames('/p/'), catalog.listNames('/p/', { upTo: 6 }), namesIn()]) {
+          const seen: string[] = [];
+          for await (const batch of list) {
+            const last = batch.at(-1) ?? '';
+            seen.push(...batch);
+            // Behind what was listed, at it, and before what is still to come.
+            for (const path of ['/p/0', `${last}-late`, '/p/99999'])
+              await catalog.put(putOf(path, 5, 'late'));
+            await catalog.remove({ name: name(`${last}-late`), version: 9 });
+            await catalog.put(putOf(last, 6, 'overwritten'));
+          }
+          expect(seen.filter((path) => kept.includes(path))).toEqual(kept);
+          expect(new Set(seen).size).toBe(seen.length);
+        }
+        expect(await namesOf(catalog, '/p/', { limit: 2100 })).toHaveLength(2100);
+        expect(await namesOf(catalog, '/p/', { upTo: 4 })).toEqual([]);
       });
 
       it('kindOfDirectory() tells directories, files and nothing apart', async () => {

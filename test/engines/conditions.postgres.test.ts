@@ -250,6 +250,33 @@ describe('a schema', () => {
   });
 });
 
+it('lists that are not read on keep no connection, and no transaction open', async () => {
+  const catalog = await open({ listPoolSize: 1, connectTimeoutMs: 2000 });
+  await client.query(
+    `INSERT INTO ${schema}.entry SELECT '/d/' || lpad(i::text, 6, '0'), 1, '\\x00' FROM generate_series(1, 5000) i`,
+  );
+  const held = [];
+  for (let count = 0; count < 6; count += 1) {
+    const iterator = catalog.listNames('/')[Symbol.asyncIterator]();
+    expect((await iterator.next()).value).toHaveLength(512);
+    held.push(iterator);
+  }
+  expect(await catalog.put(change('/e', 1, 'a'))).toMatchObject({ kind: 'stored' });
+  const { rows } = await client.query<{ open: string }>(
+    `SELECT count(*) AS open FROM pg_stat_activity
+      WHERE application_name = 'filetracker' AND state LIKE 'idle in transaction%' AND query LIKE '%${schema}%'`,
+  );
+  expect(rows).toEqual([{ open: '0' }]);
+  const names: string[] = [];
+  const [iterator] = held;
+  for (let next = await iterator?.next(); next?.done === false; next = await iterator?.next()) {
+    names.push(...next.value);
+  }
+  // The first batch was taken before, and the name that came meanwhile is listed.
+  expect(names).toHaveLength(5000 - 512 + 1);
+  for (const rest of held) await rest.return?.();
+});
+
 it('a server whose clock is weeks ahead forgets no removed object and collects nothing early', async () => {
   const catalog = await open();
   const upload = await blobs.stage();

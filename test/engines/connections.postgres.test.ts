@@ -4,7 +4,7 @@ import { Connections } from '../../src/catalog/postgres/connections.ts';
 import { postgresUrl } from '../support/engines.ts';
 
 async function open(url: string): Promise<Connections> {
-  const timeouts = { connectTimeoutMs: 2_000, queryTimeoutMs: 7_000, listPauseMaxMs: 9_000 };
+  const timeouts = { connectTimeoutMs: 2_000, queryTimeoutMs: 7_000 };
   const connections = await Connections.create({ url, ...timeouts }, async () => undefined);
   onTestFinished(() => connections.close());
   return connections;
@@ -37,12 +37,6 @@ async function startOf(use: (url: string) => Promise<unknown>): Promise<Record<s
   return Object.fromEntries(pairs);
 }
 
-async function gathered<Item>(items: AsyncIterable<Item>): Promise<readonly Item[]> {
-  const all: Item[] = [];
-  for await (const item of items) all.push(item);
-  return all;
-}
-
 const settings = {
   name: 'settings_of_test',
   text: `SELECT current_setting('statement_timeout') AS statement,
@@ -54,7 +48,7 @@ describe('Connections', () => {
     const known = ['user', 'database', 'client_encoding', 'application_name'];
     const uses = [
       (connections: Connections) => connections.run(settings, []),
-      (connections: Connections) => gathered(connections.snapshot(() => emptyList())),
+      (connections: Connections) => connections.runForList(settings, []),
     ];
     for (const use of uses) {
       const start = await startOf(async (url) => use(await open(url)));
@@ -67,17 +61,10 @@ describe('Connections', () => {
     const connections = await open(postgresUrl());
     const both = [1, 2].map(() => connections.run(settings, []));
     for (const rows of await Promise.all(both)) expect(rows).toEqual([{ statement: '7s', pause: '1min' }]);
-    const listed = connections.snapshot(async function* (session) {
-      yield* await session.run(settings.text);
-    });
-    expect(await gathered(listed)).toEqual([{ statement: '7s', pause: '9s' }]);
+    expect(await connections.runForList(settings, [])).toEqual([{ statement: '7s', pause: '1min' }]);
     expect(connections.size).toBe(3);
   });
 });
-
-async function* emptyList(): AsyncGenerator<never> {
-  yield* [];
-}
 
 describe('lists', () => {
   it('take the connections that are there for them, and no more wait than a request may', async () => {
@@ -86,17 +73,15 @@ describe('lists', () => {
       async () => undefined,
     );
     onTestFinished(() => connections.close());
-    const list = (): AsyncIterable<unknown> =>
-      connections.snapshot(async function* (session) {
-        yield* await session.run(settings.text);
-        yield* await session.run(settings.text);
-      });
-    const held = list()[Symbol.asyncIterator]();
-    await held.next();
-    await expect(gathered(list())).rejects.toMatchObject({ code: 'unavailable', retryable: true });
+    const slow = { name: 'slow_of_test', text: 'SELECT pg_sleep(3)' };
+    const held = connections.runForList(slow, []);
+    await expect(connections.runForList(settings, [])).rejects.toMatchObject({
+      code: 'unavailable',
+      retryable: true,
+    });
     // Look-ups and changes have connections of their own.
     expect(await connections.run(settings, [])).toHaveLength(1);
-    await held.return?.();
-    expect(await gathered(list())).toHaveLength(2);
+    await held;
+    expect(await connections.runForList(settings, [])).toHaveLength(1);
   });
 });

@@ -272,7 +272,7 @@ describe('ImportingFileStore', () => {
     await old.put('/file', noise(50_000), { version: 100 });
     let freeBytes = 1000;
     const limited = new LimitedFileStore(inner, {
-      limits: { uploadsMax: 2, freeSpaceMinBytes: 0 },
+      limits: { uploadsMax: 2, listsMax: 2, freeSpaceMinBytes: 0 },
       freeSpace: () => Promise.resolve(freeBytes),
       clock: { nowMs: () => (freeBytes += 1) * freeSpaceAgeMaxMs },
     });

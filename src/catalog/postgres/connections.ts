@@ -3,7 +3,7 @@ import type { CallObserver } from '../../core/backend-calls.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { failureOf, fromDatabaseError, missingStates, sqlStateOf, unavailable } from './database-errors.ts';
 import { openPools, type ConnectionOptions, type Pools } from './pools.ts';
-import { connect, sessionOn, withSession, type Session, type TransactionOptions } from './sessions.ts';
+import { withSession, type Session, type TransactionOptions } from './sessions.ts';
 
 /** Before the names of all statements, which a connection keeps beside those of others. */
 export const namePrefix = 'filetracker_';
@@ -92,19 +92,39 @@ export class Connections {
 
   /** Runs one statement, in a transaction of its own, in one round trip. */
   async run<Row extends QueryResultRow>(statement: Statement, values: readonly unknown[]): Promise<Row[]> {
+    return this.#runOn<Row>(this.#pool, statement, values);
+  }
+
+  /**
+   * The same on one of the connections for lists, so that however many lists run, look-ups and changes have theirs.
+   * @throws FiletrackerError `unavailable` where all of them stay in use.
+   */
+  async runForList<Row extends QueryResultRow>(
+    statement: Statement,
+    values: readonly unknown[],
+  ): Promise<Row[]> {
+    return this.#runOn<Row>(this.#listPool, statement, values);
+  }
+
+  async #runOn<Row extends QueryResultRow>(
+    pool: Pool,
+    statement: Statement,
+    values: readonly unknown[],
+  ): Promise<Row[]> {
     this.#checkOpen();
     const { name, operation = name.slice(namePrefix.length) } = statement;
-    return this.#track(this.#observed(operation, () => this.#runRepeating<Row>(statement, values)));
+    return this.#track(this.#observed(operation, () => this.#runRepeating<Row>(pool, statement, values)));
   }
 
   async #runRepeating<Row extends QueryResultRow>(
+    pool: Pool,
     { name, text }: Statement,
     values: readonly unknown[],
   ): Promise<Row[]> {
     await this.#ready();
     for (let retries = 0; ; retries += 1) {
       try {
-        const result = await this.#pool.query<Row>({ name, text, values: [...values] });
+        const result = await pool.query<Row>({ name, text, values: [...values] });
         return result.rows;
       } catch (error) {
         const state = sqlStateOf(error) ?? '';
@@ -135,31 +155,6 @@ export class Connections {
     this.#checkOpen();
     const work = this.#observed('transaction', () => withSession(this.#pool, begin, step, options));
     return this.#track(work);
-  }
-
-  /**
-   * A transaction that gives what it finds piece by piece; ended when the iteration ends or is given up.
-   * @throws FiletrackerError `unavailable` where all connections for lists stay in use.
-   */
-  async *snapshot<Item>(read: (session: Session) => AsyncIterable<Item>): AsyncIterable<Item> {
-    this.#checkOpen();
-    await this.#ready();
-    const client = await this.#observed('list', () => connect(this.#listPool));
-    let broken = true;
-    try {
-      const plain = sessionOn(client);
-      // The receiver may take its time between two of these, so each is a call.
-      const session: Session = {
-        run: (text, values) => this.#observed('list', () => plain.run(text, values)),
-      };
-      await session.run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-      yield* read(session);
-      await session.run('COMMIT');
-      broken = false;
-    } finally {
-      // A list that was given up leaves its transaction open; closing the connection ends it at no cost to us.
-      client.release(broken);
-    }
   }
 
   /** For tests and metrics: connections open now. */

@@ -1,55 +1,53 @@
 import type { QueryResultRow } from 'pg';
 import { throwIfAborted } from '../../core/abort.ts';
-import { digestOf } from '../../core/digest.ts';
 import { listBatchNames } from '../../core/limits.ts';
 import type { ListOptions } from '../catalog.ts';
-import type { Connections } from './connections.ts';
+import { namePrefix, type Connections } from './connections.ts';
 
-/** Rows taken from the database at a time; handed on in batches of `listBatchNames`. */
-const fetchRows = 4 * listBatchNames;
+/** Rows of a page, which one statement gives; handed on in batches of `listBatchNames`. */
+const pageRows = 4 * listBatchNames;
 
-interface RowQuery {
-  /** Without a LIMIT. */
-  readonly text: string;
+export interface RowList<Row> {
+  /** What the rows are of; the name of the statement that is prepared for whole pages. */
+  readonly name: string;
+  /** Gives rows in the order of their keys, after $1; at most so many. */
+  readonly text: (limit: number) => string;
+  /** Values from $2 on. */
   readonly values: readonly unknown[];
+  readonly keyOf: (row: Row) => unknown;
+  /** Whether a row is shown; it is passed by otherwise. */
+  readonly isShown?: ((row: Row) => boolean) | undefined;
 }
 
 /**
- * Gives the rows of a query from one snapshot, in batches. What fits one batch costs one round trip and keeps
- * nothing; more is read through a cursor, whose cost per row is constant and whose memory is one fetch.
+ * Gives rows in batches, page by page. A page is one statement, and so one snapshot; the next begins after the last row of
+ * the one before.
+ *
+ * Invariant: no connection and no transaction is held while the receiver has the turn, so that slow ones keep neither
+ * others waiting nor the database from cleaning up.
  */
 export async function* listRows<Row extends QueryResultRow>(
   connections: Connections,
-  query: RowQuery,
-  limit: number,
-  signal: AbortSignal | undefined,
-): AsyncIterable<readonly Row[]> {
-  throwIfAborted(signal, 'list the catalog');
-  const firstRows = Math.min(limit, listBatchNames + 1);
-  const text = `${query.text} LIMIT ${firstRows}`;
-  const first = await connections.run<Row>(
-    { name: statementName(text), text, operation: 'list' },
-    query.values,
-  );
-  if (first.length < firstRows || firstRows === limit) {
-    yield* batches(first, signal);
-    return;
+  list: RowList<Row>,
+  after: unknown,
+  { limit = Infinity, signal }: Pick<ListOptions, 'limit' | 'signal'>,
+): AsyncGenerator<readonly Row[], void, void> {
+  const { isShown } = list;
+  let left = limit;
+  for (let last = after; left > 0;) {
+    throwIfAborted(signal, 'list the catalog');
+    const rowsMax = isShown === undefined ? Math.min(left, pageRows) : pageRows;
+    // The usual page is prepared under a name; others would be many.
+    const name = rowsMax === pageRows ? `${namePrefix}${list.name}` : '';
+    const statement = { name, text: list.text(rowsMax), operation: 'list' };
+    const rows = await connections.runForList<Row>(statement, [last, ...list.values]);
+    const shown = (isShown === undefined ? rows : rows.filter(isShown)).slice(0, left);
+    left -= shown.length;
+    yield* batches(shown, signal);
+    const lastRow = rows.at(-1);
+    if (lastRow === undefined || rows.length < rowsMax) return;
+    last = list.keyOf(lastRow);
   }
-  yield* connections.snapshot(async function* (session) {
-    const limited = Number.isFinite(limit) ? ` LIMIT ${Math.floor(limit)}` : '';
-    await session.run(`DECLARE rows NO SCROLL CURSOR FOR ${query.text}${limited}`, query.values);
-    for (;;) {
-      const rows = await session.run<Row>(`FETCH ${fetchRows} FROM rows`);
-      yield* batches(rows, signal);
-      if (rows.length < fetchRows) return;
-    }
-  });
-}
-
-/** Lists come with few limits; the usual one is prepared under a name that follows from the text, others are not. */
-function statementName(text: string): string {
-  if (!text.endsWith(` LIMIT ${listBatchNames + 1}`)) return '';
-  return `filetracker_list_${digestOf(Buffer.from(text)).slice(0, 16)}`;
 }
 
 function* batches<Row>(rows: readonly Row[], signal: AbortSignal | undefined): Iterable<readonly Row[]> {

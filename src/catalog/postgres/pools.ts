@@ -11,14 +11,12 @@ export interface ConnectionOptions {
   readonly schema?: string | undefined;
   /** Connections for look-ups and changes, at most. */
   readonly poolSize?: number | undefined;
-  /** Connections for long lists, at most; each list keeps one until it ends. */
+  /** Connections for lists, at most; a list takes one for each of its pages. */
   readonly listPoolSize?: number | undefined;
   /** Longest wait for a connection. */
   readonly connectTimeoutMs?: number | undefined;
   /** Longest wait for an answer. */
   readonly queryTimeoutMs?: number | undefined;
-  /** Longest time that the receiver of a list may pause. */
-  readonly listPauseMaxMs?: number | undefined;
   /** Told of every call: by the name of its statement, else `list` or `transaction`. */
   readonly onCall?: CallObserver | undefined;
 }
@@ -28,7 +26,6 @@ const connectionDefaults = {
   listPoolSize: 5,
   connectTimeoutMs: 5_000,
   queryTimeoutMs: 10_000,
-  listPauseMaxMs: 120_000,
 } as const;
 
 const int8TypeId = 20;
@@ -39,7 +36,7 @@ const int8TypeId = 20;
  */
 const transactionPauseMaxMs = 60_000;
 
-/** Connections for look-ups and changes, and those for long lists. */
+/** Connections for look-ups and changes, and those for lists. */
 export interface Pools {
   readonly pool: Pool;
   readonly listPool: Pool;
@@ -55,15 +52,13 @@ export async function openPools(options: ConnectionOptions): Promise<Pools> {
   // The database gives up first, so that it does not work on for someone who has gone.
   const statementTimeout = { statement_timeout: statementMs };
   const idleTimeout = { idle_in_transaction_session_timeout: transactionPauseMaxMs };
+  const settings = { ...common, ...onConnect({ ...statementTimeout, ...idleTimeout }) };
   const pool = new driver.Pool({
-    ...common,
-    ...onConnect({ ...statementTimeout, ...idleTimeout }),
+    ...settings,
     max: options.poolSize ?? connectionDefaults.poolSize,
   });
-  const pauseMs = options.listPauseMaxMs ?? connectionDefaults.listPauseMaxMs;
   const listPool = new driver.Pool({
-    ...common,
-    ...onConnect({ ...statementTimeout, idle_in_transaction_session_timeout: pauseMs }),
+    ...settings,
     max: options.listPoolSize ?? connectionDefaults.listPoolSize,
   });
   // A connection that breaks while nobody uses it leaves the pool by itself.

@@ -36,6 +36,7 @@ import {
   type BlobRow,
   type EntryRow,
   type LocatedRow,
+  type NameRow,
   type PutRow,
   type RemoveRow,
 } from './rows.ts';
@@ -174,33 +175,39 @@ export class PostgresCatalog implements Catalog {
   }
 
   async *listNames(directory: string, options: ListOptions = {}): AsyncIterable<readonly FileName[]> {
-    for await (const rows of this.#list<{ name: FileName }>('e.name', directory, options)) {
+    const { listNames } = this.#statements;
+    for await (const rows of this.#list<NameRow>('list_names', listNames, directory, options)) {
       yield rows.map((row) => row.name);
     }
   }
 
   async *listEntries(directory: string, options: ListOptions = {}): AsyncIterable<readonly Entry[]> {
-    for await (const rows of this.#list<EntryRow>(this.#statements.entryColumns, directory, options)) {
+    const { listEntries } = this.#statements;
+    for await (const rows of this.#list<EntryRow>('list_entries', listEntries, directory, options)) {
       yield rows.map(entryOf);
     }
   }
 
-  #list<Row extends { name: string }>(
-    columns: string,
+  #list<Row extends { readonly name: string; readonly version: number }>(
+    name: string,
+    text: (limit: number) => string,
     directory: string,
     options: ListOptions,
   ): AsyncIterable<readonly Row[]> {
-    const values = [...boundsOf(directory, options), options.upTo ?? null];
-    const query = { text: this.#statements.list(columns), values };
-    return listRows<Row>(this.#connections, query, options.limit ?? Infinity, options.signal);
+    const { upTo } = options;
+    const [after, before] = boundsOf(directory, options);
+    const isShown = upTo === undefined ? undefined : (row: Row) => row.version <= upTo;
+    const list = { name, text, values: [before], keyOf: (row: Row) => row.name, isShown };
+    return listRows<Row>(this.#connections, list, after, options);
   }
 
   async *listBlobs(
     options: { after?: Digest; signal?: AbortSignal } = {},
   ): AsyncIterable<readonly BlobRecord[]> {
     const after = options.after === undefined ? Buffer.alloc(0) : digestToBytes(options.after);
-    const query = { text: this.#statements.listBlobs, values: [after] };
-    for await (const rows of listRows<BlobRow>(this.#connections, query, Infinity, options.signal)) {
+    const text = this.#statements.listBlobs;
+    const list = { name: 'list_blobs', text, values: [], keyOf: (row: BlobRow) => row.digest };
+    for await (const rows of listRows<BlobRow>(this.#connections, list, after, options)) {
       yield rows.map((row) => this.#recordOf(row));
     }
   }

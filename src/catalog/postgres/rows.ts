@@ -27,6 +27,11 @@ function encodingFromNumber(number: number): Encoding {
 
 // As rows of pg are: one property a column.
 
+export interface NameRow {
+  readonly name: FileName;
+  readonly version: number;
+}
+
 export interface EntryRow {
   readonly name: string;
   readonly version: number;

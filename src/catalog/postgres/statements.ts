@@ -103,11 +103,14 @@ export function statementsFor(schema: string) {
     ),
     // A change that cannot be made shows only when one is made: this one waits for the disk and leaves nothing.
     probe: statement('probe', `UPDATE ${schema}.counter SET entries = entries WHERE shard = 63`),
-    /** Names below a directory: after $1, before $2, versions up to $3. */
-    list: (columns: string): string =>
-      `SELECT ${columns} FROM ${columns === 'e.name' ? `${schema}.entry e` : entries}
-        WHERE e.name > $1 AND e.name < $2 AND ($3::bigint IS NULL OR e.version <= $3) ORDER BY e.name`,
-    entryColumns,
-    listBlobs: `SELECT ${blobColumns} FROM ${schema}.blob WHERE digest > $1 ORDER BY digest`,
+    // Pages of what is after $1. A cutoff is left to the receiver, so that a page costs the same whatever it shows.
+    listNames: (limit: number): string =>
+      `SELECT name, version FROM ${schema}.entry WHERE name > $1 AND name < $2 ORDER BY name LIMIT ${limit}`,
+    listEntries: (limit: number): string =>
+      `SELECT ${entryColumns} FROM (
+        SELECT * FROM ${schema}.entry WHERE name > $1 AND name < $2 ORDER BY name LIMIT ${limit}
+      ) e JOIN ${schema}.blob b USING (digest) ORDER BY e.name`,
+    listBlobs: (limit: number): string =>
+      `SELECT ${blobColumns} FROM ${schema}.blob WHERE digest > $1 ORDER BY digest LIMIT ${limit}`,
   } as const;
 }

@@ -83,7 +83,7 @@ export async function listFiles(
   const { request, principal } = exchange;
   const parts = principal?.listable(directory) ?? [];
   if (principal === undefined || parts.length === 0) exchange.require('list', directory);
-  const options: ListOptions = parseListQuery(query, directory);
+  const options: ListOptions = { ...parseListQuery(query, directory), sender: exchange.sender };
   const whole = parts.length === 1 && parts[0] === directory;
   // Whether a directory above what may be listed is there is not told: it is shown as far as it may be.
   if (whole) await requireDirectory(directory, context);

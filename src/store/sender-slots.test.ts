@@ -1,39 +1,39 @@
 import { array, assert, constantFrom, property, tuple } from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseFileName } from '../core/file-name.ts';
-import { UploadSlots } from './upload-slots.ts';
+import { SenderSlots } from './sender-slots.ts';
 
-const name = parseFileName('/a');
+const what = 'uploads';
+const action = 'store "/a"';
 
 /** How many a sender gets who takes all that he can. */
-function takeAll(slots: UploadSlots, sender: string | undefined): number {
+function takeAll(slots: SenderSlots, sender: string | undefined): number {
   for (let count = 0; ; count += 1) {
     try {
-      slots.take(name, sender);
+      slots.take(action, sender);
     } catch {
       return count;
     }
   }
 }
 
-describe('UploadSlots', () => {
+describe('SenderSlots', () => {
   it('leaves as many for others as a sender has', () => {
-    const slots = new UploadSlots({ uploadsMax: 12 });
+    const slots = new SenderSlots({ what, max: 12 });
     expect(takeAll(slots, 'one')).toBe(6);
-    expect(() => slots.take(name, 'one')).toThrow(expect.objectContaining({ code: 'rate-limited' }));
+    expect(() => slots.take(action, 'one')).toThrow(expect.objectContaining({ code: 'rate-limited' }));
     expect(takeAll(slots, 'two')).toBe(3);
     expect(takeAll(slots, 'three')).toBe(2);
     expect(takeAll(slots, 'four')).toBe(1);
-    expect(() => slots.take(name, 'five')).toThrow(expect.objectContaining({ code: 'busy' }));
+    expect(() => slots.take(action, 'five')).toThrow(expect.objectContaining({ code: 'busy' }));
   });
 
   it('gives a sender more when others have ended', () => {
-    const slots = new UploadSlots({ uploadsMax: 3 });
-    slots.take(name, 'one');
-    slots.take(name, 'two');
-    expect(() => slots.check(name, 'one')).toThrow(/1 uploads of the same token/);
+    const slots = new SenderSlots({ what, max: 3 });
+    slots.take(action, 'one');
+    slots.take(action, 'two');
+    expect(() => slots.check(action, 'one')).toThrow(/1 uploads of the same token/);
     slots.release('two');
-    slots.take(name, 'one');
+    slots.take(action, 'one');
     slots.release('one');
     slots.release('one');
     expect(slots.count).toBe(0);
@@ -41,7 +41,7 @@ describe('UploadSlots', () => {
   });
 
   it('keeps to a part that is given', () => {
-    const slots = new UploadSlots({ uploadsMax: 12, senderUploadsMax: 10 });
+    const slots = new SenderSlots({ what, max: 12, senderMax: 10 });
     expect(takeAll(slots, 'one')).toBe(10);
     expect(takeAll(slots, 'two')).toBe(2);
   });
@@ -49,7 +49,7 @@ describe('UploadSlots', () => {
   it('lets the first upload of everyone in while there is room at all, whatever the others do', () => {
     const steps = array(tuple(constantFrom('a', 'b', 'c'), constantFrom('take', 'release')));
     const cases = property(steps, (all) => {
-      const slots = new UploadSlots({ uploadsMax: 8 });
+      const slots = new SenderSlots({ what, max: 8 });
       const held = { a: 0, b: 0, c: 0 };
       for (const [sender, step] of all) {
         if (step === 'release' && held[sender] > 0) {
@@ -57,14 +57,14 @@ describe('UploadSlots', () => {
           held[sender] -= 1;
         } else if (step === 'take') {
           try {
-            slots.take(name, sender);
+            slots.take(action, sender);
             held[sender] += 1;
           } catch {
             expect(held[sender]).toBeGreaterThan(0);
           }
         }
         expect(slots.count).toBe(held.a + held.b + held.c);
-        expect(() => slots.check(name, 'newcomer')).not.toThrow();
+        expect(() => slots.check(action, 'newcomer')).not.toThrow();
       }
     });
     assert(cases, { numRuns: 100 });
