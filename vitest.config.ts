@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
+import { cleanEnvironment } from './test/support/environment.ts';
 import { installedEngines } from './test/support/installed-engines.ts';
+import { everythingIsRequired, RequiredTests } from './test/support/required-tests.ts';
 
+cleanEnvironment();
 const installed = installedEngines();
 /** What tests of the scale-out store need is in their file names. */
 const engineTests = [
@@ -16,8 +19,9 @@ const engineTests = [
 const missing = engineTests.filter((tests) => !tests.there);
 for (const { kind, needs } of missing) {
   const text = `Left out: test/engines/*.${kind}.test.ts, because ${needs} is not installed`;
-  if (process.env['FILETRACKER_ENGINES'] === 'required') throw new Error(text);
-  console.warn(`${text}; "npm run test:engines" installs it and runs them.`);
+  if (everythingIsRequired) throw new Error(text);
+  if (!process.argv.includes('--project'))
+    console.warn(`${text}; "npm run test:engines" installs it and runs them.`);
 }
 const present = engineTests.filter((tests) => tests.there);
 
@@ -30,16 +34,36 @@ const common = {
   hookTimeout: 60_000,
 } as const;
 
+/** A file for the counts of the run as JSON, which `npm run test:nodes` adds up. */
+const report = process.env['FILETRACKER_TEST_REPORT'];
+
+function jsonReporter(outputFile: string): ['json', { outputFile: string }] {
+  return ['json', { outputFile }];
+}
+
 export default defineConfig({
   test: {
     ...common,
+    reporters: [
+      ...(everythingIsRequired ? [new RequiredTests()] : []),
+      ...(report === undefined ? [] : [jsonReporter(report)]),
+      'default',
+    ],
     projects: [
       {
         test: {
           ...common,
-          name: 'own',
+          name: 'fast',
           include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
-          exclude: ['test/engines/**'],
+          exclude: ['test/engines/**', 'test/proof/**'],
+          globalSetup: ['test/support/copy-for-others.ts'],
+        },
+      },
+      {
+        test: {
+          ...common,
+          name: 'proof',
+          include: ['test/proof/**/*.test.ts'],
         },
       },
       ...(present.length === 0

@@ -1,13 +1,23 @@
 // Makes the tree ready to run: installs the locked dependencies and builds dist/, each only when it is
 // out of date. Uses nothing but Node and npm, because it runs before anything is installed.
+import './supported-node.mjs';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync, chmodSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const minimumNode = [20, 19];
 const programs = [
   'filetracker',
   'filetracker-server',
@@ -28,14 +38,6 @@ export function runTool(script, args, options = {}) {
   run(process.execPath, [join(root, 'node_modules', script), ...args], options);
 }
 
-function checkNode() {
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
-  if (major < minimumNode[0] || (major === minimumNode[0] && minor < minimumNode[1])) {
-    console.error(`Filetracker needs Node ${minimumNode.join('.')} or newer; this is ${process.version}.`);
-    process.exit(1);
-  }
-}
-
 function* filesBelow(folder) {
   for (const item of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, item.name);
@@ -45,7 +47,8 @@ function* filesBelow(folder) {
 }
 
 function fingerprint(paths) {
-  const hash = createHash('sha256').update(`${process.platform} ${process.arch} ${process.versions.modules}`);
+  // Native parts are built for Node-API, and so fit every version of Node.
+  const hash = createHash('sha256').update(`${process.platform} ${process.arch}`);
   for (const path of paths.sort()) hash.update(path.slice(root.length)).update(readFileSync(path));
   return hash.digest('hex');
 }
@@ -78,6 +81,7 @@ async function build() {
   runTool('typescript/bin/tsc', ['-p', 'tsconfig.build.json'], { stdio: ['ignore', 2, 2] });
   const { bundlePrograms } = await import('./bundle.mjs');
   await bundlePrograms(root, programs);
+  writeLaunchers(join(root, 'dist', 'cli'));
   for (const program of programs) {
     for (const extension of ['js', 'cjs']) {
       const path = join(root, 'dist', 'cli', `${program}.${extension}`);
@@ -87,9 +91,24 @@ async function build() {
   writeFileSync(stamp, print);
 }
 
+/**
+ * Puts a launcher in the place of each program, which checks the version of Node before it loads the program: an older one
+ * fails at the first thing in it that it does not know.
+ */
+function writeLaunchers(folder) {
+  copyFileSync(join(root, 'scripts', 'supported-node.mjs'), join(folder, 'supported-node.js'));
+  for (const program of programs) {
+    const path = join(folder, `${program}.js`);
+    renameSync(path, join(folder, `${program}-program.js`));
+    writeFileSync(
+      path,
+      `#!/usr/bin/env node\nimport './supported-node.js';\nimport('./${program}-program.js');\n`,
+    );
+  }
+}
+
 /** Installs and builds what is missing or out of date. */
 export async function prepare() {
-  checkNode();
   install();
   await build();
 }

@@ -1,5 +1,6 @@
 // `npm start`: a server on 127.0.0.1:9999 with a store under the user's data folder. Arguments after `--`
 // go to filetracker-server.
+import './supported-node.mjs';
 import { spawn } from 'node:child_process';
 import { homedir } from 'node:os';
 import { join } from 'node:path';

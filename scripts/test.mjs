@@ -1,12 +1,10 @@
-// `npm test`: installs, builds, checks format, lint and types, and runs every test. With arguments, runs
-// only the tests whose files match them: `npm test -- dates`.
-import { prepare, runTool } from './prepare.mjs';
+// `npm test`: installs, builds, checks format, lint and types, and runs the fast tests. With arguments, runs only the
+// tests whose files match them, fast or not: `npm test -- dates`.
+import './supported-node.mjs';
+import { runTests } from './run-tests.mjs';
 
-await prepare();
 const filters = process.argv.slice(2);
-if (filters.length === 0) {
-  runTool('prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']);
-  runTool('oxlint/bin/oxlint', ['--type-aware', '--deny-warnings']);
-  runTool('typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json']);
-}
-runTool('vitest/vitest.mjs', ['run', ...filters]);
+await runTests({
+  checks: filters.length === 0,
+  words: filters.length === 0 ? ['--project', 'fast'] : filters,
+});

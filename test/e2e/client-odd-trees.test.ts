@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { shell } from '../support/client-shell.ts';
-import { programPath, runProgram } from '../support/programs.ts';
+import { programPath } from '../support/built-programs.ts';
+import { runProgram } from '../support/programs.ts';
 
 // Dozens of programs, on a machine that may be busy.
 vi.setConfig({ testTimeout: 240_000 });

@@ -18,7 +18,8 @@ import { expect, onTestFinished, test, vi } from 'vitest';
 import { digestOf } from '../../src/core/digest.ts';
 import { noise, prose } from '../support/contents.ts';
 import { shell } from '../support/client-shell.ts';
-import { programPath, runProgram, startProgram } from '../support/programs.ts';
+import { programPath } from '../support/built-programs.ts';
+import { runProgram, startProgram } from '../support/programs.ts';
 
 // Dozens of programs, on a machine that may be busy.
 vi.setConfig({ testTimeout: 120_000 });

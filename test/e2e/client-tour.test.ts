@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { servedStore } from '../support/client-server.ts';
-import { programPath } from '../support/programs.ts';
+import { programPath } from '../support/built-programs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const page = readFileSync(join(process.cwd(), 'docs', 'CLIENT.md'), 'utf8');

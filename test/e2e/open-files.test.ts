@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { programPath } from '../support/program.ts';
+import { programPath } from '../support/built-programs.ts';
 import { requestOnce } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 

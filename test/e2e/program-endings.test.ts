@@ -6,7 +6,8 @@ import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { servedStore } from '../support/client-server.ts';
-import { programPath, runProgram } from '../support/programs.ts';
+import { programPath } from '../support/built-programs.ts';
+import { runProgram } from '../support/programs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const programs = [

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { programPath } from '../support/program.ts';
+import { programPath } from '../support/built-programs.ts';
 import { requestOnce } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 

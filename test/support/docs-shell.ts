@@ -7,7 +7,7 @@ import { expect, onTestFinished } from 'vitest';
 import { noise, prose } from './contents.ts';
 import { freePort } from './free-port.ts';
 import { systemFolder } from './installed-engines.ts';
-import { programPath } from './program.ts';
+import { programPath } from './built-programs.ts';
 import { temporaryFolder } from './temporary-folder.ts';
 
 const page = fileURLToPath(new URL('../../docs/OPERATIONS.md', import.meta.url));

@@ -1,15 +1,14 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
+import { commandFor, type User } from './built-programs.ts';
 
 export interface ProgramOptions {
   readonly args?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly folder?: string;
   /** Who runs it; takes root. */
-  readonly user?: { readonly uid: number; readonly gid: number } | undefined;
+  readonly user?: User | undefined;
 }
 
 export interface ProgramEnd {
@@ -17,12 +16,6 @@ export interface ProgramEnd {
   readonly signal: NodeJS.Signals | null;
   readonly output: string;
   readonly errors: string;
-}
-
-/** The file of a program as npm would link it. */
-export function programPath(name: string): string {
-  const base = fileURLToPath(new URL(`../../dist/cli/${name}`, import.meta.url));
-  return existsSync(`${base}.cjs`) ? `${base}.cjs` : `${base}.js`;
 }
 
 /** A program of ours in a process of its own, killed when the test is over. */
@@ -36,7 +29,8 @@ export class Program {
   constructor(name: string, options: ProgramOptions = {}) {
     const { args = [], environment = {}, folder, user } = options;
     const { FILETRACKER_DIR: _, FILETRACKER_URL: __, ...inherited } = process.env;
-    this.child = spawn(process.execPath, [programPath(name), ...args], {
+    const { node, path } = commandFor(name, user);
+    this.child = spawn(node, [path, ...args], {
       cwd: folder,
       ...user,
       env: { ...inherited, ...environment },

@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { commandFor, type User } from './built-programs.ts';
 
 /** What a program printed and how it ended. */
 export interface Ended {
@@ -8,13 +7,6 @@ export interface Ended {
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
   readonly stderr: string;
-}
-
-/** The built program, as users start it. `npm test` builds it before the tests. */
-export function programPath(name: string): string {
-  const folder = join(process.cwd(), 'dist', 'cli');
-  const launcher = join(folder, `${name}.cjs`);
-  return existsSync(launcher) ? launcher : join(folder, `${name}.js`);
 }
 
 export interface Started {
@@ -27,12 +19,13 @@ export interface StartOptions {
   readonly input?: string | Buffer;
   readonly folder?: string;
   /** The user and group to run as; takes root. */
-  readonly user?: { readonly uid: number; readonly gid: number };
+  readonly user?: User;
 }
 
 /** Starts a program with no settings but those given. */
 export function startProgram(name: string, words: readonly string[], options: StartOptions = {}): Started {
-  const child = spawn(process.execPath, [programPath(name), ...words], {
+  const { node, path } = commandFor(name, options.user);
+  const child = spawn(node, [path, ...words], {
     stdio: 'pipe',
     cwd: options.folder,
     ...options.user,

@@ -1,0 +1,12 @@
+import { prepare, runTool } from './prepare.mjs';
+
+/** Installs, builds and runs tests; `checks` adds those of format, lint and types. `words` go to vitest. */
+export async function runTests({ checks, words }) {
+  await prepare();
+  if (checks) {
+    runTool('prettier/bin/prettier.cjs', ['--check', '--log-level', 'warn', '.']);
+    runTool('oxlint/bin/oxlint', ['--type-aware', '--deny-warnings']);
+    runTool('typescript/bin/tsc', ['--noEmit', '-p', 'tsconfig.json']);
+  }
+  runTool('vitest/vitest.mjs', ['run', ...words]);
+}
