@@ -1,5 +1,6 @@
 import { boundedText } from '../core/bounded-text.ts';
 import { isFiletrackerError } from '../core/errors.ts';
+import { withoutUserInfo } from '../protocol/request-target.ts';
 import type { Exchange } from '../server/exchange.ts';
 import type { RequestObserver } from '../server/observer.ts';
 import type { Log } from './log.ts';
@@ -62,7 +63,7 @@ export class RequestLog implements RequestObserver {
     const by = name === undefined ? '' : `,"principal":${JSON.stringify(name)}`;
     this.#log.writeLine(
       `{"level":30,"time":"${this.#time.now()}${this.#beginning}${exchange.id}","method":"${request.method ?? ''}",` +
-        `"target":${JSON.stringify(request.url)},"status":${status},"ms":${elapsedMs(exchange)},"sent":${sentBytes},` +
+        `"target":${JSON.stringify(withoutUserInfo(request.url ?? ''))},"status":${status},"ms":${elapsedMs(exchange)},"sent":${sentBytes},` +
         `"from":"${connection.remoteAddress}"${by},"msg":"request"}\n`,
     );
   }
@@ -76,7 +77,7 @@ export class RequestLog implements RequestObserver {
       {
         id: exchange.id,
         method: request.method,
-        target: boundedText(request.url ?? ''),
+        target: boundedText(withoutUserInfo(request.url ?? '')),
         status,
         ms: elapsedMs(exchange),
         sent: exchange.sentBytes,

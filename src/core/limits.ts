@@ -54,6 +54,13 @@ export const readCacheItemMaxBytes = 256 * kib;
 /** Memory that an item takes beside its bytes: its key, the list, the map. */
 export const readCacheItemOverheadBytes = 300;
 
+/** Bytes of a compressed content that are unpacked for nothing without a turn: some milliseconds of a thread. */
+export const seekFreeBytes = 1 * mib;
+/** Contents that are unpacked at once up to where a range begins, of the four threads of a process. */
+export const seeksMax = 2;
+/** Requests of one sender that wait for that; more are refused. */
+export const seeksWaitingMax = 32;
+
 /** Look-ups that a reader makes when the bytes it was shown are gone before it has opened them. */
 export const lookUpsMax = 5;
 
@@ -90,6 +97,12 @@ export const stallTimeoutMs = 30_000;
 export const bodyBytesPerSecondMin = 1 * kib;
 /** Time that a connection is kept open between requests. */
 export const idleTimeoutMs = 75_000;
+/** Requests that wait for the one before them, on one connection; more end it. */
+export const waitingRequestsMax = 1024;
+/** The same of all connections of a process, beside the first one of each; one takes about 6 KiB, and its headers. */
+export const waitingRequestsTotalMax = 8192;
+/** Requests waiting on one connection from which on no more are read from it. */
+export const waitingRequestsPauseAt = 16;
 /** Rest of a refused body that is read and thrown away, so that the connection can go on. */
 export const refusedBodyDrainMaxBytes = 256 * kib;
 /** How long a connection is held for a sender of a longer refused body to read the answer. */

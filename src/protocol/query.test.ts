@@ -63,6 +63,12 @@ describe('the version of a request', () => {
 });
 
 describe('parseListQuery()', () => {
+  it('takes an empty date for none', () => {
+    expect(parseListQuery('last_modified=', '/').upTo).toBeUndefined();
+    expect(parseListQuery('last_modified&limit=1', '/')).toMatchObject({ upTo: undefined, limit: 1 });
+    expect(() => parseListQuery('last_modified=+', '/')).toThrow(/as a date/);
+  });
+
   it('reads a name relative to the directory, or whole', () => {
     expect(parseListQuery('after=b%2Fc', '/a/').after).toBe('/a/b/c');
     expect(parseListQuery('after=%2Fa%2Fb', '/a/').after).toBe('/a/b');

@@ -79,10 +79,12 @@ function parseLimit(text: string): number {
  */
 export function parseListQuery(query: string, directory: string): ListQuery {
   if (query === '') return {};
+  const upTo = queryValue(query, versionKey);
   const limit = queryValue(query, 'limit');
   const after = queryValue(query, 'after');
   return {
-    upTo: queryVersion(query),
+    // An empty one is none, as the legacy server has it.
+    upTo: upTo === undefined || upTo === '' ? undefined : parseDate(upTo),
     limit: limit === undefined ? undefined : parseLimit(limit),
     after: after === undefined ? undefined : parseFileName(after.startsWith('/') ? after : directory + after),
   };

@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseFileName, type FileName } from '../core/file-name.ts';
-import { encodeName, filePath, listPath, parseTarget } from './request-target.ts';
+import { encodeName, filePath, listPath, parseTarget, withoutUserInfo } from './request-target.ts';
 
 const refused = expect.objectContaining({ code: 'invalid-name' });
 
@@ -48,6 +48,45 @@ describe('parseTarget()', () => {
       expect(parseTarget(target)?.endpoint).toBe(target.replaceAll('/', ''));
     },
   );
+
+  it.each(['status', 'healthz', 'readyz', 'metrics', 'admin/verify'])(
+    'knows /%s by this path alone, as a rule of a proxy does',
+    (path) => {
+      for (const base of ['', '/ft']) {
+        expect(parseTarget(`${base}/${path}?a=/`, base)?.endpoint).toBe(path.split('/')[0]);
+        expect(parseTarget(`http://host${base}/${path}`, base)?.endpoint).toBe(path.split('/')[0]);
+        const aliases = [
+          `/${path}/`,
+          `/${path}//`,
+          `//${path}`,
+          `/${path};a`,
+          `/${path.toUpperCase()}`,
+          `/${path}%2f`,
+        ];
+        const letter = path.charCodeAt(0).toString(16);
+        aliases.push(
+          `/%${letter}${path.slice(1)}`,
+          `/${path}%00`,
+          `/${path}%20`,
+          `/${path.replace('/', '//')}/`,
+        );
+        for (const alias of aliases)
+          expect([alias, parseTarget(base + alias, base)]).toEqual([alias, undefined]);
+      }
+      expect(parseTarget(`//ft/${path}`, '/ft')).toBeUndefined();
+    },
+  );
+
+  it.each([
+    ['/a@b', '/a@b'],
+    ['http://host/a@b', 'http://host/a@b'],
+    ['http://u:secret@host/a@b?c@d', 'http://\u2026@host/a@b?c@d'],
+    ['HTTP://u:p@q@host', 'HTTP://\u2026@host'],
+    ['u:secret@host/a', '\u2026@host/a'],
+    ['http://u:secret@host?a@b', 'http://\u2026@host?a@b'],
+  ])('is shown in logs without user and password: %s', (target, shown) => {
+    expect(withoutUserInfo(target)).toBe(shown);
+  });
 
   it.each([
     '/',

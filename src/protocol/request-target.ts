@@ -62,7 +62,8 @@ function unknownRoute(path: string): undefined {
 
 /**
  * Reads the target of a request line. Leading empty segments are dropped, before and after the base path,
- * because the base URL of a client may end in a slash. The endpoint's own word must stand unencoded: a
+ * because the base URL of a client may end in a slash; but not at endpoints that only people and programs on
+ * this side of a proxy use. The endpoint's own word must stand unencoded: a
  * proxy that filters by path shall see the same word as we do.
  * @param basePath prefix of every path, as `/ft`; empty where there is none.
  * @returns undefined where no endpoint has this path.
@@ -89,10 +90,22 @@ export function parseTarget(target: string, basePath = ''): Route | undefined {
   const rest = path.slice(end);
   if (endpoint === 'files') return { endpoint, name: parseFileName(decodePath(rest)), query };
   if (endpoint === 'list') return { endpoint, directory: directoryOf(rest), query };
+  if (endpoint === 'version') return rest === '' || rest === '/' ? { endpoint, query } : unknownRoute(path);
+  // Exactly this path: a proxy keeps others from it by a rule for that very text.
   if (endpoint === 'admin') {
-    return rest === '/verify' ? { endpoint, action: 'verify', query } : unknownRoute(path);
+    return path === `${basePath}/admin/verify` ? { endpoint, action: 'verify', query } : unknownRoute(path);
   }
-  return rest === '' || rest === '/' ? { endpoint, query } : unknownRoute(path);
+  return path === `${basePath}/${endpoint}` ? { endpoint, query } : unknownRoute(path);
+}
+
+/** A target as logs may show it: without the user and the password that an absolute one may hold. */
+export function withoutUserInfo(target: string): string {
+  if (target.charCodeAt(0) === slash) return target;
+  const start = /^[a-z][a-z\d+.-]{0,20}:\/\//i.exec(target)?.[0].length ?? 0;
+  const size = target.slice(start).search(/[/?#]/);
+  const end = size === -1 ? target.length : start + size;
+  const at = target.lastIndexOf('@', end);
+  return at < start ? target : `${target.slice(0, start)}…${target.slice(at)}`;
 }
 
 const plainPath = /^[\w./~-]*$/;

@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { FiletrackerError } from '../core/errors.ts';
 import { Pace } from './pace.ts';
@@ -22,10 +22,16 @@ export class Connection {
   readonly openedAtMs = performance.now();
   /** Requests that have begun and are not over. */
   active = 0;
+  /** Of these, the ones that wait for the one before them. */
+  waiting = 0;
   /** Settles when the request that came last is over. */
   last: Promise<void> = Promise.resolve();
+  /** The answer to the request that came last. */
+  lastResponse: ServerResponse | undefined;
   /** Bytes of the socket that have been counted to earlier requests; kept here for who counts them. */
   countedReadBytes = 0;
+  /** Whether an answer said that it is the last one. */
+  saidClose = false;
   /** Requests that have come. */
   requests = 0;
   /** The request that came last, until it is known to have come whole. */
@@ -51,6 +57,13 @@ export class Connection {
   /** Whether a body stopped in its middle: what comes next can't be told from its rest. */
   get isBroken(): boolean {
     return this.#broken;
+  }
+
+  /**
+   * Whether nothing that comes now is answered: behind an answer that says so, nothing may be carried out (RFC 9112, 9.6).
+   */
+  get isOver(): boolean {
+    return this.saidClose || this.socket.destroyed;
   }
 
   /** Whether the next answer is the last. */

@@ -113,6 +113,15 @@ export class Exchange {
     this.response.writeContinue();
   }
 
+  /**
+   * A cache on the way asks here before each use of an answer: names get new contents at any time, and without a word
+   * caches guess, for weeks. What may be kept nowhere says so itself.
+   */
+  #begin(status: number, headers: FlatHeaders): void {
+    if (!headers.includes('Cache-Control')) headers.push('Cache-Control', 'no-cache');
+    this.response.writeHead(status, headers);
+  }
+
   /** Answers with a body that lies in memory; the last thing that happens in an exchange. */
   send(status: number, headers: FlatHeaders, body?: Buffer): void {
     const { request, response, connection } = this;
@@ -122,7 +131,7 @@ export class Exchange {
       this.#sendUnread(status, headers, body);
       return;
     }
-    response.writeHead(status, headers);
+    this.#begin(status, headers);
     if (body === undefined || request.method === 'HEAD') {
       response.end();
       return;
@@ -141,7 +150,7 @@ export class Exchange {
     const rest = Number(request.headers['content-length'] ?? Infinity);
     const goesOn = rest <= refusedBodyDrainMaxBytes && !this.expectsContinue && !isBroken;
     if (!goesOn) response.shouldKeepAlive = false;
-    response.writeHead(status, headers);
+    this.#begin(status, headers);
     const sent = request.method === 'HEAD' ? undefined : body;
     this.sentBytes = sent?.length ?? 0;
     if (goesOn) {
@@ -169,7 +178,7 @@ export class Exchange {
   async stream(status: number, headers: FlatHeaders, body: Readable): Promise<void> {
     this.status = status;
     if (this.connection.isClosing) this.response.shouldKeepAlive = false;
-    this.response.writeHead(status, headers);
+    this.#begin(status, headers);
     const startBytes = this.connection.socket.bytesWritten;
     try {
       await sendBody(body, this.response, this.connection.socket);

@@ -36,8 +36,10 @@ import {
 import { silentObserver, type RequestObserver } from './observer.ts';
 import { faultTexts, PaceWatch } from './pace-watch.ts';
 import { rawAnswer, refusalOf } from './raw-answer.ts';
-import { hasRepeatedHeader, repeatedHeader } from './repeated-headers.ts';
+import { requireTrusted } from './request-faults.ts';
 import { handle } from './router.ts';
+import { SeekQueue } from './seek-queue.ts';
+import { answerTaken, WaitingRequests } from './waiting-requests.ts';
 
 export interface HttpServerOptions {
   readonly store: FileStore;
@@ -77,16 +79,6 @@ const defaultDrainTimes: DrainTimes = {
   firstRequestMs: firstRequestTimeMs,
 };
 
-/** RFC 9112, 3.2. Who does not know that much of HTTP is not trusted with the end of the request either. */
-function requireHost({ request, response }: Exchange): void {
-  if (request.headers.host !== undefined || request.httpVersion !== '1.1') return;
-  response.shouldKeepAlive = false;
-  throw new FiletrackerError(
-    'invalid-argument',
-    'Cannot read the request: it has no Host header, which HTTP/1.1 demands',
-  );
-}
-
 /** `Expect` with anything but 100-continue. */
 function refuseExpectation(exchange: Exchange): void {
   const error = new FiletrackerError(
@@ -111,6 +103,7 @@ export class HttpServer {
   readonly #basePath: string;
   readonly #timeouts: ServerTimeouts;
   readonly #connections = new ConnectionTable();
+  readonly #waiting = new WaitingRequests();
   readonly #pace: PaceWatch;
   #paceTimer: NodeJS.Timeout | undefined;
   #requests = 0;
@@ -134,6 +127,7 @@ export class HttpServer {
       release: options.release,
       fallbackUrl: options.fallbackUrl,
       redirectDownloads: options.redirectDownloads ?? false,
+      seeks: new SeekQueue(),
       metrics: options.metrics,
       verification: options.verification,
       startedAtMs: clock.nowMs(),
@@ -250,23 +244,39 @@ export class HttpServer {
       request.socket.destroy(); // It was closed while its bytes were still being read.
       return;
     }
+    if (connection.isOver) return;
+    const previous = connection.active > 0 ? connection.lastResponse : undefined;
+    if (previous !== undefined && !this.#waiting.enter(connection)) {
+      this.#observer.refusedConnection(connection.remoteAddress, 0, 'too many requests were waiting');
+      request.socket.destroy();
+      return;
+    }
     this.#requests += 1;
     const exchange = new Exchange(request, response, connection, this.#requests, expectsContinue);
     connection.receives(request);
     connection.active += 1;
+    connection.lastResponse = response;
     // A pipelined request may depend on the one before it, as a GET does on a PUT.
     connection.last =
-      connection.active === 1
+      previous === undefined
         ? this.#answer(exchange, unmet)
-        : connection.last.then(() => this.#answer(exchange, unmet));
+        : connection.last.then(() => this.#answerAfter(previous, exchange, unmet));
+  }
+
+  /** Answers a request that had to wait, unless its connection is over by now. */
+  async #answerAfter(previous: ServerResponse, exchange: Exchange, unmet: boolean): Promise<void> {
+    const { connection } = exchange;
+    await answerTaken(previous, connection);
+    this.#waiting.leave(connection);
+    if (connection.isOver) connection.active -= 1;
+    else await this.#answer(exchange, unmet);
   }
 
   /** Answers one request; never rejects. */
   async #answer(exchange: Exchange, unmet: boolean): Promise<void> {
-    const { request, connection } = exchange;
+    const { request, response, connection } = exchange;
     try {
-      requireHost(exchange);
-      if (hasRepeatedHeader(request.rawHeaders)) throw repeatedHeader();
+      requireTrusted(request, response);
       const principal = this.#access.identify(request);
       exchange.principal = principal instanceof Promise ? await principal : principal;
       this.#admission.admit(exchange);
@@ -284,6 +294,8 @@ export class HttpServer {
     }
     if (exchange.lingering !== undefined) await exchange.lingering;
     connection.active -= 1;
+    if (!response.shouldKeepAlive) connection.saidClose = true;
+    if (connection.active === 0) connection.lastResponse = undefined;
     if (connection.isClosing) connection.closeAfterAnswers();
     this.#observer.answered(exchange);
   }
@@ -302,7 +314,8 @@ export class HttpServer {
       socket.destroy();
       return;
     }
-    if (connection.isBroken) return;
+    // What follows a request that said `Connection: close` counts for nothing; its answer is the last one.
+    if (connection.isBroken || connection.isOver || code === 'HPE_CLOSED_CONNECTION') return;
     if (code === 'HPE_INVALID_TRANSFER_ENCODING' && connection.active > 0) {
       // Node has handed the request over before it found that its body has no end; the answer is the last one.
       connection.interrupt(brokenBody());

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { noise, prose } from '../../test/support/contents.ts';
 import { nameOf, put, read } from '../../test/support/file-stores.ts';
 import { present } from '../../test/support/present.ts';
+import { FiletrackerError } from '../core/errors.ts';
 import type { MemoryBlobStore } from '../blobs/memory-blob-store.ts';
 import { changed, collectAll, openedFileStore } from '../../test/support/changed-file-store.ts';
 
@@ -143,5 +144,17 @@ describe('ComposedFileStore.open()', () => {
     expect(givenBytes).toBeGreaterThan(0);
     expect(givenBytes).toBeLessThan(mib);
     file.body.destroy();
+  });
+});
+
+describe('ComposedFileStore.probe()', () => {
+  it('fails if names cannot be looked up, though changes can be made', async () => {
+    const parts = await openedFileStore({
+      wrapCatalog: (catalog) =>
+        changed(catalog, {
+          find: () => Promise.reject(new FiletrackerError('io', 'Cannot read: no reader is left')),
+        }),
+    });
+    await expect(parts.store.probe()).rejects.toMatchObject({ code: 'io' });
   });
 });

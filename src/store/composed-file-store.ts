@@ -1,8 +1,9 @@
+import { randomBytes } from 'node:crypto';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { Catalog, Entry } from '../catalog/catalog.ts';
 import { refusalOfPut } from '../catalog/decisions.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { ancestorsOf, type FileName } from '../core/file-name.ts';
+import { ancestorsOf, parseFileName, type FileName } from '../core/file-name.ts';
 import { lookUpsMax } from '../core/limits.ts';
 import type { ReportProblem } from '../core/report.ts';
 import { checkAnnounced, sizeMismatch } from './body-verifier.ts';
@@ -193,7 +194,9 @@ export class ComposedFileStore implements FileStore {
 
   async probe(): Promise<void> {
     this.#checkOpen();
-    await Promise.all([this.#catalog.probe(), this.#blobs.probe()]);
+    // A name that was never asked for: what is remembered of others would hide a catalog that cannot be read.
+    const unused = parseFileName(`/${randomBytes(16).toString('hex')}`);
+    await Promise.all([this.#catalog.probe(), this.#catalog.find(unused), this.#blobs.probe()]);
   }
 
   /** Refuses new changes and waits for those under way; catalog and blob store stay open for their owner. */

@@ -123,3 +123,27 @@ describe('ranges', () => {
     expect(await status('Sun, 22 Nov 2026 15:05:02 GMT')).toBe(200);
   });
 });
+
+it('an answer tells caches on the way to ask again before they use it', async () => {
+  const server = await openTestServer();
+  await server.put('/d/a', 'hello', { version });
+  for (const [status, target, headers] of [
+    [200, '/files/d/a', {}],
+    [206, '/files/d/a', { Range: 'bytes=1-' }],
+    [304, '/files/d/a', { 'If-Modified-Since': date }],
+    [404, '/files/d/b', {}],
+    [405, '/list/d', {}],
+    [200, '/list/d', {}],
+    [200, '/version', {}],
+  ] as const) {
+    const methods = status === 405 ? ['POST'] : status === 206 ? ['GET'] : ['GET', 'HEAD'];
+    for (const method of methods) {
+      const answer = await server.request({ method, target, headers });
+      expect([target, answer.status, answer.headers.get('cache-control')]).toEqual([
+        target,
+        status,
+        'no-cache',
+      ]);
+    }
+  }
+});

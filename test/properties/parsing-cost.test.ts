@@ -29,7 +29,7 @@ import { namesType, parseWeightedList } from '../../src/protocol/quality.ts';
 import { parseListQuery, queryValue, queryVersion, requiredVersion } from '../../src/protocol/query.ts';
 import { ifRangeHolds, parseContentRange, parseRange } from '../../src/protocol/ranges.ts';
 import { encodeName, parseTarget } from '../../src/protocol/request-target.ts';
-import { hasRepeatedHeader } from '../../src/server/repeated-headers.ts';
+import { hasRepeatedHeader } from '../../src/server/request-faults.ts';
 import { senderOf } from '../../src/server/sender.ts';
 import { TokenBook, TokenPrincipal } from '../../src/server/token.ts';
 import { nastyInputs, nastySizeBytes, tooDear } from '../support/nasty-inputs.ts';

@@ -1,5 +1,6 @@
 import type { Clock } from '../../core/clock.ts';
 import type { MetricsSource } from '../admission.ts';
+import type { SeekQueue } from '../seek-queue.ts';
 import type { FileStore } from '../../store/file-store.ts';
 
 /** Reads everything in the background and checks it. */
@@ -21,6 +22,8 @@ export interface ServerContext {
   readonly fallbackUrl: string | undefined;
   /** Whether readers are sent to where the bytes are, if such a place exists. */
   readonly redirectDownloads: boolean;
+  /** Turns of those who ask for parts far into compressed contents. */
+  readonly seeks: SeekQueue;
   readonly metrics: MetricsSource | undefined;
   readonly verification: VerificationControl | undefined;
   readonly startedAtMs: number;

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Encoding } from '../../core/encoding.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
+import { seekFreeBytes } from '../../core/limits.ts';
 import { acceptedEncodings, type AcceptedEncodings } from '../../protocol/content-encoding.ts';
 import { formatDate, readDate } from '../../protocol/dates.ts';
 import { fileType } from '../../protocol/endpoints.ts';
@@ -17,6 +18,7 @@ import { damagedBlob } from '../../store/file-reader.ts';
 import type { Entry, OpenFile, ReadOptions } from '../../store/file-store.ts';
 import type { Exchange, FlatHeaders } from '../exchange.ts';
 import { singleValue } from '../header-value.ts';
+import { untilReadable } from '../seek-queue.ts';
 import type { ServerContext } from './context.ts';
 
 const asStored: ReadOptions = { form: 'stored' };
@@ -92,10 +94,7 @@ function answerAbsent(exchange: Exchange, name: FileName, context: ServerContext
   if (context.fallbackUrl === undefined) {
     throw new FiletrackerError('not-found', `Cannot get "${name}": there is no such file`);
   }
-  exchange.sendText(307, 'The file may still be on the server that is being moved from', [
-    'Location',
-    context.fallbackUrl + filePath(name),
-  ]);
+  exchange.send(307, ['Location', context.fallbackUrl + filePath(name), 'Content-Length', 0]);
 }
 
 /** @throws FiletrackerError `precondition-failed` (RFC 9110, 13.2.2, steps 1 and 2). */
@@ -186,6 +185,31 @@ async function reopen(
   }
 }
 
+/** Opens a part of a file; far into a compressed content only when it is the sender's turn. */
+async function reopenPart(
+  exchange: Exchange,
+  entry: Entry,
+  range: { first: number; last: number },
+  context: ServerContext,
+): Promise<OpenFile | undefined> {
+  const options: ReadOptions = { form: 'identity', range };
+  if (entry.encoding === 'identity' || range.first <= seekFreeBytes) return reopen(context, entry, options);
+  const { connection, sender } = exchange;
+  const endSeek = await context.seeks.enter(sender);
+  try {
+    if (connection.socket.destroyed)
+      throw new FiletrackerError('aborted', 'Cannot send a part: the client is gone');
+    const file = await reopen(context, entry, options);
+    if (file !== undefined && !Buffer.isBuffer(file.body)) await untilReadable(file.body, connection);
+    // Until then an error still has a status of its own.
+    if (file !== undefined && !Buffer.isBuffer(file.body) && file.body.errored !== null)
+      throw file.body.errored;
+    return file;
+  } finally {
+    endSeek();
+  }
+}
+
 /**
  * Answers a GET with conditions or a range: looks at the entry first, then opens the very file that the
  * conditions were true of.
@@ -212,7 +236,7 @@ async function getConditional(exchange: Exchange, name: FileName, context: Serve
       if (file === undefined) continue;
       return sendFile(exchange, 200, headersOf(file.entry, file.encoding, file.size), file);
     }
-    const file = await reopen(context, entry, { form: 'identity', range: part });
+    const file = await reopenPart(exchange, entry, part, context);
     if (file === undefined) continue;
     const contentRange = formatContentRange(part.first, part.last, entry.logicalSize);
     const partHeaders = headersOf(entry, 'identity', file.size);
@@ -249,6 +273,7 @@ async function redirect(
     entry.digest,
     'ETag',
     etagOf(entry.digest, entry.encoding),
+    // The address is a secret for as long as it is good.
     'Cache-Control',
     'no-store',
     'Content-Length',
