@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { asOwnerOf } from '../maintenance/folder-owner.ts';
+import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { backupStore } from '../maintenance/backup.ts';
 import type { CopiedBlobs } from '../maintenance/copy-blobs.ts';
 import { parseTimeMs, restoreStore } from '../maintenance/restore.ts';
@@ -36,9 +36,8 @@ function tellDamage(damage: readonly string[], flags: Flags): void {
 }
 
 async function backup(store: string, target: string, flags: Flags): Promise<void> {
-  const report = await asOwnerOf([store, target], () =>
-    backupStore(store, target, { listener: stepsFor(flags) }),
-  );
+  await refuseOthersFolders([store, target], { mayMake: true });
+  const report = await backupStore(store, target, { listener: stepsFor(flags) });
   if (flags.json === true) printJson(report);
   else if (flags.silent !== true) {
     const { entries, blobs, timeMs, putAside } = report;
@@ -52,9 +51,8 @@ async function backup(store: string, target: string, flags: Flags): Promise<void
 
 async function restore(source: string, store: string, flags: Flags): Promise<void> {
   const atMs = flags.at === undefined ? undefined : parseTimeMs(flags.at);
-  const report = await asOwnerOf([source, store], () =>
-    restoreStore(source, store, { listener: stepsFor(flags), atMs }),
-  );
+  await refuseOthersFolders([source, store], { mayMake: true });
+  const report = await restoreStore(source, store, { listener: stepsFor(flags), atMs });
   if (flags.json === true) printJson(report);
   else if (flags.silent !== true) {
     for (const gap of report.gaps) printLine(`Note: ${gap}`);

@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { release } from '../app/release.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { asOwnerOf } from '../maintenance/folder-owner.ts';
+import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import type { AdoptionReport } from '../maintenance/legacy/adopt.ts';
 import type { MigrationReport, MigrationTarget } from '../maintenance/migrate.ts';
 import { inHouseStyle } from './house-style.ts';
@@ -128,14 +128,13 @@ async function main(): Promise<void> {
   }
   if (flags.adopt === true) {
     const { adoptLegacyFolder } = await import('../maintenance/legacy/adopt.ts');
-    const adopt = (): Promise<AdoptionReport> =>
-      adoptLegacyFolder(files, target, { listener: stepsFor(flags) });
-    tellAdoption(await asOwnerOf([files, target], adopt), flags);
+    await refuseOthersFolders([files, target], { mayMake: true });
+    tellAdoption(await adoptLegacyFolder(files, target, { listener: stepsFor(flags) }), flags);
   } else if (flags.adopt1x === true) {
     const { adoptPlainFiles } = await import('../maintenance/legacy/adopt-plain-files.ts');
     const options = { listener: stepsFor(flags), jobs: readJobs(flags.jobs) };
-    const adopt = (): Promise<MigrationReport> => adoptPlainFiles(files, target, options);
-    tellMigration(await asOwnerOf([files, target], adopt), flags);
+    await refuseOthersFolders([files, target], { mayMake: true });
+    tellMigration(await adoptPlainFiles(files, target, options), flags);
   } else {
     tellMigration(await bringToServer(files, target, flags), flags);
   }

@@ -5,7 +5,7 @@ import type { EngineTuningFlags } from '../app/engine-config.ts';
 import { release } from '../app/release.ts';
 import { namesEngines, readStoreAddress } from '../app/store-address.ts';
 import { compareIndexes } from '../catalog/lmdb/index-comparison.ts';
-import { asOwnerOf } from '../maintenance/folder-owner.ts';
+import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { compareInChild } from '../maintenance/compare-in-child.ts';
 import type { ContentPlace } from '../maintenance/content-place.ts';
 import { recoverStore } from '../maintenance/recover.ts';
@@ -57,15 +57,14 @@ function hasLosses(report: RecoveryReport): boolean {
 
 async function recoverFolder(folder: string, flags: Flags, contents?: ContentPlace): Promise<void> {
   const file = fileURLToPath(import.meta.url);
-  const report = await asOwnerOf([folder], () =>
-    recoverStore(folder, {
-      full: flags.full,
-      dryRun: flags.dryRun,
-      compare: (one, other) => compareInChild(file, one, other),
-      contents,
-      listener: stepsFor(flags),
-    }),
-  );
+  await refuseOthersFolders([folder]);
+  const report = await recoverStore(folder, {
+    full: flags.full,
+    dryRun: flags.dryRun,
+    compare: (one, other) => compareInChild(file, one, other),
+    contents,
+    listener: stepsFor(flags),
+  });
   if (hasLosses(report)) process.exitCode = exitCodes.failure;
   if (flags.json === true) printLine(JSON.stringify(report, null, 2));
   else if (flags.silent !== true) printLine(reportLines(report).join('\n'));

@@ -100,6 +100,8 @@ async function main(): Promise<void> {
     const { runWorker } = await import('../app/worker.ts');
     return runWorker(config);
   }
+  const { refuseOthersFolders } = await import('../maintenance/folder-owner.ts');
+  await refuseOthersFolders([config.folder]);
   if (daemon) return startDaemon(config, process.argv.slice(2));
   // Loaded when the flags are known to be good, so that help and mistakes are answered at once.
   const { serve } = await import('../app/serve.ts');

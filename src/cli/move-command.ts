@@ -6,7 +6,7 @@ import { pino, type Logger } from 'pino';
 import type { EngineTuningFlags } from '../app/engine-config.ts';
 import { openStore, type OpenStore } from '../app/open-store.ts';
 import { readStoreAddress } from '../app/store-address.ts';
-import { asOwnerOf } from '../maintenance/folder-owner.ts';
+import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { findStore } from '../maintenance/folder-kind.ts';
 import { moveStore, type MoveReport } from '../maintenance/move.ts';
 import { addEngineTuningOptions } from './engine-options.ts';
@@ -53,7 +53,8 @@ function tell(report: MoveReport): void {
 async function move(flags: Flags): Promise<void> {
   const addresses = [flags.from, flags.to].map((address) => readStoreAddress(address, flags));
   const folders = addresses.flatMap(({ folder }) => (folder === undefined ? [] : [folder]));
-  await asOwnerOf(folders, () => moveAll(flags));
+  await refuseOthersFolders(folders, { mayMake: true });
+  await moveAll(flags);
 }
 
 async function moveAll(flags: Flags): Promise<void> {

@@ -6,7 +6,7 @@ import type { TokenEditor } from '../app/token-source.ts';
 import { systemClock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseDurationMs } from '../core/quantities.ts';
-import { asOwnerOf } from '../maintenance/folder-owner.ts';
+import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { inHouseStyle } from './house-style.ts';
 import { printJson, printLine, tell } from './output.ts';
 
@@ -31,14 +31,13 @@ async function edit<Result>(
 ): Promise<Result> {
   const { dir, catalog } = options;
   const config = readServerConfig({ dir, catalog }, process.env);
-  return asOwnerOf([config.folder], async () => {
-    const editor = await openTokenEditor(config, systemClock);
-    try {
-      return await use(editor);
-    } finally {
-      await editor.close();
-    }
-  });
+  await refuseOthersFolders([config.folder]);
+  const editor = await openTokenEditor(config, systemClock);
+  try {
+    return await use(editor);
+  } finally {
+    await editor.close();
+  }
 }
 
 /** JavaScript takes 30 February for 2 March. */

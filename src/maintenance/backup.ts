@@ -14,7 +14,6 @@ import {
 } from '../catalog/lmdb/sealed-segments.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { FiletrackerError, fromSystemError } from '../core/errors.ts';
-import { asOwnerOf } from './folder-owner.ts';
 import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
 import { linkOrCopy } from '../fs/link-or-copy.ts';
 import { syncFile } from '../fs/sync-file.ts';
@@ -89,13 +88,9 @@ export async function backupStore(
   options: BackupOptions = {},
 ): Promise<BackupReport> {
   const source = await findStore(folder);
-  // What is made in the store is its owner's, also where root takes the backup into a folder of its own.
-  const inSource = <Result>(work: () => Promise<Result>): Promise<Result> => asOwnerOf([source.root], work);
   await checkApart(folder, target, 'back up');
-  const store = await inSource(async () =>
-    ((await isReadOnly(source.root)) ? readIdentity : identityOf)(source.root),
-  );
-  await using opened = await inSource(() => BackupSource.open(source, options.signal));
+  const store = await ((await isReadOnly(source.root)) ? readIdentity : identityOf)(source.root);
+  await using opened = await BackupSource.open(source, options.signal);
   return await writingTo(`back up to "${target}"`, async () => {
     const wanted = { format: 1, source: source.root, store } as const;
     const state = await claimBackupTarget(target, wanted, source.journal);

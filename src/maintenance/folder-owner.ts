@@ -1,22 +1,17 @@
-import { closeSync, constants, fchownSync, fstatSync, openSync, readdirSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
 import { stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
-import { errnoOf } from '../core/errors.ts';
+import { basename, dirname, join, resolve } from 'node:path';
+import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 
 interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
 
-interface OwnedFolder {
-  readonly folder: string;
-  readonly owner: Owner;
-}
-
 const root = 0;
 
-/** The folders of a store in which programs make files; of `blobs` only those that it is divided into. */
-const foldersToEnter: ReadonlySet<string> = new Set([
+/** The folders in which programs make and change files, below the folder of a store, a backup or a legacy store. */
+const parts: readonly string[] = [
   'blobs',
   'catalog',
   'fallback',
@@ -25,107 +20,86 @@ const foldersToEnter: ReadonlySet<string> = new Set([
   'quarantine',
   'store-3',
   'uploads',
-]);
+];
 
 /**
- * Does the work so that what root makes in folders of another user is that user's, whose server could not use root's
- * files: with the rights of the user to whom all of the folders belong, so that no link which he has put there leads root
- * astray; or as root, which then hands over what it made, where they belong to several users, or the one can't reach
- * them, as under systemd's `DynamicUser=`, or can't read this program. A folder that is not there yet is the owner's of
- * its parent. Nothing else of the process may be going on meanwhile.
+ * Refuses to work as root in a folder of another user, who may have put a link in the place of any file: root would read,
+ * cut and overwrite what it leads to. The error holds the command that runs the program as that user.
+ *
+ * @param options.mayMake Whether the program makes a folder that is missing, so that the one to which it is added counts.
+ * @throws FiletrackerError `invalid-argument`.
  */
-export async function asOwnerOf<Result>(
+export async function refuseOthersFolders(
   folders: readonly string[],
-  work: () => Promise<Result>,
-): Promise<Result> {
-  if (process.geteuid?.() !== root) return work();
-  const owned = await Promise.all(folders.map(async (folder) => ({ folder, owner: await ownerOf(folder) })));
-  const [first] = owned;
-  const isCommon = owned.every(
-    ({ owner }) => owner.uid === first?.owner.uid && owner.gid === first.owner.gid,
-  );
-  const before = { gid: process.getegid?.() ?? root, groups: process.getgroups?.() ?? [] };
-  try {
-    const acts =
-      first !== undefined && first.owner.uid !== root && isCommon && takeRightsOf(first.owner, folders);
-    if (acts) return await work();
-    becomeRoot(before);
-    return await work().finally(() => handOver(owned));
-  } finally {
-    becomeRoot(before);
+  options: { readonly mayMake?: boolean } = {},
+): Promise<void> {
+  if (process.geteuid?.() !== root) return;
+  for (const folder of folders) {
+    const owner = await otherOwnerOf(resolve(folder), options.mayMake ?? false);
+    if (owner === undefined) continue;
+    const { uid } = owner;
+    const name = nameOf(uid);
+    throw new FiletrackerError(
+      'invalid-argument',
+      `Cannot work as root in "${folder}": it, or a part of it, belongs to user ${name ?? uid}, whose links root would ` +
+        `follow; run ${commandAs(owner, name)}`,
+    );
   }
 }
 
-async function ownerOf(folder: string): Promise<Owner> {
-  const path = resolve(folder);
+/** The owner of a folder, or of one of its parts, if that is not root. */
+async function otherOwnerOf(folder: string, mayMake: boolean): Promise<Owner | undefined> {
+  const owner = await ownerOf(folder);
+  if (owner === undefined) {
+    return mayMake && folder !== dirname(folder) ? otherOwnerOfParent(dirname(folder)) : undefined;
+  }
+  if (owner.uid !== root) return owner;
+  for (const part of parts) {
+    for (const path of [join(folder, part), join(folder, 'store-3', part)]) {
+      const partOwner = await ownerOf(path);
+      if (partOwner !== undefined && partOwner.uid !== root) return partOwner;
+    }
+  }
+  return undefined;
+}
+
+async function otherOwnerOfParent(folder: string): Promise<Owner | undefined> {
+  const owner = await ownerOf(folder);
+  if (owner === undefined)
+    return folder === dirname(folder) ? undefined : otherOwnerOfParent(dirname(folder));
+  return owner.uid === root ? undefined : owner;
+}
+
+async function ownerOf(path: string): Promise<Owner | undefined> {
   try {
     return await stat(path);
   } catch (error) {
-    // What else is wrong with it is told by the work.
-    if (errnoOf(error) !== 'ENOENT' || path === dirname(path)) return { uid: root, gid: root };
-    return ownerOf(dirname(path));
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    throw fromSystemError(error, `look at "${path}"`);
   }
 }
 
-/** False where the owner can't do the work, or this root is one that may not change who it is. */
-function takeRightsOf({ uid, gid }: Owner, folders: readonly string[]): boolean {
+/** Undefined for a user who is not known to the system, as one of systemd's `DynamicUser=` while its unit is down. */
+function nameOf(uid: number): string | undefined {
   try {
-    process.setgroups?.([gid]);
-    process.setegid?.(gid);
-    process.seteuid?.(uid);
-    for (const path of [process.execPath, ...process.argv.slice(1, 2)]) closeSync(openSync(path, 'r'));
-    for (const folder of folders) tryToReach(folder);
-    return true;
+    const output = execFileSync('getent', ['passwd', String(uid)], { stdio: ['ignore', 'pipe', 'ignore'] });
+    return /^[\w.-]+/.exec(output.toString())?.[0];
   } catch {
-    return false;
+    return undefined;
   }
 }
 
-function tryToReach(folder: string): void {
-  try {
-    closeSync(openSync(folder, 'r'));
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
-    tryToReach(dirname(resolve(folder)));
-  }
+function commandAs({ uid, gid }: Owner, name: string | undefined): string {
+  const [, script = '', ...args] = process.argv;
+  const program = basename(script).replace(/\.c?js$/, '');
+  const words = [program, ...args.map(shown)].join(' ');
+  return name === undefined
+    ? `setpriv --reuid ${uid} --regid ${gid} --clear-groups ${words}`
+    : `runuser -u ${name} -- ${words}`;
 }
 
-function becomeRoot({ gid, groups }: { readonly gid: number; readonly groups: readonly number[] }): void {
-  process.seteuid?.(root);
-  process.setegid?.(gid);
-  process.setgroups?.([...groups]);
-}
-
-/** What can't be handed over is named by the server, with what to do. */
-function handOver(folders: readonly OwnedFolder[]): void {
-  for (const { folder, owner } of folders) {
-    if (owner.uid === root) continue;
-    try {
-      handOverOpened(openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY), owner, true);
-    } catch {
-      // Not made, or a system without what is used below.
-    }
-  }
-}
-
-/**
- * Everything is opened first, by way of the folder that is open, and changed as what it then is: its owner may put links
- * in the place of any name meanwhile. A file with several names may have been somebody else's before. Closes what it is given.
- */
-function handOverOpened(descriptor: number, owner: Owner, mayEnter: boolean): void {
-  try {
-    const stats = fstatSync(descriptor);
-    const isOne = stats.isDirectory() || (stats.isFile() && stats.nlink === 1);
-    if (stats.uid === root && isOne) fchownSync(descriptor, owner.uid, owner.gid);
-    if (!stats.isDirectory() || !mayEnter) return;
-    const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-    const path = `/proc/self/fd/${descriptor}`;
-    for (const item of readdirSync(path, { withFileTypes: true })) {
-      if (!item.isFile() && !item.isDirectory()) continue;
-      const opened = openSync(`${path}/${item.name}`, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-      handOverOpened(opened, owner, foldersToEnter.has(item.name));
-    }
-  } finally {
-    closeSync(descriptor);
-  }
+/** An argument as a shell takes it; none that may hold a secret. */
+function shown(argument: string): string {
+  if (/:\/\/.*@/.test(argument)) return '…';
+  return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", String.raw`'\''`)}'`;
 }

@@ -1,4 +1,5 @@
-import { chown, mkdir, readdir, rename, stat } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { chown, lchown, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noise } from '../support/contents.ts';
@@ -22,6 +23,14 @@ async function folderOfUser(): Promise<string> {
   return join(folder, 'store');
 }
 
+function userInfoOf(uid: number): string {
+  return (
+    spawnSync('getent', ['passwd', `${uid}`])
+      .stdout.toString()
+      .split(':')[0] ?? ''
+  );
+}
+
 /** A server that the user runs. */
 async function startAsUser(store: string, ...more: readonly string[]): ReturnType<typeof startServerProgram> {
   return startServerProgram(store, ['--workers', '1', ...more], user);
@@ -30,12 +39,6 @@ async function startAsUser(store: string, ...more: readonly string[]): ReturnTyp
 async function stop(program: Program): Promise<void> {
   program.kill('SIGTERM');
   expect((await program.ended()).code).toBe(0);
-}
-
-async function foreignFiles(folder: string): Promise<string[]> {
-  const names = await readdir(folder, { recursive: true });
-  const owners = await Promise.all(names.map(async (name) => (await stat(join(folder, name))).uid));
-  return names.filter((_, at) => owners[at] !== user.uid);
 }
 
 async function request(
@@ -48,61 +51,71 @@ async function request(
   return (await requestOnce(port, { method, target: `/files${path}${query}`, body })).status;
 }
 
+/** A store of the user with one file. */
+async function storeOfUser(): Promise<string> {
+  const store = await folderOfUser();
+  const { program, port } = await startAsUser(store);
+  expect(await request(port, 'PUT', '/a', noise(100))).toBe(200);
+  await stop(program);
+  return store;
+}
+
 describe.runIf(canBeOthers)('programs that root runs on a store of another user', { timeout: 90_000 }, () => {
-  it('close it with a token that its server can read', async () => {
-    const store = await folderOfUser();
-    const { port } = await startAsUser(store);
-    expect(await request(port, 'PUT', '/a', noise(100))).toBe(200);
-    const words = ['token', 'add', 'judge', '-d', store, '--prefix', '/', '--rights', 'read'];
-    const { code, output } = await run(server, ...words);
-    expect(code).toBe(0);
-    await expect.poll(() => request(port, 'GET', '/a'), { timeout: 20_000 }).toBe(401);
-    const headers = { Authorization: `Bearer ${output.trim()}` };
-    expect((await requestOnce(port, { target: '/files/a', headers })).status).toBe(200);
-    expect(await foreignFiles(store)).toEqual([]);
-  });
+  const name = userInfoOf(user.uid);
 
-  it('leave nothing in its way: backups to a folder of root, and recovery', async () => {
-    const store = await folderOfUser();
-    const running = await startAsUser(store, '--gc-grace', '0s');
-    expect(await request(running.port, 'PUT', '/a', noise(40_000))).toBe(200);
+  it('refuse to, with the command that runs them as that user', async () => {
+    const store = await storeOfUser();
+    const words = ['add', 'judge', '-d', store, '--prefix', '/', '--rights', 'read'];
     const backup = join(await temporaryFolder(), 'backup');
-    expect(await run(server, 'backup', store, backup)).toMatchObject({ code: 0 });
-    expect(await foreignFiles(store)).toEqual([]);
-    expect((await stat(join(backup, 'journal'))).uid).toBe(0);
-    await stop(running.program);
-    await rename(join(store, 'catalog'), join(store, '..', 'catalog'));
-    expect(await run(server, 'backup', store, backup)).toMatchObject({ code: 0 });
-    await rename(join(store, 'catalog'), join(store, '..', 'catalog-2'));
-    expect(await run('filetracker-recover', store)).toMatchObject({ code: 0 });
-    expect(await foreignFiles(store)).toEqual([]);
-    const again = await startAsUser(store);
-    expect(await request(again.port, 'GET', '/a')).toBe(200);
-    // A backup beside the store, in the same hands, is the user's too.
-    const beside = join(store, '..', 'backup');
-    expect(await run(server, 'backup', store, beside)).toMatchObject({ code: 0 });
-    expect(await foreignFiles(beside)).toEqual([]);
+    const before = await readdir(store, { recursive: true });
+    const commands: readonly (readonly [string, readonly string[]])[] = [
+      ['filetracker-recover', [store]],
+      ['filetracker-recover', ['--dry-run', store]],
+      [server, ['token', ...words]],
+      [server, ['backup', store, backup]],
+      [server, ['restore', backup, join(store, '..', 'restored')]],
+      [server, ['move', '--from', store, '--to', join(backup, '..', 'moved')]],
+      [server, ['-d', store, '-p', '0']],
+      ['filetracker-migrate', ['--adopt', store, join(backup, '..', 'adopted')]],
+      ['filetracker-migrate', ['--adopt-1x', store, join(backup, '..', 'adopted')]],
+    ];
+    for (const [program, args] of commands) {
+      const { code, errors } = await run(program, ...args);
+      expect(code, `${program} ${args.join(' ')}`).not.toBe(0);
+      expect(errors).toContain('Cannot work as root in');
+      expect(errors).toContain(`runuser -u ${name} -- ${program} ${args[0]}`);
+    }
+    expect(await readdir(store, { recursive: true })).toEqual(before);
+    expect(await readdir(join(store, '..'))).toEqual(['store']);
+    expect(await readdir(join(backup, '..'))).toEqual([]);
   });
 
-  it('hand over what they made where the owner does not reach the folder, or there are several', async () => {
-    const store = await folderOfUser();
+  it("leave what a planted link leads to as it was, also where only a part of the store is that user's", async () => {
+    const store = await storeOfUser();
+    const victim = join(await temporaryFolder(), 'victim');
+    await writeFile(victim, 'secret of root');
+    const segment = join(store, 'journal', '0000000001.log');
+    await rm(segment);
+    await symlink(victim, segment);
+    await lchown(segment, user.uid, user.gid);
+    expect((await run('filetracker-recover', store)).code).not.toBe(0);
+    expect(await readFile(victim, 'utf8')).toBe('secret of root');
+    await chown(store, 0, 0);
+    const { code, errors } = await run('filetracker-recover', store);
+    expect(code).not.toBe(0);
+    expect(errors).toContain('a part of it, belongs to user');
+    expect(await readFile(victim, 'utf8')).toBe('secret of root');
+  });
+
+  it('work as that user', async () => {
+    const store = await storeOfUser();
+    const asUser = async (program: string, ...args: readonly string[]): Promise<number | null> =>
+      (await new Program(program, { args, user }).ended()).code;
+    expect(await asUser('filetracker-recover', store)).toBe(0);
+    expect(await asUser(server, 'backup', store, join(store, '..', 'backup'))).toBe(0);
     const { program, port } = await startAsUser(store);
-    expect(await request(port, 'PUT', '/a', noise(40_000))).toBe(200);
+    expect(await request(port, 'GET', '/a')).toBe(200);
     await stop(program);
-    const home = join(store, '..', '..');
-    await chown(home, 0, 0);
-    await rename(join(store, 'catalog'), join(home, 'catalog'));
-    const words = ['token', 'add', 'judge', '-d', store, '--prefix', '/', '--rights', 'read'];
-    expect(await run(server, ...words)).toMatchObject({ code: 0 });
-    expect(await run('filetracker-recover', store)).toMatchObject({ code: 0 });
-    const backup = join(await temporaryFolder(), 'backup');
-    expect(await run(server, 'backup', store, backup)).toMatchObject({ code: 0 });
-    expect(await foreignFiles(store)).toEqual([]);
-    await chown(home, user.uid, user.gid);
-    const restored = join(store, '..', 'restored');
-    expect(await run(server, 'restore', backup, restored)).toMatchObject({ code: 0 });
-    expect((await stat(restored)).uid).toBe(user.uid);
-    await stop((await startAsUser(restored)).program);
   });
 
   it('are told of by a server that finds files of root: which, and what to do', async () => {
