@@ -79,7 +79,7 @@ function readBound(flag: string, value: string | undefined): number | undefined 
 }
 
 function readSize(value: string): number {
-  return value === '0' ? 0 : parseSizeBytes(value);
+  return parseSizeBytes(value);
 }
 
 function readTimeout(flag: string, value: string | undefined, preset: number): number {

@@ -4,6 +4,7 @@ import type { DestinationStream, Logger } from 'pino';
 import { pino, stdTimeFunctions } from 'pino';
 import { FiletrackerError, errnoOf } from '../core/errors.ts';
 import type { LogLevel } from './config.ts';
+import { mayColor } from '../core/terminal.ts';
 import { errorInLog } from './error-in-log.ts';
 
 export interface LogOptions {
@@ -24,12 +25,21 @@ const writePauseMs = 10;
 
 type Destination = ReturnType<typeof pino.destination>;
 
+const unwritable: Readonly<Record<string, string>> = {
+  ENOENT: 'its folder does not exist; create it first',
+  ENOTDIR: 'a part of its path is a file and not a folder',
+  EISDIR: 'it is a folder; name a file',
+  EACCES: 'permission is denied',
+  EROFS: 'its file system is read-only',
+};
+
 /** @throws FiletrackerError `invalid-argument`. Tried here because pino's own stream fails once more when the process exits. */
 function checkWritable(file: string): void {
   try {
     closeSync(openSync(file, 'a'));
   } catch (error) {
-    const state = errnoOf(error) ?? 'it failed';
+    const errno = errnoOf(error) ?? 'failed';
+    const state = unwritable[errno] ?? `the system answered with ${errno}`;
     throw new FiletrackerError('invalid-argument', `Cannot write the log "${file}": ${state}`, {
       cause: error,
     });
@@ -51,7 +61,12 @@ async function openDestination(file: string | undefined): Promise<Destination> {
 /** Lines for people, where people look: on a terminal. The library is loaded for them alone. */
 async function prettyStream(destination: Destination): Promise<DestinationStream> {
   const { PinoPretty } = await import('pino-pretty');
-  return PinoPretty({ colorize: true, destination, translateTime: 'SYS:HH:MM:ss.l', ignore: 'pid' });
+  return PinoPretty({
+    colorize: mayColor(process.stdout),
+    destination,
+    translateTime: 'SYS:HH:MM:ss.l',
+    ignore: 'pid',
+  });
 }
 
 /**

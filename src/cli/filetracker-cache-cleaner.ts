@@ -32,7 +32,8 @@ they take SIZE, the least recently used files of all of them are removed until
 PERCENT of SIZE is left. Files in use and pinned ones stay. A folder that is not
 there or may not be read is told once; with --once the exit code is 1 then.
 
-Sizes chain the units B K M G T, each 1,024 times the one before: 1G512M.
+Sizes are bytes, or chain the units B K M G T (also KB, KiB), each 1,024 times
+the one before: 1G512M.
 Times chain s m h d: 1h30m.
 
 Example:

@@ -1,4 +1,5 @@
 import type { ProgressListener, StepCounts } from '../maintenance/progress.ts';
+import { isSmartTerminal } from '../core/terminal.ts';
 import { asShown } from './shown-text.ts';
 
 const refreshMs = 200;
@@ -16,18 +17,19 @@ function stepPrinter(stream: NodeJS.WriteStream): ProgressListener {
   let title = '';
   let begunMs = 0;
   let shownMs = 0;
+  const isSmart = isSmartTerminal(stream);
   const clear = (): void => {
-    if (stream.isTTY) stream.write('\r\u001B[K');
+    if (isSmart) stream.write('\r\u001B[K');
   };
   return {
     stepBegun: (_step, text) => {
       title = text;
       begunMs = performance.now();
-      if (stream.isTTY) stream.write(`${title} …`);
+      if (isSmart) stream.write(`${title} …`);
     },
     stepAdvanced: (done, total) => {
       const nowMs = performance.now();
-      if (!stream.isTTY || nowMs - shownMs < refreshMs) return;
+      if (!isSmart || nowMs - shownMs < refreshMs) return;
       shownMs = nowMs;
       clear();
       stream.write(`${title} … ${progressText(done, total, nowMs - begunMs)}`);

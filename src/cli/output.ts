@@ -72,6 +72,11 @@ export function printLine(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** Prints a result that may hold line breaks, for programs that read until NUL. */
+export function printNull(text: string): void {
+  process.stdout.write(`${text}\0`);
+}
+
 /** Prints one JSON object a line, for programs to read. */
 export function printJson(value: unknown): void {
   printLine(JSON.stringify(value));

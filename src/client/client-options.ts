@@ -17,7 +17,7 @@ export interface ClientOptions {
   readonly remoteUrl?: string | undefined;
   /** Folder of the cache; without it nothing is cached. */
   readonly cacheDir?: string | undefined;
-  /** Bytes that the cache may take, or text such as `10G`; no limit unless given. */
+  /** Bytes that the cache may take, or text such as `10G` or `10GiB`; no limit unless given. */
   readonly cacheSize?: number | string | undefined;
   /** Bytes that must stay free on the disk of the cache, or text; 1 GiB unless given, or a twentieth of a smaller disk. */
   readonly cacheMinFree?: number | string | undefined;
@@ -155,8 +155,7 @@ export function parseHandOut(text: string): HandOut {
 }
 
 function bytesOf(value: number | string | undefined): number | undefined {
-  if (typeof value !== 'string') return value;
-  return /^\d{1,15}$/.test(value) ? Number(value) : parseSizeBytes(value);
+  return typeof value === 'string' ? parseSizeBytes(value) : value;
 }
 
 function isCount(value: unknown, min: number): boolean {

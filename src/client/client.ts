@@ -4,13 +4,15 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemClock } from '../core/clock.ts';
 import type { Clock } from '../core/clock.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { formatVersionedName, parseDirectory, parseVersionedName, shownName } from '../core/file-name.ts';
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
+import type { RangeLock } from '../fs/range-locks.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
+import { checkCacheFolder } from './cache-folder-check.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
 import { Delivery } from './delivery.ts';
@@ -78,12 +80,14 @@ export class Client implements FileClient {
         'Cannot open a client: it needs the URL of a server, the folder of a cache, or both',
       );
     }
+    const warn = onceEach(options.onWarning);
+    if (cacheOptions !== undefined) checkCacheFolder(cacheOptions.folder, cacheOptions.freeMinBytes, warn);
     const parts = {
       remote: this.remote,
       cache: this.cache,
       retries: { ...defaultRetryPolicy, ...options.retries },
       clock,
-      warn: onceEach(options.onWarning),
+      warn,
     };
     this.#fetcher = new Fetcher(parts);
     this.#delivery = new Delivery(parts, this.#fetcher);
@@ -205,11 +209,13 @@ export class Client implements FileClient {
     const asked = parseVersionedName(name);
     const shown = shownName(name);
     this.#requireOnline(`remove "${shown}"`);
+    // Before anything is removed: a cache that can't be changed would go on serving the file.
+    using lock = await this.#lockToForget(asked.name, options);
     const removed =
       this.remote === undefined
         ? this.#deletedAlone(asked)
         : await this.#deleteRemote(this.remote, asked, options);
-    const gone = await this.#forget(asked, removed?.keptVersion, options);
+    const gone = await this.#forget(asked, removed?.keptVersion, lock);
     // What only the cache had is a file as well; copies of what a server had are none.
     if (removed === undefined && !gone.some(({ local }) => local === true)) {
       throw new FiletrackerError('not-found', `Cannot remove "${shown}": there is no such file`, {
@@ -238,17 +244,28 @@ export class Client implements FileClient {
     return removed === undefined ? undefined : { name, keptVersion: removed.kept };
   }
 
+  /** Holds what the cache knows of a name; undefined if that is nothing. */
+  async #lockToForget(name: FileName, { signal }: CallOptions): Promise<RangeLock | undefined> {
+    const { cache } = this;
+    try {
+      return cache?.record(name) === undefined ? undefined : await cache.lockName(name, signal);
+    } catch (error) {
+      const told = fromLocalError(error, `remove "${name}" from the cache "${cache?.folder ?? ''}"`);
+      if (!isFiletrackerError(told) || told.code === 'aborted') throw told;
+      throw new FiletrackerError(told.code, `${told.message}; nothing was removed`, { cause: error });
+    }
+  }
+
   async #forget(
     { name, version }: VersionedName,
     kept: FileVersion | undefined,
-    { signal }: CallOptions,
+    held: RangeLock | undefined,
   ): Promise<readonly KnownVersion[]> {
-    const { cache } = this;
-    if (cache === undefined || cache.record(name) === undefined) return [];
+    // What came into the cache meanwhile is forgotten too.
+    using _lock = held === undefined ? await this.#lockToForget(name, {}) : undefined;
     try {
-      using _lock = await cache.lockName(name, signal);
       const upTo = version ?? (kept === undefined ? undefined : kept - 1);
-      return await cache.forget(name, upTo);
+      return (await this.cache?.forget(name, upTo)) ?? [];
     } catch (error) {
       throw fromLocalError(error, `remove "${name}" from the cache`);
     }

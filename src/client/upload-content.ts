@@ -82,6 +82,19 @@ function changed(path: string): FiletrackerError {
   );
 }
 
+/** Why a file gave more or fewer bytes than its size says. */
+function wrongSize(source: SourceFile): FiletrackerError {
+  const now = sourceFile(source.path);
+  // In /proc the time of a file is that of the last look at it.
+  const isSame = now.size === source.size && (now.size === 0 || now.mtimeNs === source.mtimeNs);
+  if (!isSame) return changed(source.path);
+  const state = 'its file system does not say its true size';
+  return new FiletrackerError(
+    'io',
+    `Cannot put "${source.path}": ${state}; pipe it into "filetracker put -"`,
+  );
+}
+
 /** A content ready to be sent, and what must be thrown away afterwards. */
 export interface PreparedUpload extends AsyncDisposable {
   readonly content: UploadContent;
@@ -117,7 +130,7 @@ const nothingToDispose = { [Symbol.asyncDispose]: (): Promise<void> => Promise.r
 async function prepareSmall(source: SourceFile, { compress }: PrepareOptions): Promise<PreparedUpload> {
   // A small file costs more to hand to another thread than to read.
   const bytes = readFileSync(source.path);
-  if (bytes.length !== source.size) throw changed(source.path);
+  if (bytes.length !== source.size) throw wrongSize(source);
   const digest = digestOf(bytes);
   const packed = compress && compressionPays(bytes) ? await gzipBytes(bytes) : bytes;
   const better = packed.length < bytes.length;
@@ -184,7 +197,7 @@ async function firstBytes(path: string): Promise<Buffer> {
 
 /** @throws FiletrackerError `changed-during-upload` where what was read is more or less than there was. */
 function identityUpload({ digest, sizeBytes }: FileDigest, source: SourceFile): PreparedUpload {
-  if (sizeBytes !== source.size) throw changed(source.path);
+  if (sizeBytes !== source.size) throw wrongSize(source);
   return { content: plainContent(digest, source), ...nothingToDispose };
 }
 
@@ -203,7 +216,7 @@ function streamedUpload(
   { signal, onProgress }: PrepareOptions,
 ): PreparedUpload {
   const { size } = source;
-  if (sizeBytes !== size) throw changed(source.path);
+  if (sizeBytes !== size) throw wrongSize(source);
   const bytes = (): Chunks =>
     gzipChunks(counted(fileChunks(source, signal), 'sending', size, onProgress), packing);
   const content = { digest, size, encoding: 'gzip', transferSize: undefined, bytes } as const;

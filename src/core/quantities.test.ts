@@ -21,7 +21,15 @@ describe('parseDurationMs()', () => {
 
 describe('parseSizeBytes()', () => {
   it.each([
+    ['0', 0],
+    ['5', 5],
     ['1B', 1],
+    ['10G', 10 * 1024 ** 3],
+    ['10GB', 10 * 1024 ** 3],
+    ['10GiB', 10 * 1024 ** 3],
+    ['10gib', 10 * 1024 ** 3],
+    ['1.5KiB', 1536],
+    ['1GiB512MB', 1_610_612_736],
     ['1G512M', 1_610_612_736],
     ['2k', 2048],
     ['1T', 1_099_511_627_776],
@@ -29,7 +37,10 @@ describe('parseSizeBytes()', () => {
     expect(parseSizeBytes(text)).toBe(sizeBytes);
   });
 
-  it.each(['', '5', '1x', 'G', '1G 1M', '-1K'])('refuses %j', (text) => {
-    expect(() => parseSizeBytes(text)).toThrow(refused);
-  });
+  it.each(['', '1x', 'G', '1G 1M', '-1K', '1G5', '1iB', '1GBB', '1GiBB', '9'.repeat(400), '99999999T'])(
+    'refuses %j',
+    (text) => {
+      expect(() => parseSizeBytes(text)).toThrow(refused);
+    },
+  );
 });

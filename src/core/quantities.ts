@@ -36,15 +36,21 @@ export function parseDurationMs(text: string): number {
   );
 }
 
+/** Digits of a plain number of bytes: more than any disk has. */
+const plainBytes = /^\d{1,15}$/;
+
 /**
- * Reads a size, `1G512M`; units B, K, M, G, T, each 1,024 times the one before. In bytes.
+ * Reads a size in bytes, `1048576`, or with units, `10G`, `10GB`, `10GiB` or `1G512M`, which all are of 1,024: units B, K,
+ * M, G, T, in either case. The form of every size that a program of ours takes.
  * @throws FiletrackerError `invalid-argument`.
  */
 export function parseSizeBytes(text: string): number {
-  const sum = sumChain(text.toUpperCase(), sizeUnits);
-  if (sum !== undefined) return sum;
+  const bytes = plainBytes.test(text)
+    ? Number(text)
+    : sumChain(text.toUpperCase().replaceAll(/(?<=[KMGT])I?B/g, ''), sizeUnits);
+  if (bytes !== undefined && Number.isSafeInteger(bytes)) return bytes;
   throw new FiletrackerError(
     'invalid-argument',
-    `Cannot use "${text}" as a size: write it as 500M, 10G or 1G512M`,
+    `Cannot use "${text}" as a size: write it as 1048576, 500M, 10GiB or 1G512M`,
   );
 }

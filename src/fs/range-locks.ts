@@ -1,6 +1,6 @@
 import { closeSync, constants, fchmodSync, fstatSync, openSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { errnoOf, FiletrackerError } from '../core/errors.ts';
 
 /** Values of `struct flock` and fcntl(2) on Linux, the same on every architecture that Node runs on. */
 const lockRead = 0;
@@ -163,12 +163,8 @@ export class RangeLocks {
 
   #open(): number {
     if (this.#closed) throw new FiletrackerError('aborted', 'Cannot lock a file: its owner is closed');
-    try {
-      this.#leaveRemovedFile();
-      this.#descriptor ??= openOrCreate(this.#path, constants.O_RDWR, this.#fileMode);
-    } catch (error) {
-      throw fromSystemError(error, 'lock a file');
-    }
+    this.#leaveRemovedFile();
+    this.#descriptor ??= openOrCreate(this.#path, constants.O_RDWR, this.#fileMode);
     return this.#descriptor;
   }
 }

@@ -253,10 +253,10 @@ test('a cache that can not be written to is told, and the files come all the sam
   const { folder, store, open } = await setting();
   await store('/small', prose(1000));
   await store('/large', noise(500_000));
-  writeFileSync(join(folder, 'a-file'), '');
+  mkdirSync(join(folder, 'unusable', 'lock'), { recursive: true });
   const warnings: string[] = [];
   const client = open({
-    cacheDir: join(folder, 'a-file', 'cache'),
+    cacheDir: join(folder, 'unusable'),
     onWarning: (warning) => warnings.push(warning),
   });
   for (const name of ['/small', '/large']) {

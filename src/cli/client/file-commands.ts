@@ -2,13 +2,15 @@ import { createReadStream, fstatSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { FileInfo, PutOptions, StoredFile } from '../../client/file-client.ts';
+import { linesOf } from '../../client/lines.ts';
 import { listFiles } from '../../client/listed-files.ts';
 import { fromLocalError } from '../../client/local-errors.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { endsLikeVersion, parseVersionedName, shownName } from '../../core/file-name.ts';
 import type { GivenName } from '../../core/file-name.ts';
-import { exitCodes, printLine } from '../output.ts';
+import type { Chunks } from '../../streams/chunks.ts';
+import { exitCodes, printJson, printLine, printNull } from '../output.ts';
 import { runToEnd } from '../run-to-end.ts';
 import { printResult, programName, servesFromCache, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
@@ -164,6 +166,7 @@ export interface ListFlags {
   readonly long?: boolean;
   readonly local?: boolean;
   readonly upTo?: string;
+  readonly null?: boolean;
 }
 
 function longLine({ size, version, name }: FileInfo): string {
@@ -185,9 +188,13 @@ function readCutoff(text: string | undefined): number | undefined {
 export async function listCommand(
   context: CommandContext,
   directory: string | undefined,
-  { long, local, upTo }: ListFlags,
+  { long, local, upTo, null: isNull = false }: ListFlags,
 ): Promise<void> {
   const { client, signal, json } = context;
+  if (isNull && (json || long === true)) {
+    throw new FiletrackerError('invalid-argument', 'Cannot list with --null: --json and --long print lines');
+  }
+  const print = isNull ? printNull : printLine;
   const options = { subpath: directory ?? '/', cutoff: readCutoff(upTo), signal };
   const fromCache = servesFromCache(context);
   let count = 0;
@@ -195,7 +202,7 @@ export async function listCommand(
   if (!fromCache && local !== true && !json && long !== true) {
     for await (const name of client.listRemoteFiles(options)) {
       const readable = endsLikeVersion(name) ? await versionedNameOf(context, name) : name;
-      if (readable !== undefined) printLine(readable);
+      if (readable !== undefined) print(readable);
     }
     return;
   }
@@ -206,7 +213,8 @@ export async function listCommand(
     bytes += file.size ?? 0;
     const { name, version, size, digest } = file;
     const short = local === true || endsLikeVersion(name) ? file.versionedName : name;
-    printResult(context, { name, version, size, digest }, long === true ? longLine(file) : short);
+    if (json) printJson({ name, version, size, digest });
+    else print(long === true ? longLine(file) : short);
   }
   if (long === true) tellDetail(context, `${count} files, ${formatSize(bytes)}`);
 }
@@ -219,14 +227,18 @@ async function versionedNameOf(
   return (await client.stat({ name }, { signal }))?.versionedName;
 }
 
-/** The lines of a file or of the standard input, without blank ones and comments. */
-export async function* linesFrom(source: string): AsyncGenerator<string> {
-  const { createInterface } = await import('node:readline');
-  const input = source === '-' ? process.stdin : createReadStream(source);
+/**
+ * The names in a file or on the standard input, one a line, or ended by NUL. Without empty lines and comments, which
+ * begin with "#": a name begins with a slash.
+ */
+export async function* namesFrom(
+  source: string,
+  { isNull }: { readonly isNull: boolean },
+): AsyncGenerator<string> {
+  const input: Chunks = source === '-' ? process.stdin : createReadStream(source);
   try {
-    for await (const line of createInterface({ input, crlfDelay: Infinity })) {
-      const name = line.trim();
-      if (name !== '' && !name.startsWith('#')) yield name;
+    for await (const line of linesOf(input, isNull ? 0 : undefined)) {
+      if (line !== '' && (isNull || !line.startsWith('#'))) yield line;
     }
   } catch (error) {
     throw fromLocalError(error, `read the names in "${source}"`);

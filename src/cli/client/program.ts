@@ -207,6 +207,7 @@ function addLookUps(program: Command, run: Runner): void {
     .argument('[directory]')
     .option('-l, --long', 'with size and date')
     .option('--local', 'what the cache holds')
+    .option('-0, --null', 'end each name with NUL, not with a line feed')
     .option('--up-to <version>', 'only versions up to this one: seconds since 1970, or a date')
     .action((directory: string | undefined, flags: ListFlags) =>
       run(async (context) => (await import('./file-commands.ts')).listCommand(context, directory, flags)),
@@ -239,6 +240,7 @@ function addTrees(program: Command, run: Runner): void {
     .description('bring files into the cache')
     .argument('[names...]')
     .option('--from <file>', 'read names from a file, one a line; "-" is the standard input')
+    .option('-0, --null', 'names in that file end with NUL, not with a line feed')
     .option('-j, --jobs <number>', 'transfers at the same time (default: 8)')
     .action((names: string[], flags: PrefetchFlags) =>
       run(async (context) => (await import('./tree-commands.ts')).prefetchCommand(context, names, flags)),

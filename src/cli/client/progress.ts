@@ -1,5 +1,6 @@
 import type { TransferProgress } from '../../client/download.ts';
 import { formatSize } from '../../client/size-text.ts';
+import { isSmartTerminal } from '../../core/terminal.ts';
 
 /** What takes less is over before a bar could be read. */
 const silentMs = 500;
@@ -59,7 +60,7 @@ export class Progress {
   constructor(label: string, enabled: boolean, output: ProgressOutput = process.stderr) {
     this.#label = label;
     this.#output = output;
-    this.#enabled = enabled && output.isTTY === true;
+    this.#enabled = enabled && isSmartTerminal(output);
   }
 
   /** Shows how far one transfer is; each of its phases is a bar of its own. */

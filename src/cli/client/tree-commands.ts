@@ -12,7 +12,7 @@ import type { CommandContext } from './context.ts';
 import type { GetFlags, PutFlags } from './file-commands.ts';
 import { putOptions } from './file-commands.ts';
 import { sideBySide } from '../../streams/side-by-side.ts';
-import { linesFrom } from './file-commands.ts';
+import { namesFrom } from './file-commands.ts';
 import { isFiletrackerError, messageOf } from '../../core/errors.ts';
 
 export interface TreeFlags {
@@ -191,12 +191,13 @@ export async function syncCommand(
 
 export interface PrefetchFlags extends TreeFlags {
   readonly from?: string;
+  readonly null?: boolean;
 }
 
 export async function prefetchCommand(
   context: CommandContext,
   names: readonly string[],
-  { from, jobs }: PrefetchFlags,
+  { from, jobs, null: isNull = false }: PrefetchFlags,
 ): Promise<void> {
   const { client, signal } = context;
   if (names.length === 0 && from === undefined) {
@@ -208,7 +209,7 @@ export async function prefetchCommand(
   let worst: number = exitCodes.ok;
   const all = async function* (): AsyncGenerator<string> {
     yield* names;
-    if (from !== undefined) yield* linesFrom(from);
+    if (from !== undefined) yield* namesFrom(from, { isNull });
   };
   await sideBySide(all(), readJobs(jobs), async (name) => {
     try {
