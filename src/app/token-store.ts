@@ -3,6 +3,7 @@ import { unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '../core/errors.ts';
+import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably } from '../fs/folders.ts';
@@ -22,12 +23,15 @@ interface TokenFile {
 }
 
 function parseTokenFile(text: string): readonly Token[] {
+  let content: Partial<TokenFile> | undefined;
   try {
-    const { format, tokens } = JSON.parse(text) as Partial<TokenFile>;
-    if (format === 1 && Array.isArray(tokens) && tokens.every(isToken)) return tokens;
+    content = JSON.parse(text) as Partial<TokenFile>;
   } catch {
     // Said below, as for any other text that is no list of tokens.
   }
+  checkStoredFormat(fileName, content, [1]);
+  const { format, tokens } = content ?? {};
+  if (format === 1 && Array.isArray(tokens) && tokens.every(isToken)) return tokens;
   throw new FiletrackerError('corrupt-store', `Cannot read "${fileName}": it is no list of tokens`);
 }
 

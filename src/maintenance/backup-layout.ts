@@ -1,6 +1,7 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { makeFolderDurably, makeFolders } from '../fs/folders.ts';
 import { readSegmentHeader, segmentPath } from '../catalog/journal/segment-header.ts';
@@ -44,7 +45,7 @@ export function historyFolder(target: string): string {
   return join(target, 'history');
 }
 
-/** Undefined where the folder is no backup. */
+/** Undefined where the folder is no backup. @throws FiletrackerError `corrupt-store` for a newer format. */
 export async function readBackupState(target: string): Promise<BackupState | undefined> {
   const state = (await readJson(join(target, backupStateName))) as Partial<BackupState> | undefined;
   if (state?.format !== 1 || typeof state.source !== 'string') return undefined;
@@ -59,7 +60,10 @@ export async function writeBackupState(target: string, state: BackupState): Prom
   await writeFileDurably(join(target, backupStateName), Buffer.from(`${JSON.stringify(state)}\n`));
 }
 
-/** The finished snapshots of a backup, oldest first, by their journals: a clock may have been wrong. */
+/**
+ * The finished snapshots of a backup, oldest first, by their journals: a clock may have been wrong.
+ * @throws FiletrackerError `corrupt-store` for a newer format.
+ */
 export async function listSnapshots(target: string): Promise<StoredSnapshot[]> {
   const snapshots: StoredSnapshot[] = [];
   for (const name of await folderNames(historyFolder(target))) {
@@ -200,7 +204,9 @@ export async function folderNames(folder: string): Promise<string[]> {
 
 async function readJson(path: string): Promise<unknown> {
   try {
-    return JSON.parse(await readFile(path, 'utf8'));
+    const content: unknown = JSON.parse(await readFile(path, 'utf8'));
+    checkStoredFormat(basename(path), content, [1]);
+    return content;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR' || error instanceof SyntaxError) {
       return undefined;

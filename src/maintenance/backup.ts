@@ -38,6 +38,7 @@ import { BackupSource, isReadOnly } from './backup-source.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { findStore } from './folder-kind.ts';
+import { refuseNewerFormats } from './newer-formats.ts';
 import { copyDeletions } from './importing/tombstones.ts';
 import { goesOnFrom } from './snapshot-segments.ts';
 import { identityFileName, identityOf, readIdentity } from './store-identity.ts';
@@ -92,6 +93,7 @@ export async function backupStore(
   const store = await ((await isReadOnly(source.root)) ? readIdentity : identityOf)(source.root);
   await using opened = await BackupSource.open(source, options.signal);
   return await writingTo(`back up to "${target}"`, async () => {
+    await refuseNewerFormats(target);
     const wanted = { format: 1, source: source.root, store } as const;
     const state = await claimBackupTarget(target, wanted, source.journal);
     const goal = storeFolders(resolve(target));

@@ -5,6 +5,7 @@ import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { cacheMarks } from '../core/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
 import { checkApart } from './apart.ts';
+import { refuseNewerFormats } from './newer-formats.ts';
 import { readAdoptionState } from './legacy/adoption-state.ts';
 import {
   adoptedStoreName,
@@ -185,6 +186,7 @@ export async function findStore(
   const found = await folderKind(folder);
   refuseUnready(folder, found);
   if (options.journalMayBeLost === true) await refuseShared(folder);
+  if (found.kind === 'store' || found.kind === 'journal-lost') await refuseNewerFormats(found.folders.root);
   if (found.kind === 'store') return found.folders;
   if (found.kind !== 'journal-lost')
     refuse('not-found', `Cannot find a store in "${folder}": it has no journal and no blobs`);
@@ -221,7 +223,9 @@ export async function folderToOpen(
   const found = await folderKind(folder);
   refuseUnready(folder, found);
   if (found.kind === 'journal-lost' && options.catalogElsewhere !== true) refuseLost(folder);
-  return found.kind === 'store' ? found.folders.root : resolve(folder);
+  const root = found.kind === 'store' ? found.folders.root : resolve(folder);
+  await refuseNewerFormats(root);
+  return root;
 }
 
 /**

@@ -11,6 +11,7 @@ import { checkApart } from './apart.ts';
 import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
+import { refuseNewerFormats } from './newer-formats.ts';
 import { copyDeletions } from './importing/tombstones.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
@@ -71,6 +72,7 @@ export async function restoreStore(
   folder: string,
   options: RestoreOptions = {},
 ): Promise<RestoreReport> {
+  await refuseNewerFormats(backup);
   if ((await readBackupState(backup)) === undefined) {
     throw new FiletrackerError('not-found', `Cannot restore from "${backup}": it is no backup`);
   }

@@ -1,6 +1,6 @@
 import { open, stat } from 'node:fs/promises';
 import { checkRecord, recordSizeMaxBytes } from '../catalog/journal/record.ts';
-import { layoutOf, segmentPath } from '../catalog/journal/segment-header.ts';
+import { layoutOf, readSegmentHeader, segmentPath } from '../catalog/journal/segment-header.ts';
 import { endOfSealedSegment, listSegments } from '../catalog/journal/segment.ts';
 import { isWholeSegment } from '../catalog/lmdb/sealed-segments.ts';
 import { isSameSegment, type StoredSnapshot } from './backup-layout.ts';
@@ -17,7 +17,10 @@ export async function segmentsOf(snapshot: StoredSnapshot, damage: string[]): Pr
   const { folder, segments, end } = snapshot;
   const parts: SegmentPart[] = [];
   for (const segment of segments) {
-    if (!(await isWholeSegment(folder, segment, 0))) damage.push(`Segment ${segment} of the backup is gone`);
+    const isThere = await isWholeSegment(folder, segment, 0);
+    // One of a newer format is refused here.
+    if (isThere) await readSegmentHeader(folder, segment);
+    if (!isThere) damage.push(`Segment ${segment} of the backup is gone`);
     else if (segment === end.segment) parts.push({ folder, segment, end: end.offset });
     // What lies beyond the end that the next header tells was never acknowledged.
     else parts.push({ folder, segment, end: await endOfSealedSegment(folder, segment) });

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { link, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { syncFolder } from '../fs/folders.ts';
 
@@ -40,10 +41,9 @@ function refuse(): never {
 /** The identity of a store; undefined where it has none yet. @throws as `identityOf`. */
 export async function readIdentity(storeFolder: string): Promise<string | undefined> {
   try {
-    const { format, id } = JSON.parse(await readFile(join(storeFolder, identityFileName), 'utf8')) as {
-      readonly format?: unknown;
-      readonly id?: unknown;
-    };
+    const content: unknown = JSON.parse(await readFile(join(storeFolder, identityFileName), 'utf8'));
+    checkStoredFormat(identityFileName, content, [1]);
+    const { format, id } = (content ?? {}) as { readonly format?: unknown; readonly id?: unknown };
     return format === 1 && typeof id === 'string' ? id : refuse();
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;

@@ -7,6 +7,7 @@ import { isDigest, type Digest } from '../core/digest.ts';
 import { errnoOf, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
 import { pause, timerMs } from '../core/timers.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
+import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
 import { countStrays } from '../store/strays.ts';
@@ -275,7 +276,7 @@ class Run {
     this.#savedMs = performance.now();
     await writeFileDurably(
       join(this.#options.folder, stateFileName),
-      Buffer.from(`${JSON.stringify(status)}\n`),
+      Buffer.from(`${JSON.stringify({ format: 1, ...status })}\n`),
     );
     return status;
   }
@@ -364,7 +365,10 @@ export function lastFinishedMs(status: VerificationStatus): number | undefined {
 
 async function readStatus(folder: string): Promise<VerificationStatus | undefined> {
   try {
-    const status = JSON.parse(await readFile(join(folder, stateFileName), 'utf8')) as VerificationStatus;
+    const content: unknown = JSON.parse(await readFile(join(folder, stateFileName), 'utf8'));
+    // Releases up to 3.0 wrote no number.
+    checkStoredFormat(stateFileName, content, [1]);
+    const { format: _format, ...status } = content as VerificationStatus & { readonly format?: number };
     if (status.after !== undefined && !isDigest(status.after)) return undefined;
     return typeof status.startedMs === 'number' && Array.isArray(status.foundDamaged) ? status : undefined;
   } catch (error) {

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, fromSystemError } from '../../core/errors.ts';
+import { checkStoredFormat } from '../../core/stored-format.ts';
 import { writeFileDurably } from '../../fs/durable-file.ts';
 
 // `adoption.json` in the store that a legacy folder was adopted into: how far that got, so that it goes on
@@ -18,10 +19,15 @@ export interface AdoptionState {
 
 const fileName = 'adoption.json';
 
-/** Undefined where nothing was adopted, or the adoption was killed before it could say so. */
+/**
+ * Undefined where nothing was adopted, or the adoption was killed before it could say so.
+ * @throws FiletrackerError `corrupt-store` for a newer format.
+ */
 export async function readAdoptionState(storeFolder: string): Promise<AdoptionState | undefined> {
   try {
-    const state = JSON.parse(await readFile(join(storeFolder, fileName), 'utf8')) as Partial<AdoptionState>;
+    const content: unknown = JSON.parse(await readFile(join(storeFolder, fileName), 'utf8'));
+    checkStoredFormat(fileName, content, [1]);
+    const state = (content ?? {}) as Partial<AdoptionState>;
     if (state.format !== 1 || typeof state.source !== 'string') return undefined;
     return {
       format: 1,
