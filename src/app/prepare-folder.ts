@@ -1,6 +1,6 @@
 import { access, constants, rmdir } from 'node:fs/promises';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
-import { makeFolders } from '../fs/folders.ts';
+import { makeFolders, privateFolderMode } from '../fs/folders.ts';
 
 const folderStates: Readonly<Record<string, string>> = {
   EACCES: 'this user may not write there',
@@ -19,7 +19,7 @@ const folderStates: Readonly<Record<string, string>> = {
  */
 export async function prepareFolder(folder: string): Promise<readonly string[]> {
   try {
-    const made = await makeFolders(folder);
+    const made = await makeFolders(folder, privateFolderMode);
     await access(folder, constants.R_OK | constants.W_OK | constants.X_OK);
     return made;
   } catch (error) {

@@ -6,7 +6,7 @@ import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '
 import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
-import { makeFolderDurably } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';
 import {
   tokensFileMode,
   tokensFileName as fileName,
@@ -58,7 +58,11 @@ async function isMarked(folder: string): Promise<boolean> {
 
 /** Runs alone among all processes that change the tokens of a store. */
 async function alone<Result>(folder: string, change: () => Promise<Result>): Promise<Result> {
-  const lock = await FolderLock.acquire(folder, { mode: 'exclusive', fileName: tokensLockName });
+  const lock = await FolderLock.acquire(folder, {
+    mode: 'exclusive',
+    fileName: tokensLockName,
+    fileMode: tokensFileMode,
+  });
   try {
     return await change();
   } finally {
@@ -125,7 +129,7 @@ export class TokenFileEditor implements TokenEditor {
   }
 
   async #change(change: (tokens: readonly Token[]) => readonly Token[]): Promise<void> {
-    await makeFolderDurably(this.#folder);
+    await makeFolderDurably(this.#folder, privateFolderMode);
     await alone(this.#folder, async () => {
       const tokens = change(await this.list());
       const text = `${JSON.stringify({ format: 1, tokens } satisfies TokenFile, undefined, 2)}\n`;

@@ -11,7 +11,7 @@ import { errnoOf, FiletrackerError, fromSystemError, mediumErrnoOf } from '../co
 import { allEnded } from '../fs/all-ended.ts';
 import { DurableFile, removeFile } from '../fs/durable-file.ts';
 import { FileSection, shortFile } from '../fs/file-section.ts';
-import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
 import { linkOrCopy } from '../fs/link-or-copy.ts';
 import type {
   BlobKey,
@@ -76,8 +76,10 @@ export class DiskBlobStore implements BlobStore {
   ): Promise<DiskBlobStore> {
     const store = new DiskBlobStore(folder, options.uniqueKeys ?? false);
     if (options.readOnly === true) return store;
-    await makeFolderDurably(store.#blobsFolder);
-    await makeFolderDurably(store.#uploadsFolder);
+    // The servers that share a folder may be of several users, who are one group.
+    const mode = options.uniqueKeys === true ? undefined : privateFolderMode;
+    await makeFolderDurably(store.#blobsFolder, mode);
+    await makeFolderDurably(store.#uploadsFolder, mode);
     // Folders of blobs that a process created just before it was killed may not be durable yet.
     await syncFolder(store.#blobsFolder);
     for (const item of await readdir(store.#blobsFolder)) store.#folders.set(item, Promise.resolve());

@@ -3,6 +3,9 @@ import { mkdir, open, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
 
+/** Of folders that hold a store or a part of it: what is in them is nobody else's, unless their owner opens them. */
+export const privateFolderMode = 0o700;
+
 /** Makes the names in a folder durable: what was created, renamed or removed in it. */
 export async function syncFolder(path: string): Promise<void> {
   try {

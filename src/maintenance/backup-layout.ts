@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { makeFolderDurably, makeFolders } from '../fs/folders.ts';
+import { makeFolderDurably, makeFolders, privateFolderMode } from '../fs/folders.ts';
 import { readSegmentHeader, segmentPath } from '../catalog/journal/segment-header.ts';
 import { listSegments } from '../catalog/journal/segment.ts';
 
@@ -93,7 +93,7 @@ export async function writeSnapshot(folder: string, snapshot: Snapshot): Promise
 export async function makeSnapshotFolder(target: string, timeMs: number): Promise<string> {
   const stamp = new Date(timeMs).toISOString().replaceAll(':', '');
   const folder = join(historyFolder(target), stamp);
-  await makeFolders(folder);
+  await makeFolders(folder, privateFolderMode);
   return folder;
 }
 
@@ -138,7 +138,7 @@ export async function claimBackupTarget(
       `Cannot back up to "${target}": it holds something that is no backup; choose an empty folder`,
     );
   }
-  await makeFolderDurably(target);
+  await makeFolderDurably(target, privateFolderMode);
   await writeBackupState(target, state);
   return state;
 }

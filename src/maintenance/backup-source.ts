@@ -9,7 +9,7 @@ import { JournalLock } from '../catalog/lmdb/journal-lock.ts';
 import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { retainAll } from '../catalog/lmdb/retention.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
-import { makeFolderDurably } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';
 import type { StoreFolders } from './store-folders.ts';
 
 /** A lock that is held. */
@@ -105,7 +105,7 @@ export class BackupSource implements AsyncDisposable {
 
 /** Where no server runs, brings the index up to the journal, as the next start would. */
 async function settleOffline(source: StoreFolders): Promise<void> {
-  await makeFolderDurably(source.journal);
+  await makeFolderDurably(source.journal, privateFolderMode);
   const lock = await JournalLock.tryAcquire(source.journal);
   if (lock === undefined) return;
   const blobs = await DiskBlobStore.open(source.root);

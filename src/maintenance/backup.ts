@@ -14,7 +14,7 @@ import {
 } from '../catalog/lmdb/sealed-segments.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { FiletrackerError, fromSystemError } from '../core/errors.ts';
-import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
 import { linkOrCopy } from '../fs/link-or-copy.ts';
 import { syncFile } from '../fs/sync-file.ts';
 import { checkApart } from './apart.ts';
@@ -97,7 +97,7 @@ export async function backupStore(
     const wanted = { format: 1, source: source.root, store } as const;
     const state = await claimBackupTarget(target, wanted, source.journal);
     const goal = storeFolders(resolve(target));
-    await makeFolderDurably(goal.journal);
+    await makeFolderDurably(goal.journal, privateFolderMode);
     await using lock = await JournalLock.tryAcquire(goal.journal);
     if (lock === undefined) {
       throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);

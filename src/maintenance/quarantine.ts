@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { makeFolders, syncFolder } from '../fs/folders.ts';
+import { makeFolders, privateFolderMode, syncFolder } from '../fs/folders.ts';
 
 const tailSizeMaxBytes = 16 * 1024 * 1024;
 
@@ -28,7 +28,7 @@ export class Quarantine {
     try {
       this.#folder ??= await this.#makeFolder();
       const path = join(this.#folder, relative);
-      await makeFolders(dirname(path));
+      await makeFolders(dirname(path), privateFolderMode);
       return path;
     } catch (error) {
       throw fromSystemError(error, 'make the quarantine');
@@ -36,11 +36,11 @@ export class Quarantine {
   }
 
   async #makeFolder(): Promise<string> {
-    await makeFolders(this.#parent);
+    await makeFolders(this.#parent, privateFolderMode);
     for (let attempt = 1; ; attempt += 1) {
       const folder = join(this.#parent, attempt === 1 ? this.#stamp : `${this.#stamp}-${attempt}`);
       try {
-        await mkdir(folder);
+        await mkdir(folder, privateFolderMode);
         return folder;
       } catch (error) {
         if (errnoOf(error) !== 'EEXIST') throw error;

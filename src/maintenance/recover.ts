@@ -10,7 +10,7 @@ import { LmdbReader } from '../catalog/lmdb/lmdb-reader.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { reportItemsMax } from '../core/limits.ts';
-import { makeFolderDurably } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';
 import { FolderContents, type ContentPlace } from './content-place.ts';
 import { Steps, type ProgressListener } from './progress.ts';
 import { Quarantine } from './quarantine.ts';
@@ -64,7 +64,7 @@ export async function recoverStore(folder: string, options: RecoverOptions): Pro
  */
 async function lockStore(folders: StoreFolders, dryRun: boolean): Promise<JournalLock | undefined> {
   if (dryRun && !(await isFolder(folders.journal))) return undefined;
-  await makeFolderDurably(folders.journal);
+  await makeFolderDurably(folders.journal, privateFolderMode);
   const lock = await JournalLock.tryAcquire(folders.journal, { readOnly: dryRun });
   if (lock !== undefined) return lock;
   throw new FiletrackerError(

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { removeFile } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
-import { makeFolderDurably, syncFolder } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
 import { folderNames } from './backup-layout.ts';
 import { importFolderName } from './importing/tombstones.ts';
 import { storeFolders, unfinishedRestoreName } from './store-folders.ts';
@@ -35,7 +35,7 @@ export class RestoreTarget implements AsyncDisposable {
     if (names.length > 0 && !names.includes(unfinishedRestoreName)) {
       throw new FiletrackerError('invalid-argument', `Cannot restore to "${folder}": it is not empty`);
     }
-    await makeFolderDurably(folder);
+    await makeFolderDurably(folder, privateFolderMode);
     const lock = await FolderLock.tryAcquire(folder, { mode: 'exclusive', fileName: unfinishedRestoreName });
     if (lock === undefined) {
       const state = 'another restore to it is under way';

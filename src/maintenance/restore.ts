@@ -6,7 +6,7 @@ import { scanSegment, type DamagedRange } from '../catalog/journal/segment.ts';
 import { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { systemClock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { makeFolderDurably } from '../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';
 import { checkApart } from './apart.ts';
 import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
@@ -97,7 +97,7 @@ async function fill(
 ): Promise<RestoreReport> {
   const { sources, gaps, damage } = parts;
   const steps = new Steps(options.listener);
-  await makeFolderDurably(goal.journal);
+  await makeFolderDurably(goal.journal, privateFolderMode);
   await restoreTokens(backup, goal.root);
   await copyDeletions([backup], goal.root);
   await steps.run('journal', 'Restoring the journal', async (advance) => {

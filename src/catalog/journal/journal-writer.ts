@@ -3,7 +3,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { type Clock } from '../../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { segmentSizeBytes } from '../../core/limits.ts';
-import { freeBytes, makeFolders, syncFolder } from '../../fs/folders.ts';
+import { freeBytes, makeFolders, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 import {
   encodeRecord,
   recordSizeBytes,
@@ -87,7 +87,7 @@ export class JournalWriter {
       options.segmentSizeBytes ?? segmentSizeBytes,
     );
     try {
-      await makeFolders(folder);
+      await makeFolders(folder, privateFolderMode);
       if (end.segment > 0) await makeEndDurable(folder, end.segment);
       const continues = end.clean && end.segment > 0 && (await writer.#continueSegment());
       if (!continues) await writer.#beginSegment();

@@ -1,5 +1,5 @@
 import { open, rm, stat } from 'node:fs/promises';
-import { makeFolders } from '../../fs/folders.ts';
+import { makeFolders, privateFolderMode } from '../../fs/folders.ts';
 import type { BlobPlacer } from '../catalog.ts';
 import { failToRead, isUnfinished, readSegmentHeader, segmentPath } from '../journal/segment-header.ts';
 import { listSegments, type DamagedRange } from '../journal/segment.ts';
@@ -40,7 +40,7 @@ export async function inspectJournal(
   },
 ): Promise<JournalInspection> {
   await rm(scratchFolder, { recursive: true, force: true });
-  await makeFolders(scratchFolder);
+  await makeFolders(scratchFolder, privateFolderMode);
   const found = await listSegments(journalFolder);
   const { segments, headless, sizeBytes } = await headersOf(journalFolder, found);
   const index = IndexDatabase.open(scratchFolder);

@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import { systemClock, type Clock } from '../../core/clock.ts';
 import type { Digest } from '../../core/digest.ts';
 import { fromSystemError } from '../../core/errors.ts';
-import { makeFolderDurably, syncFolder } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 import type { SpaceReserve } from '../../fs/space-reserve.ts';
 import type {
   BlobPin,
@@ -159,7 +159,7 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
     let { lock } = options;
     let index: IndexDatabase | undefined;
     try {
-      await makeFolderDurably(folders.journal);
+      await makeFolderDurably(folders.journal, privateFolderMode);
       // A process that was killed may have made the folder and not have synced its name.
       await syncFolder(dirname(folders.journal));
       lock ??= await lockJournal(folders.journal);

@@ -2,7 +2,7 @@ import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { makeFolders, syncFolder } from '../../fs/folders.ts';
+import { makeFolders, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 import { syncFile } from '../../fs/sync-file.ts';
 import {
   cutSegment,
@@ -54,7 +54,7 @@ export async function replayJournal(
   folders: EmbeddedFolders,
   options: ReplayOptions & { readonly placer: Pick<BlobPlacer, 'size'> },
 ): Promise<ReplayedIndex> {
-  await makeFolders(folders.catalog);
+  await makeFolders(folders.catalog, privateFolderMode);
   const found = await trustOfIndex(folders.catalog);
   const segmentsThere = await listSegments(folders.journal);
   // Before anything is changed: what a newer release has written is left as it is.

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Digest } from '../../core/digest.ts';
 import { FiletrackerError, messageOf } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
-import { makeFolderDurably } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import type {
   BlobPin,
   BlobRecord,
@@ -80,7 +80,7 @@ export class SharedCatalog implements Catalog {
    * @throws as `LmdbCatalog.open`; `store-locked` where this process must lead and another does.
    */
   static async open(options: SharedCatalogOptions): Promise<SharedCatalog> {
-    await makeFolderDurably(options.folders.journal);
+    await makeFolderDurably(options.folders.journal, privateFolderMode);
     const socketPath = await socketPathIn(options.folders.journal);
     const catalog = new SharedCatalog(options, socketPath);
     try {

@@ -4,7 +4,7 @@ import { FiletrackerError, isFiletrackerError, messageOf, type ErrorCode } from 
 import { ancestorsOf, type FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { FolderLock } from '../../fs/folder-lock.ts';
-import { makeFolderDurably } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import type {
   Entry,
   FileStatus,
@@ -61,7 +61,7 @@ export class ImportingFileStore implements FileStore {
   }
 
   static async open(options: ImportingFileStoreOptions): Promise<ImportingFileStore> {
-    await makeFolderDurably(options.folder);
+    await makeFolderDurably(options.folder, privateFolderMode);
     return new ImportingFileStore(options);
   }
 

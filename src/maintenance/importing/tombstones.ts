@@ -5,7 +5,7 @@ import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { removeFile, writeFileDurably } from '../../fs/durable-file.ts';
 import { FolderLock } from '../../fs/folder-lock.ts';
-import { makeFolderDurably, syncFolder } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 
 /** Where the deletions are, and the locks of imports, in the folder of the store that a server is given. */
 export const importFolderName = 'fallback';
@@ -115,6 +115,6 @@ export async function copyDeletions(sources: readonly string[], target: string):
     await removeFile(join(folder, fileName));
     return;
   }
-  await makeFolderDurably(folder);
+  await makeFolderDurably(folder, privateFolderMode);
   await writeFileDurably(join(folder, fileName), Buffer.concat(found));
 }

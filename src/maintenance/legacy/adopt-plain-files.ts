@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
 import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
 import { FiletrackerError } from '../../core/errors.ts';
-import { makeFolderDurably } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import { ComposedFileStore } from '../../store/composed-file-store.ts';
 import type { FileStore } from '../../store/file-store.ts';
 import { migrateTree, type MigrateOptions, type MigrationReport, type MigrationTarget } from '../migrate.ts';
@@ -25,7 +25,7 @@ export async function adoptPlainFiles(
   await checkAdoptionTarget(source, storeFolder);
   const inner = join(source, 'files');
   const files = (await isFolder(inner)) ? inner : source;
-  await makeFolderDurably(storeFolder);
+  await makeFolderDurably(storeFolder, privateFolderMode);
   const { journal, catalog: catalogFolder } = storeFolders(storeFolder);
   const blobs = await DiskBlobStore.open(storeFolder);
   const catalog = await LmdbCatalog.open({ folders: { journal, catalog: catalogFolder }, placer: blobs });

@@ -6,7 +6,7 @@ import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
 import { isDigest } from '../../core/digest.ts';
 import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { reportItemsMax } from '../../core/limits.ts';
-import { makeFolderDurably } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { inBatches, sideBySide } from '../../streams/side-by-side.ts';
 import { isFolder, storeFolders } from '../store-folders.ts';
@@ -69,7 +69,7 @@ export async function adoptLegacyFolder(
     );
   }
   await checkAdoptionTarget(source, storeFolder);
-  await makeFolderDurably(storeFolder);
+  await makeFolderDurably(storeFolder, privateFolderMode);
   const blobs = await DiskBlobStore.open(storeFolder);
   const { journal, catalog: catalogFolder } = storeFolders(storeFolder);
   const catalog = await LmdbCatalog.open({ folders: { journal, catalog: catalogFolder }, placer: blobs });
