@@ -15,6 +15,7 @@ const engineTests = [
     needs: 'PostgreSQL, an S3 server, HAProxy or curl',
     there: installed.postgres && installed.s3 && installed.balancer,
   },
+  { kind: 'nginx', needs: 'nginx', there: installed.proxy },
 ] as const;
 const missing = engineTests.filter((tests) => !tests.there);
 for (const { kind, needs } of missing) {

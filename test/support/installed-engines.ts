@@ -22,7 +22,14 @@ export function installedEngines(): {
   readonly s3: boolean;
   /** HAProxy, with what sets up the others by hand. */
   readonly balancer: boolean;
+  /** nginx, to put in front of a server. */
+  readonly proxy: boolean;
 } {
   const s3 = otherS3Endpoint !== '' || ['radosgw', 'ceph-mon', 'ceph-osd'].every(onPath);
-  return { postgres: hasPostgres(), s3, balancer: ['haproxy', 'curl', 'createdb'].every(onPath) };
+  return {
+    postgres: hasPostgres(),
+    s3,
+    balancer: ['haproxy', 'curl', 'createdb'].every(onPath),
+    proxy: onPath('nginx'),
+  };
 }
