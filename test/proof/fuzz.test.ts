@@ -46,6 +46,17 @@ const parsers: Readonly<Record<string, (text: string) => unknown>> = {
   isDigest,
 };
 
+/** Processor time that a connection of a few requests may cost, with what the worker does beside it. */
+const costMaxMs = 500;
+
+/** Processor time of a process so far; the system counts it in ticks of 10 ms. */
+function processorMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return 10 * (Number(fields[11]) + Number(fields[12]));
+}
+
 describe(`fuzz, seed ${proofSeed}`, { timeout: scaled(60_000, 1_800_000) }, () => {
   it('reads any text in no time, or refuses it with an error of its own', () => {
     const random = new Random(`${proofSeed}-text`);
@@ -113,7 +124,13 @@ describe(`fuzz, seed ${proofSeed}`, { timeout: scaled(60_000, 1_800_000) }, () =
     let startBytes = 0;
     for (let round = 0; round < rounds; round += 1) {
       const sent = Buffer.concat(Array.from({ length: 1 + random.below(3) }, () => requestOf(random)));
+      const beforeMs = processorMs(worker);
       const received = await exchange(port, sent);
+      const costMs = processorMs(worker) - beforeMs;
+      expect(
+        costMs,
+        `round ${round}: ${JSON.stringify(sent.toString('latin1').slice(0, 2000))}`,
+      ).toBeLessThan(costMaxMs);
       const worst = [...received.toString('latin1').matchAll(/^HTTP\/1\.1 (\d{3})/gm)].map((match) =>
         Number(match[1]),
       );

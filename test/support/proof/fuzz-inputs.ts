@@ -152,6 +152,21 @@ const headerNames = [
   'Upgrade',
 ];
 
+/** What good values of headers begin with. */
+const starts = [
+  '',
+  'bytes=',
+  'bytes=0',
+  'bytes=-',
+  '"a"',
+  'W/"',
+  'gzip;q=',
+  'Sun, 22 Nov 2026',
+  'Basic ',
+  'Bearer ft_',
+];
+const units = [' ', '\t', '0', 'a', ',', ', ', ';q=0', '=', '-', '"",', '%2', ':', '*', 'a, '];
+
 export function requestOf(random: Random): Buffer {
   const method = random.pick(methods);
   const query = random.chance(0.6) ? '?last_modified=Sun,%2022%20Nov%202026%2015:05:01%20GMT' : '';
@@ -160,6 +175,12 @@ export function requestOf(random: Random): Buffer {
   const lines = [`${method} ${target} HTTP/1.1`, 'Host: localhost'];
   for (let count = random.below(4); count > 0; count -= 1) {
     lines.push(`${random.pick(headerNames)}: ${clean(text(random))}`);
+  }
+  // Nearly all that headers may take together, of what parsers step over or try again.
+  if (random.chance(0.3)) {
+    const [start, unit, end] = [random.pick(starts), random.pick(units), random.pick([...starts, 'x', '"'])];
+    const value = start + unit.repeat(Math.floor(14_000 / unit.length)) + end;
+    lines.push(`${random.pick(headerNames)}: ${value}`);
   }
   let body: Buffer = Buffer.alloc(0);
   if (method === 'PUT') {
