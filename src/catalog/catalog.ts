@@ -90,6 +90,8 @@ export type PutOutcome =
       readonly version: FileVersion;
       /** The blob was there already; what the change brought was not taken: the caller discards it. */
       readonly deduplicated: boolean;
+      /** Of what was there already, if it is in the blob store: whether its bytes still are is for the caller to see. */
+      readonly object?: { readonly key: string; readonly storedSize: number } | undefined;
     }
   /** A newer version is stored and stays; of a put with `firstSentMs`, also: it was removed since then and stays removed. */
   | { readonly kind: 'superseded'; readonly version: FileVersion }

@@ -155,7 +155,9 @@ export class MemoryCatalog implements Catalog {
         await this.#replaceBlob(change, content, known);
       }
       this.#point(change.name, { version: change.version, digest: change.digest });
-      return { kind: 'stored', version: change.version, deduplicated };
+      const there = deduplicated && known.content.kind === 'object' ? known.content.key : undefined;
+      const object = there === undefined ? undefined : { key: there, storedSize: known?.storedSize ?? 0 };
+      return { kind: 'stored', version: change.version, deduplicated, object };
     });
   }
 

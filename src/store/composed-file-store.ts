@@ -128,8 +128,8 @@ export class ComposedFileStore implements FileStore {
     if (refusal !== undefined) return { kind: 'settled', result: await this.#resultOf(intent, refusal) };
     if (current === undefined) await this.#checkTree(name);
     if (!options.mayLink || claims.digest === undefined) return { kind: 'body-needed' };
-    const blob = await this.#catalog.findBlob(claims.digest);
-    if (blob === undefined || blob.damaged) return { kind: 'body-needed' };
+    const blob = await this.#ingest.findStored(claims.digest);
+    if (blob === undefined) return { kind: 'body-needed' };
     if (claims.logicalSize !== undefined && claims.logicalSize !== blob.logicalSize) {
       throw sizeMismatch(claims.logicalSize, blob.logicalSize);
     }

@@ -1,6 +1,7 @@
 import type { BlobStore } from '../blobs/blob-store.ts';
-import type { BlobPin, Catalog, PutChange, PutContent, PutOutcome } from '../catalog/catalog.ts';
+import type { BlobPin, BlobRecord, Catalog, PutChange, PutContent, PutOutcome } from '../catalog/catalog.ts';
 import type { BlobDescription } from '../core/blob-description.ts';
+import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/encoding.ts';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { ReportProblem } from '../core/report.ts';
@@ -70,6 +71,9 @@ class CountedChunks implements AsyncIterable<Uint8Array> {
  * A body is read to its end and verified even where its bytes are not needed, because an answer must not
  * depend on what else is stored: a newer version, or the same content. What is saved then is the writing.
  *
+ * A content that is stored already is relied on only if its bytes are there, in their size: whether the blob store has lost
+ * them shows to nobody else before the next read. If they are not, what has come takes their place.
+ *
  * A put of an older version than is stored is done as soon as its body is verified: it took effect, which is
  * none, at the instant of the look-up.
  */
@@ -129,6 +133,39 @@ export class Ingest {
     });
   }
 
+  /** A sound blob whose bytes are there. */
+  async findStored(digest: Digest): Promise<BlobRecord | undefined> {
+    const blob = await this.#catalog.findBlob(digest);
+    return blob !== undefined && !blob.damaged && (await this.#isThere(blob)) ? blob : undefined;
+  }
+
+  /** What the catalog holds itself is as sound as the catalog. */
+  async #isThere({ location, storedSize }: BlobRecord): Promise<boolean> {
+    return location.kind !== 'object' || (await this.#blobs.size(location.key)) === storedSize;
+  }
+
+  /**
+   * Tells the catalog of a content whose bytes the change brings. Where it relied on bytes that are not there, the brought
+   * ones take their place.
+   */
+  async #commitBrought(intent: PutIntent, content: ContentOfChange): Promise<SettledPut> {
+    const outcome = settled(await this.commit(intent, content));
+    if (outcome.kind !== 'stored' || outcome.object === undefined) return outcome;
+    const { key, storedSize } = outcome.object;
+    if ((await this.#blobs.size(key)) === storedSize) return outcome;
+    await this.#giveUpLost(content.digest);
+    return settled(await this.commit(intent, content));
+  }
+
+  /** Makes the catalog take the bytes of the next put of a content, as it has lost its own. */
+  async #giveUpLost(digest: Digest): Promise<void> {
+    this.#reportProblem(
+      `Cannot find the bytes of the content "${digest}": an upload replaces them`,
+      undefined,
+    );
+    await this.#catalog.markDamaged(digest, true);
+  }
+
   async #putBytes(
     intent: PutIntent,
     body: GatheredBytes,
@@ -151,10 +188,14 @@ export class Ingest {
     return this.#putEncoded(intent, offered, encoded.encoding, encoded.bytes, signal);
   }
 
-  /** Carries a put out without its bytes if the content is stored, else gives undefined. */
+  /** Carries a put, all of which has come, out without its bytes if the content is stored; else gives undefined. */
   async #putKnown(intent: PutIntent, offered: OfferedContent): Promise<SettledPut | undefined> {
     const blob = await this.#catalog.findBlob(offered.measure.digest);
     if (blob === undefined || blob.damaged) return undefined;
+    if (!(await this.#isThere(blob))) {
+      await this.#giveUpLost(blob.digest);
+      return undefined;
+    }
     const { storedSize, encoding } = blob;
     const content = this.#contentOf(offered, encoding, storedSize, { kind: 'stored' });
     const outcome = await this.commit(intent, content);
@@ -183,14 +224,14 @@ export class Ingest {
     bytes: Buffer,
   ): Promise<SettledPut> {
     const content = this.#contentOf(offered, encoding, bytes.length, { kind: 'inline', bytes });
-    return settled(await this.commit(intent, content));
+    return this.#commitBrought(intent, content);
   }
 
   async #commitSink(intent: PutIntent, received: ReceivedContent, sink: ContentSink): Promise<SettledPut> {
     const content = await sink.seal();
     try {
       const stored = this.#contentOf(received, received.encoding, sink.sizeBytes, content);
-      return settled(await this.commit(intent, stored));
+      return await this.#commitBrought(intent, stored);
     } catch (error) {
       if (!isFiletrackerError(error, 'not-found')) throw error;
       const text = `Cannot store "${intent.name}": its upload was given up meanwhile, try again`;
@@ -210,7 +251,10 @@ export class Ingest {
       return { kind: 'superseded', version: current.version };
     }
     const pin = intent.claims.digest && (await this.#catalog.pin(intent.claims.digest));
-    if (pin !== undefined) return this.#putPinned(intent, body, encoding, pin);
+    if (pin !== undefined) {
+      if (await this.#isThere(pin.blob)) return this.#putPinned(intent, body, encoding, pin);
+      await this.#release(pin);
+    }
     return this.#withSink(signal, async (sink) => {
       const received = await this.#receive(intent, body, { encoding, announcedSize }, sink);
       // Asked before the upload is sealed, because sealing syncs it.
@@ -229,8 +273,12 @@ export class Ingest {
       const content = this.#contentOf(offered, storedEncoding, storedSize, { kind: 'stored' });
       return settled(await this.commit(intent, content));
     } finally {
-      await pin.release().catch((error: unknown) => this.#reportProblem('Cannot release a content', error));
+      await this.#release(pin);
     }
+  }
+
+  async #release(pin: BlobPin): Promise<void> {
+    await pin.release().catch((error: unknown) => this.#reportProblem('Cannot release a content', error));
   }
 
   /** Reads a body to its end and checks it, and keeps nothing. */

@@ -181,7 +181,8 @@ export function describeCatalog(title: string, create: CatalogFactory): void {
         const found = await catalog.find(name('/a'));
         expect(found?.location).toMatchObject({ kind: 'object', key: `key-${found?.entry.digest}` });
         const again = await catalog.put(putOf('/b', 1, 'large', staged('s2')));
-        expect(again).toEqual({ kind: 'stored', version: 1, deduplicated: true });
+        const object = { key: `key-${found?.entry.digest}`, storedSize: 5 };
+        expect(again).toEqual({ kind: 'stored', version: 1, deduplicated: true, object });
         expect(await catalog.put(putOf('/a', 0, 'other', staged('s3')))).toMatchObject({
           kind: 'superseded',
         });

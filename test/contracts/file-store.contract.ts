@@ -146,6 +146,61 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
         expect(await store.stat(nameOf('/a'))).toBeUndefined();
       });
 
+      it('stores the bytes of a content again if the blob store has lost them', async () => {
+        const { catalog, blobs } = parts;
+        const bodies = [noise(50 * kib), noise(1.5 * kib * kib, 'large')];
+        for (const [at, body] of bodies.entries()) {
+          const digest = digestOf(body);
+          const names = [`/lost${at}/first`, `/lost${at}/small`, `/lost${at}/streamed`, `/lost${at}/claimed`];
+          const lose = async (): Promise<void> => {
+            const blob = await catalog.findBlob(digest);
+            if (blob?.location.kind !== 'object') expect.unreachable();
+            else await blobs.remove([blob.location.key]);
+          };
+          const [first = '', ...others] = names;
+          await put(store, first, 1, body);
+          for (const [way, path] of others.entries()) {
+            await lose();
+            const claims = way === 2 ? { digest, logicalSize: body.length } : {};
+            const intent = { name: nameOf(path), version: 1, claims };
+            if (way === 2) {
+              const forecast = await store.forecast(intent, { mayLink: true, announcedSize: body.length });
+              expect(forecast.kind).toBe('body-needed');
+            }
+            const source = way === 0 ? body : streamOf(body);
+            const result = await store.put(intent, { source, encoding: 'identity' });
+            expect(result).toMatchObject({ stored: true, deduplicated: false });
+            for (const name of [first, path]) expect((await read(store, name))?.equals(body)).toBe(true);
+          }
+          // The very same file, too.
+          await lose();
+          await put(store, first, 1, body);
+          for (const name of names) expect((await read(store, name))?.equals(body)).toBe(true);
+        }
+        expect((await leftovers(parts)).uploads).toBe(0);
+        expect(parts.problems.splice(0)).not.toEqual([]);
+      });
+
+      it('stores a small content again if the blob store has lost it', async () => {
+        const body = prose(500);
+        const digest = digestOf(body);
+        const sizes = { logicalSize: body.length, storedSize: body.length };
+        // As recovery and adoption bring it; others lie in the catalog.
+        const upload = await parts.blobs.stage();
+        await upload.write(Buffer.from(body));
+        await upload.seal();
+        const placement = { stagedId: upload.stagedId, digest, encoding: 'identity' } as const;
+        const [key = ''] = await parts.blobs.place([placement]);
+        await parts.catalog.addBlobs([{ digest, key, encoding: 'identity', ...sizes }]);
+        await put(store, '/small/a', 1, body);
+        await parts.blobs.remove([key]);
+        const intent = { name: nameOf('/small/b'), version: 1, claims: {} };
+        await store.put(intent, { source: gzipSync(body), encoding: 'gzip' });
+        expect(parts.problems.splice(0)).toHaveLength(1);
+        for (const name of ['/small/a', '/small/b'])
+          expect((await read(store, name))?.equals(body)).toBe(true);
+      });
+
       it('replaces an equal version', async () => {
         await put(store, '/a', 10, prose(100));
         expect(await put(store, '/a', 10, prose(200))).toMatchObject({ version: 10, stored: true });

@@ -41,6 +41,10 @@ export interface GroupMember {
   reject(error: unknown): void;
 }
 
+function objectOf({ place, storedSize }: BlobRow): { key: string; storedSize: number } | undefined {
+  return place.kind === 'object' ? { key: place.key, storedSize } : undefined;
+}
+
 /** Directories that are known to hold files, remembered to spare look-ups; bounded. */
 const knownDirectoriesMax = 8192;
 
@@ -108,7 +112,8 @@ export class ChangeGroup {
     const known = this.#index.blob(change.digest);
     const sound = known !== undefined && !known.damaged;
     if (sound && current?.version === change.version && current.digest === change.digest) {
-      pending.resolve({ kind: 'stored', version: change.version, deduplicated: true });
+      const object = objectOf(known);
+      pending.resolve({ kind: 'stored', version: change.version, deduplicated: true, object });
       return true;
     }
     if (!sound && this.#newDigests.has(change.digest)) return false;
@@ -180,7 +185,8 @@ export class ChangeGroup {
       settle: () => {
         this.#rememberDirectoryOf(name);
         if (usage !== undefined) quotas?.made(usage);
-        pending.resolve({ kind: 'stored', version, deduplicated: sound !== undefined });
+        const object = sound && objectOf(sound);
+        pending.resolve({ kind: 'stored', version, deduplicated: sound !== undefined, object });
       },
       reject: (error) => {
         if (usage !== undefined) quotas?.givenUp(usage);

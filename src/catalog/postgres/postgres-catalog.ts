@@ -31,6 +31,7 @@ import {
   blobRecordOf,
   encodingToNumber,
   entryOf,
+  knownObjectOf,
   locatedEntryOf,
   preconditionValues,
   type BlobRow,
@@ -280,7 +281,12 @@ export class PostgresCatalog implements Catalog {
     if (row.replaced_key !== null) await this.#objects.removeDoomed([row.replaced_key]);
     switch (row.outcome) {
       case 'stored':
-        return { kind: 'stored', version: row.stored_version, deduplicated: row.deduplicated };
+        return {
+          kind: 'stored',
+          version: row.stored_version,
+          deduplicated: row.deduplicated,
+          object: row.deduplicated ? knownObjectOf(row) : undefined,
+        };
       case 'superseded':
         return { kind: 'superseded', version: row.stored_version };
       case 'name-conflict':

@@ -63,6 +63,9 @@ export interface PutRow {
   readonly other: FileName;
   readonly deduplicated: boolean;
   readonly replaced_key: string | null;
+  /** Of a blob that was there before the put, if it is in the blob store. */
+  readonly known_key: string | null;
+  readonly known_size: number | null;
 }
 
 export interface RemoveRow {
@@ -79,6 +82,10 @@ export function entryOf(row: EntryRow): Entry {
     storedSize: row.stored_size,
     encoding: encodingFromNumber(row.encoding),
   };
+}
+
+export function knownObjectOf({ known_key: key, known_size: storedSize }: PutRow) {
+  return key === null || storedSize === null ? undefined : { key, storedSize };
 }
 
 /** The bytes came with the row: reading them asks nothing of the database. */

@@ -27,14 +27,17 @@ function removalsSince(agoMs: string, now: string): string {
 }
 
 function changesOf(schema: string) {
+  // What a put may rely on comes with its answer, as it was before the put.
+  const known = `(SELECT object_key FROM ${schema}.blob WHERE digest = $4) AS known_key,
+    (SELECT stored_size FROM ${schema}.blob WHERE digest = $4) AS known_size`;
   return {
     put: renewed(
       'put',
-      `SELECT * FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,${nowOf('$12')},${removalsSince('$13', '$12')})`,
+      `SELECT p.*, ${known} FROM ${schema}.put($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,${nowOf('$12')},${removalsSince('$13', '$12')}) p`,
     ),
     putUnmodified: renewed(
       'put_unmodified',
-      `SELECT * FROM ${schema}.put_unmodified($1,$2,$3,$4,$5,$6,$7,$8,$9,${nowOf('$10')},${removalsSince('$11', '$10')},$12)`,
+      `SELECT p.*, ${known} FROM ${schema}.put_unmodified($1,$2,$3,$4,$5,$6,$7,$8,$9,${nowOf('$10')},${removalsSince('$11', '$10')},$12) p`,
     ),
     remove: renewed('remove', `SELECT * FROM ${schema}.remove($1,$2,$3,$4,${nowOf('$5')})`),
     removeUnmodified: renewed(
