@@ -16,6 +16,7 @@ const foreign = [
   /^(?:NO_COLOR|FORCE_COLOR|COLORTERM|CLICOLOR(?:_FORCE)?)$/,
   /^(?:LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|INVOCATION_ID|JOURNAL_STREAM)$/,
   /^XDG_/,
+  /^LANGUAGE$/,
 ];
 
 function isOpenToOthers(folder: string): boolean {
@@ -48,5 +49,7 @@ export function cleanEnvironment(): void {
     if (isKey || foreign.some((form) => form.test(name))) delete process.env[name];
   }
   process.env['TMPDIR'] = temporaryRoot();
+  // Shells, perl and initdb complain of a locale that is not installed, or translate what they print.
+  process.env['LC_ALL'] = 'C.UTF-8';
   process.umask(0o022);
 }
