@@ -3,6 +3,7 @@ import { isAbsolute, join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
+import { shownAddress } from '../core/shown-address.ts';
 import { readListenAddress } from './listen-address.ts';
 import { readEngineConfig, type EngineConfig, type EngineFlags } from './engine-config.ts';
 import { capacityOf, readGuardConfig, type GuardConfig, type GuardFlags } from './guard-config.ts';
@@ -104,13 +105,13 @@ function readBasePath(text: string): string {
 }
 
 function readFallbackUrl(text: string): string {
-  if (!URL.canParse(text)) refuse('--fallback-url', text, 'it is no URL');
+  if (!URL.canParse(text)) refuse('--fallback-url', shownAddress(text), 'it is no URL');
   const url = new URL(text);
   const plain = url.search === '' && url.hash === '' && url.username === '' && url.password === '';
   if ((url.protocol !== 'http:' && url.protocol !== 'https:') || !plain) {
     refuse(
       '--fallback-url',
-      text,
+      shownAddress(text),
       'it must be the http or https base URL of a server, without a user or a query',
     );
   }

@@ -3,6 +3,7 @@ import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { parseDurationMs } from '../core/quantities.ts';
+import { shownAddress } from '../core/shown-address.ts';
 
 /** Where catalog and blobs are kept; undefined is the folder of the store. */
 export interface EngineConfig {
@@ -96,15 +97,16 @@ function readCatalog(flags: EngineFlags, address: string): ConnectionOptions {
 
 function readEndpoint(flag: string, text: string | undefined): string | undefined {
   if (text === undefined || text === '') return undefined;
-  if (/^https?:\/\//.test(text) && URL.canParse(text)) return withoutTrailingSlashes(text);
-  return refuse(flag, text, 'it must be an http or https URL');
+  const url = /^https?:\/\//.test(text) && URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.username === '' && url.password === '') return withoutTrailingSlashes(text);
+  return refuse(flag, shownAddress(text), 'it must be an http or https URL without a user and a password');
 }
 
 function readBlobs(flags: EngineFlags, address: string): S3ConnectionOptions {
   const [, bucket = '', path = ''] = /^s3:\/\/([^/]+)\/?(.*)$/.exec(address) ?? [];
   const prefix = path === '' || path.endsWith('/') ? path : `${path}/`;
   if (!bucketForm.test(bucket) || !prefixForm.test(prefix)) {
-    refuse('--blobs', address, 'it must be as s3://bucket or s3://bucket/prefix');
+    refuse('--blobs', shownAddress(address), 'it must be as s3://bucket or s3://bucket/prefix');
   }
   const { s3Checksums = 'when-required', s3Addressing = 'path' } = flags;
   if (s3Checksums !== 'when-required' && s3Checksums !== 'when-supported') {

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { reportFailure, startDaemon } from '../app/daemon.ts';
 import { readServerConfig, type ServerFlags } from '../app/config.ts';
 import { messageOf } from '../core/errors.ts';
+import { withoutSecrets } from '../core/shown-address.ts';
 import { release } from '../app/release.ts';
 import { isWorker } from '../app/worker-pool.ts';
 import { addEngineOptions } from './engine-options.ts';
@@ -108,4 +109,4 @@ async function main(): Promise<void> {
   return serve(config, { pidFile, ignoredLogConfig: logConfig });
 }
 
-await runToEnd(program, main, { onFailure: (error) => reportFailure(messageOf(error)) });
+await runToEnd(program, main, { onFailure: (error) => reportFailure(withoutSecrets(messageOf(error))) });

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { withoutSecrets } from '../core/shown-address.ts';
 import { helpWidth } from './output.ts';
 
 /**
@@ -9,7 +10,9 @@ export function inHouseStyle(command: Command, program: string): Command {
   command
     .configureHelp({ helpWidth })
     .helpOption('-h, --help', 'show this help')
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, `${program}: `)) })
+    .configureOutput({
+      outputError: (text, write) => write(withoutSecrets(text.replace(/^error: /, `${program}: `))),
+    })
     .showHelpAfterError(`See ${program} --help`)
     .exitOverride();
   for (const sub of command.commands) inHouseStyle(sub, `${program} ${sub.name()}`);

@@ -1,6 +1,7 @@
 // What all programs print, and how they end. Results go to the standard output; all else to the error output.
 import { fromLocalError } from '../client/local-errors.ts';
 import { errnoOf, isFiletrackerError, localMessageOf, messageOf, type ErrorCode } from '../core/errors.ts';
+import { withoutSecrets } from '../core/shown-address.ts';
 import { asShown } from './shown-text.ts';
 
 /** Exit codes of every program; the README lists them. */
@@ -29,6 +30,7 @@ const codes: Readonly<Partial<Record<ErrorCode, number>>> = {
   'rate-limited': exitCodes.refused,
   unreachable: exitCodes.unreachable,
   timeout: exitCodes.unreachable,
+  protocol: exitCodes.unreachable,
 };
 
 /** Where it is the server that says so: of a disk of this machine they are plain failures. */
@@ -94,9 +96,9 @@ const debugVariable = 'FILETRACKER_DEBUG';
 export function tellError(program: string, error: unknown): void {
   const told = fromLocalError(error, 'continue');
   const isOurs = isFiletrackerError(told) || !(told instanceof Error);
-  // A text of ours may hold the name of a file.
-  tell(`${program}: ${asShown(isOurs ? localMessageOf(told) : bugText(told))}`);
-  if (!isOurs && process.env[debugVariable] !== undefined) tell(told.stack ?? '');
+  // A text of ours may hold the name of a file, or the address of a server that was given as one.
+  tell(`${program}: ${withoutSecrets(asShown(isOurs ? localMessageOf(told) : bugText(told)))}`);
+  if (!isOurs && process.env[debugVariable] !== undefined) tell(withoutSecrets(told.stack ?? ''));
 }
 
 function bugText(error: Error): string {

@@ -1,13 +1,14 @@
-import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { FiletrackerError, messageOf } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { homeFolder } from '../fs/home-folder.ts';
+import { isCount, requireCounts } from './arguments.ts';
+import { readTlsFiles } from './certificate-files.ts';
 import { handOuts } from './hand-out.ts';
 import type { HandOut } from './hand-out.ts';
 import type { TlsOptions } from './http-connection.ts';
 import type { LocalCache, LocalCacheOptions } from './local-cache.ts';
-import { translatingErrors } from './local-errors.ts';
+import type { ProxySetting } from './proxies.ts';
 import type { RemoteStore } from './remote-store.ts';
 import type { RetryPolicy } from './retries.ts';
 
@@ -36,6 +37,11 @@ export interface ClientOptions {
   readonly stallTimeoutMs?: number | undefined;
   /** What is safe to repeat is tried 4 times more unless given, within 1.5 s, and no server is waited for any longer. */
   readonly retries?: Partial<RetryPolicy> | undefined;
+  /**
+   * URL of an HTTP proxy to reach the server through, or `false` for none. Unless given, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
+   * NO_PROXY are heeded, except for servers on this machine.
+   */
+  readonly proxy?: ProxySetting;
   /** Certificates for https, as PEM text. */
   readonly tls?: TlsOptions | undefined;
   /** Told of what went wrong without making a call fail, such as a cache that can't be written to. */
@@ -74,26 +80,6 @@ export function reportNoCache({ remoteUrl, remoteStore, onWarning }: ClientOptio
 
 function given(value: string | undefined): string | undefined {
   return value === undefined || value === '' ? undefined : value;
-}
-
-/** Files with the certificates of TlsOptions. */
-export interface TlsFiles {
-  readonly ca?: string | undefined;
-  readonly cert?: string | undefined;
-  readonly key?: string | undefined;
-}
-
-/** @throws FiletrackerError `not-found`, `io`. */
-export function readTlsFiles(files: TlsFiles): TlsOptions {
-  const read = (what: string, path: string | undefined): string | undefined =>
-    path === undefined || path === ''
-      ? undefined
-      : translatingErrors(`read the ${what} "${path}"`, () => readFileSync(path, 'utf8'));
-  return {
-    ca: read('certificate', files.ca),
-    cert: read('certificate', files.cert),
-    key: read('key', files.key),
-  };
 }
 
 /**
@@ -143,7 +129,7 @@ export function parseRetryFor(text: string | undefined): Partial<RetryPolicy> | 
   const wanted = given(text);
   if (wanted === undefined) return undefined;
   const retryForMs = parseDurationMs(wanted);
-  return { retryForMs, retryUnknownForMs: retryForMs };
+  return { retryForMs, retryUnknownForMs: retryForMs, ...(retryForMs === 0 && { timeoutRetriesMax: 0 }) };
 }
 
 /** @throws FiletrackerError `invalid-argument`. */
@@ -156,10 +142,6 @@ export function parseHandOut(text: string): HandOut {
 
 function bytesOf(value: number | string | undefined): number | undefined {
   return typeof value === 'string' ? parseSizeBytes(value) : value;
-}
-
-function isCount(value: unknown, min: number): boolean {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= min;
 }
 
 /** @throws FiletrackerError `invalid-argument` for options that mean nothing. */
@@ -184,12 +166,8 @@ export function checkOptions(options: ClientOptions): void {
     const isGood = typeof value === 'string' || isCount(value, 0);
     require(name, value, isGood, 'it must be a whole number of bytes, from 0 on');
   }
-  for (const [name, value] of Object.entries({ connections, connectTimeoutMs, stallTimeoutMs })) {
-    require(name, value, isCount(value, 1), 'it must be a whole number, from 1 on');
-  }
-  for (const [name, value] of Object.entries(options.retries ?? {})) {
-    require(name, value, isCount(value, 0), 'it must be a whole number, from 0 on');
-  }
+  requireCounts({ connections, connectTimeoutMs, stallTimeoutMs }, 1);
+  requireCounts({ ...options.retries }, 0);
   const isMode = isCount(cacheMode, 0) && (cacheMode ?? 0) <= 0o7777;
   require('cacheMode', cacheMode, isMode, 'it must be permissions, as 0o2770');
   if (options.handOut !== undefined) parseHandOut(options.handOut);

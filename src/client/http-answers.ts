@@ -2,19 +2,19 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { isDigest } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { digestHeader, logicalSizeHeader, parseSize } from '../protocol/content-claims.ts';
 import { parseContentEncoding } from '../protocol/content-encoding.ts';
-import { formatDate, parseDate } from '../protocol/dates.ts';
+import { formatDate, readDate } from '../protocol/dates.ts';
 import type { VersionAnswer } from '../protocol/endpoints.ts';
 import { digestOfEtag } from '../protocol/etags.ts';
 import { exceptionCodeHeader, exceptionHeader } from '../protocol/problems.ts';
 import { formatVersionQuery } from '../protocol/query.ts';
 import { parseContentRange } from '../protocol/ranges.ts';
 import { filePath } from '../protocol/request-target.ts';
-import type { HttpRequest } from './http-connection.ts';
+import type { HttpRequest } from './http-exchange.ts';
 import type { RemoteAbilities, RemoteFile, UploadContent } from './remote-store.ts';
 
 /** The versions of the protocol that this client speaks, the one it likes most first. */
@@ -23,11 +23,15 @@ const spokenVersions = [2, 1];
 /** Errors are asked for as JSON, which tells more than a status. */
 export const acceptProblem = { Accept: 'application/problem+json, text/plain;q=0.9, */*;q=0.5' };
 
+/** A tag that may be sent back: what a server sends as one need not be. */
+const etagForm = /^(?:W\/)?"[\x21\x23-\x7e]{0,256}"$/;
+
 /** Headers of a GET: the whole in whatever encoding, or the identity form from a byte on. */
 export function openHeaders(etags: readonly string[], first: number | undefined): Record<string, string> {
   const encoding = first === undefined ? 'gzip' : 'identity';
   const headers: Record<string, string> = { ...acceptProblem, 'Accept-Encoding': encoding };
-  if (etags.length > 0) headers['If-None-Match'] = etags.join(', ');
+  const known = etags.filter((etag) => etagForm.test(etag));
+  if (known.length > 0) headers['If-None-Match'] = known.join(', ');
   if (first !== undefined) headers['Range'] = `bytes=${first}-`;
   return headers;
 }
@@ -66,14 +70,20 @@ export function senderOfAbsence(
   return version1Server.test(headerText(headers, 'server') ?? '') ? 'version-1' : 'unknown';
 }
 
+/** The end of an address that somebody copied from the address of a file. */
+export const misleadingEnd = /\/(?:files|list|version)$/;
+
 export function noServer(action: string, shown: string): FiletrackerError {
-  const state = `there is no filetracker server at "${shown}"; check the path in its URL`;
+  const [end] = misleadingEnd.exec(shown) ?? [];
+  const advice = end === undefined ? 'check the path in its URL' : `leave "${end}" out of its URL`;
+  const state = `there is no filetracker server at "${shown}"; ${advice}`;
   return new FiletrackerError('unreachable', `Cannot ${action}: ${state}`, { retryable: false });
 }
 
+/** Undefined also for what is no date: a server's mistake is none of the caller's. */
 export function versionOf(headers: IncomingHttpHeaders): FileVersion | undefined {
   const text = headers['last-modified'];
-  return text === undefined ? undefined : parseDate(text);
+  return text === undefined ? undefined : readDate(text);
 }
 
 function headerText(headers: IncomingHttpHeaders, name: string): string | undefined {
@@ -95,10 +105,22 @@ function sizeOf(headers: IncomingHttpHeaders): number | undefined {
   return identity && length !== undefined ? parseSize('Content-Length', length) : undefined;
 }
 
+/** Runs what reads headers; those that cannot be read are the server's mistake and not the caller's. */
+export function readingResponse<T>(action: string, peer: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!isFiletrackerError(error) || error.code === 'protocol') throw error;
+    const state = error.message.replace(/^Cannot read/, 'it sent what cannot be read:');
+    throw new FiletrackerError('protocol', `Cannot ${action} at ${peer}: ${state}`, { cause: error });
+  }
+}
+
 export function remoteFile(name: FileName, headers: IncomingHttpHeaders): RemoteFile {
   const version = versionOf(headers);
   if (version === undefined) {
-    throw new FiletrackerError('protocol', `Cannot get "${name}": the server does not tell its version`);
+    const state = 'the server does not tell its version, or not as a date';
+    throw new FiletrackerError('protocol', `Cannot get "${name}": ${state}`);
   }
   return { name, version, size: sizeOf(headers), digest: digestOf(headers), etag: headers.etag };
 }

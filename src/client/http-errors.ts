@@ -1,24 +1,30 @@
-import type { FiletrackerError } from '../core/errors.ts';
+import { FiletrackerError } from '../core/errors.ts';
 import { errorOfAnswer } from '../protocol/problems.ts';
+import { fromConnectionError } from './connection-errors.ts';
 import { versionOf } from './http-answers.ts';
-import { fromConnectionError } from './http-connection.ts';
-import type { HttpAnswer } from './http-connection.ts';
-import type { ServerAddress } from './server-address.ts';
+import type { HttpAnswer } from './http-exchange.ts';
 
 /** Of a body that is for people so much is read. */
 const textMaxBytes = 64 * 1024;
+/** And so long: a byte now and then never times out. */
+const textTimeMaxMs = 30_000;
 
 /** What was asked, and of whom; for messages. */
 export interface Asked {
   readonly action: string;
-  readonly address: ServerAddress;
+  /** The server as messages name it. */
+  readonly peer: string;
   readonly signal?: AbortSignal | undefined;
+  /** The server that redirected to `peer`, if one did. */
+  readonly redirectedBy?: string | undefined;
 }
 
 /** The beginning of a body as text. @throws FiletrackerError where the connection fails. */
-export async function textOf(answer: HttpAnswer, { action, address, signal }: Asked): Promise<string> {
+export async function textOf(answer: HttpAnswer, { action, peer, signal }: Asked): Promise<string> {
   const parts: Buffer[] = [];
   let sizeBytes = 0;
+  const endless = new FiletrackerError('timeout', `Cannot ${action}: the response of ${peer} does not end`);
+  const timer = setTimeout(() => void answer.body.destroy(endless), textTimeMaxMs);
   try {
     for await (const part of answer.body as AsyncIterable<Buffer>) {
       parts.push(part);
@@ -26,7 +32,9 @@ export async function textOf(answer: HttpAnswer, { action, address, signal }: As
       if (sizeBytes > textMaxBytes) break;
     }
   } catch (error) {
-    throw fromConnectionError(error, action, address, signal);
+    throw fromConnectionError(error, action, peer, signal);
+  } finally {
+    clearTimeout(timer);
   }
   return Buffer.concat(parts).toString();
 }
@@ -36,7 +44,7 @@ export async function errorOf(answer: HttpAnswer, asked: Asked): Promise<Filetra
   const { headers, status } = answer;
   const exceptionLine = headers['x-exception'];
   const code = headers['x-exception-code'];
-  return errorOfAnswer(
+  const error = errorOfAnswer(
     {
       status,
       contentType: headers['content-type'],
@@ -45,6 +53,11 @@ export async function errorOf(answer: HttpAnswer, asked: Asked): Promise<Filetra
       retryAfter: headers['retry-after'],
       body: await textOf(answer, asked),
     },
-    asked.action,
+    `${asked.action} at ${asked.peer}`,
   );
+  const { peer, redirectedBy } = asked;
+  if (redirectedBy === undefined || error.code !== 'unauthorized') return error;
+  const { message, retryable, details } = error;
+  const advice = `${redirectedBy} redirects to ${peer}, which gets no user name and password of it; use that address`;
+  return new FiletrackerError(error.code, `${message} (${advice})`, { retryable, details });
 }

@@ -1,11 +1,17 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import { shownAddress } from '../core/shown-address.ts';
 import { encodingOfEtag } from '../protocol/etags.ts';
+import { discard } from './discarded-body.ts';
 import { HttpConnection } from './http-connection.ts';
-import type { ConnectionOptions, HttpAnswer, HttpRequest } from './http-connection.ts';
+import type { ConnectionOptions } from './http-connection.ts';
+import type { HttpAnswer, HttpRequest } from './http-exchange.ts';
 import { parseServerAddress } from './server-address.ts';
+import type { ServerAddress } from './server-address.ts';
 
 const redirectsMax = 5;
+const originsMax = 100;
+const shownTargetMaxLength = 200;
 const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** Headers by which our server describes a file when it sends its reader to where the bytes lie. */
@@ -17,13 +23,17 @@ export interface FollowedAnswer extends HttpAnswer {
    * the server's word, because the other place knows only when the bytes were brought there.
    */
   readonly direct: boolean;
+  /** The server that answered, as messages name it. */
+  readonly peer: string;
 }
 
 /**
- * Follows redirects, as a server sends them while files are being moved to it, or to where their bytes lie.
+ * Follows redirects: of a server while files are being moved to it, of one that moved, of a proxy that wants https, and
+ * to where the bytes of a file are. The method stays, as for `curl --location`; a 303 leads to something else than what
+ * was to be changed, and is an error then.
  *
- * Invariant: only our own server gets the user info of our URL; another's comes with its address. There is one
- * connection for each origin, open until `close`.
+ * Invariant: only our own origin gets the user info of our URL and the certificate of this client; another's user
+ * info comes with its address. There is one connection for each origin, open until `close`.
  */
 export class HttpRedirects {
   readonly #own: HttpConnection;
@@ -37,33 +47,35 @@ export class HttpRedirects {
   }
 
   /**
-   * Sends a GET or HEAD to our own server and gives the answer that is no redirect. `onDirect` is called before
+   * Sends a request to our own server and gives the answer that is no redirect. `onDirect` is called before
    * the bytes are asked for elsewhere; what fails there is worth another try, with the server itself.
    */
   async request(request: HttpRequest, onDirect?: () => void): Promise<FollowedAnswer> {
-    let answer = await this.#own.request(request);
+    let connection = this.#own;
+    let answer = await connection.request(request);
     let described: IncomingHttpHeaders | undefined;
-    let base = `${this.#own.address.shown}${request.path}`;
-    for (let redirects = 0; redirectStatuses.has(answer.status); redirects += 1) {
-      answer.body.resume();
-      const { location } = answer.headers;
-      if (location === undefined || redirects === redirectsMax) {
-        throw new FiletrackerError('protocol', `Cannot ${request.action}: the server redirects to nowhere`);
+    let base = `${originOf(connection.address)}${connection.address.prefix}${request.path}`;
+    for (let redirects = 1; redirectStatuses.has(answer.status); redirects += 1) {
+      discard(answer.body);
+      const target = targetOf(answer, base, request, connection.peer);
+      if (redirects > redirectsMax) {
+        const state = `it redirects more than ${redirectsMax} times, at last to "${shownTarget(target.href)}"`;
+        throw refusal(request, connection.peer, state);
       }
-      // Some servers send the name as bare UTF-8, which Node gives as Latin-1.
-      const target = new URL(Buffer.from(location, 'latin1').toString(), base);
       base = target.href;
       const path = `${target.pathname}${target.search}`;
       described = descriptionIn(answer.headers) ?? described;
       if (described !== undefined) onDirect?.();
+      connection = this.#connectionTo(target);
       try {
-        answer = await this.#connectionTo(target).request({ ...request, path });
+        answer = await connection.request({ ...request, path });
       } catch (error) {
         throw described === undefined ? error : retryable(error);
       }
     }
-    if (described === undefined) return { ...answer, direct: false };
-    return { ...answer, headers: describedHeaders(answer.headers, described), direct: true };
+    const { peer } = connection;
+    if (described === undefined) return { ...answer, direct: false, peer };
+    return { ...answer, headers: describedHeaders(answer.headers, described), direct: true, peer };
   }
 
   /** Idempotent. */
@@ -73,17 +85,65 @@ export class HttpRedirects {
 
   #connectionTo(target: URL): HttpConnection {
     const { username, password, origin, host, protocol } = target;
-    const user = username === '' ? '' : `${username}:${password}@`;
-    const known = this.#others.get(origin);
+    const user = username === '' && password === '' ? '' : `${username}:${password}@`;
+    const known = this.#others.get(`${user}${origin}`);
     if (known !== undefined) return known;
     const other = parseServerAddress(`${protocol}//${user}${host}`);
-    const { authorization, host: ownHost, port, secure } = this.#own.address;
-    const same = other.host === ownHost && other.port === port && other.secure === secure;
-    const address = same ? { ...other, authorization: other.authorization ?? authorization } : other;
-    const connection = new HttpConnection(address, this.#options);
-    this.#others.set(origin, connection);
+    const { address: own } = this.#own;
+    const isOwn = other.host === own.host && other.port === own.port && other.secure === own.secure;
+    const connection = isOwn
+      ? new HttpConnection(
+          { ...other, authorization: other.authorization ?? own.authorization },
+          this.#options,
+        )
+      : new HttpConnection(other, { ...this.#options, tls: { ca: this.#options.tls.ca } });
+    if (this.#others.size >= originsMax) this.#forgetOldest();
+    this.#others.set(`${user}${origin}`, connection);
     return connection;
   }
+
+  /** A server that redirects each request to another origin must not use up memory and sockets. */
+  #forgetOldest(): void {
+    for (const [key] of this.#others) {
+      this.#others.delete(key);
+      return;
+    }
+  }
+}
+
+function originOf({ secure, hostHeader }: ServerAddress): string {
+  return `${secure ? 'https' : 'http'}://${hostHeader}`;
+}
+
+function refusal({ action }: HttpRequest, peer: string, state: string): FiletrackerError {
+  return new FiletrackerError('protocol', `Cannot ${action} at ${peer}: ${state}`);
+}
+
+function shownTarget(location: string): string {
+  return shownAddress(location).slice(0, shownTargetMaxLength);
+}
+
+/** @throws FiletrackerError `protocol` for a redirect that leads nowhere or must not be followed. */
+function targetOf({ status, headers }: HttpAnswer, base: string, request: HttpRequest, peer: string): URL {
+  if (headers.location === undefined) throw refusal(request, peer, `it answers ${status} without a Location`);
+  // Some servers send the name as bare UTF-8, which Node gives as Latin-1.
+  const location = Buffer.from(headers.location, 'latin1').toString();
+  const target = URL.canParse(location, base) ? new URL(location, base) : undefined;
+  if (target?.protocol !== 'http:' && target?.protocol !== 'https:') {
+    throw refusal(
+      request,
+      peer,
+      `it redirects to "${shownTarget(location)}", which is no http or https address`,
+    );
+  }
+  if (status === 303 && request.method !== 'GET' && request.method !== 'HEAD') {
+    throw refusal(
+      request,
+      peer,
+      `it answers 303 and names "${shownTarget(target.href)}"; use the address of the server itself`,
+    );
+  }
+  return target;
 }
 
 function descriptionIn(headers: IncomingHttpHeaders): IncomingHttpHeaders | undefined {

@@ -12,24 +12,31 @@ import { formatListQuery, formatVersionQuery } from '../protocol/query.ts';
 import type { ListQuery } from '../protocol/query.ts';
 import { filePath, listPath } from '../protocol/request-target.ts';
 import { bodyChunks } from '../streams/chunks.ts';
+import { requireCounts } from './arguments.ts';
+import { fromConnectionError } from './connection-errors.ts';
+import { discard } from './discarded-body.ts';
 import {
   acceptProblem,
+  misleadingEnd,
   noServer,
   openHeaders,
   parseAbilities,
   putRequest,
+  readingResponse,
   remoteFile,
   senderOfAbsence,
   sizeOfPart,
   translatedChunks,
   versionOf,
 } from './http-answers.ts';
-import { fromConnectionError, HttpConnection } from './http-connection.ts';
-import type { ConnectionOptions, HttpAnswer, TlsOptions } from './http-connection.ts';
+import { HttpConnection } from './http-connection.ts';
+import type { ConnectionOptions, TlsOptions } from './http-connection.ts';
 import { errorOf, textOf } from './http-errors.ts';
 import { HttpRedirects } from './http-redirects.ts';
 import type { FollowedAnswer } from './http-redirects.ts';
 import { linesOf } from './lines.ts';
+import type { ProxySetting } from './proxies.ts';
+import { LengthRequiredError } from './remote-store.ts';
 import type {
   OpenOptions,
   RemoteAbilities,
@@ -51,6 +58,7 @@ export interface HttpTransportOptions {
   readonly answerTimeoutMs?: number | undefined;
   readonly retries?: Partial<RetryPolicy> | undefined;
   readonly tls?: TlsOptions | undefined;
+  readonly proxy?: ProxySetting;
 }
 
 const defaultConnectionOptions: ConnectionOptions = {
@@ -72,17 +80,25 @@ export class HttpTransport implements RemoteStore {
   readonly #connection: HttpConnection;
   readonly #redirects: HttpRedirects;
   readonly #retries: RetryPolicy;
+  /** Whether the address may be that of an endpoint: then a file that is not there may be another one, and the server is looked for first. */
+  readonly #isMisled: boolean;
+  /** Whether a proxy before the server takes no bodies without a length. */
+  #needsLength = false;
   #abilities: Promise<RemoteAbilities> | undefined;
 
   /** Connects to nothing yet. @throws FiletrackerError `invalid-argument` for an address that is none, or a certificate without its key. */
   constructor(remoteUrl: string, options: HttpTransportOptions = {}) {
     const defaults = defaultConnectionOptions;
+    const { connections, connectTimeoutMs, stallTimeoutMs, answerTimeoutMs } = options;
+    requireCounts({ connections, connectTimeoutMs, stallTimeoutMs, answerTimeoutMs }, 1);
+    requireCounts({ ...options.retries }, 0);
     const connectionOptions: ConnectionOptions = {
-      connections: options.connections ?? defaults.connections,
-      connectTimeoutMs: timerMs(options.connectTimeoutMs ?? defaults.connectTimeoutMs),
-      stallTimeoutMs: timerMs(options.stallTimeoutMs ?? defaults.stallTimeoutMs),
-      answerTimeoutMs: timerMs(options.answerTimeoutMs ?? defaults.answerTimeoutMs),
+      connections: connections ?? defaults.connections,
+      connectTimeoutMs: timerMs(connectTimeoutMs ?? defaults.connectTimeoutMs),
+      stallTimeoutMs: timerMs(stallTimeoutMs ?? defaults.stallTimeoutMs),
+      answerTimeoutMs: timerMs(answerTimeoutMs ?? defaults.answerTimeoutMs),
       tls: options.tls ?? defaults.tls,
+      proxy: options.proxy,
     };
     const { cert, key } = connectionOptions.tls;
     if ((cert === undefined) !== (key === undefined)) {
@@ -91,6 +107,7 @@ export class HttpTransport implements RemoteStore {
     }
     this.#retries = { ...defaultRetryPolicy, ...options.retries };
     this.#connection = new HttpConnection(parseServerAddress(remoteUrl), connectionOptions);
+    this.#isMisled = misleadingEnd.test(this.shown);
     this.#redirects = new HttpRedirects(this.#connection, connectionOptions);
   }
 
@@ -107,7 +124,10 @@ export class HttpTransport implements RemoteStore {
   async abilities(options: SignalOption = {}): Promise<RemoteAbilities> {
     this.#abilities ??= this.#askAbilities(options.signal);
     try {
-      return await this.#abilities;
+      const abilities = await this.#abilities;
+      if (!this.#needsLength) return abilities;
+      const features = [...abilities.features].filter((feature) => feature !== 'chunked-upload');
+      return { ...abilities, features: new Set(features) };
     } catch (error) {
       this.#abilities = undefined;
       throw error;
@@ -117,17 +137,15 @@ export class HttpTransport implements RemoteStore {
   async #askAbilities(signal: AbortSignal | undefined): Promise<RemoteAbilities> {
     const action = 'ask for the versions of the protocol';
     return await this.#repeated(signal, async () => {
-      const answer = await this.#connection.request({ method: 'GET', path: '/version/', action, signal });
-      if (answer.status === 404) {
-        answer.body.resume();
+      const answer = await this.#redirects.request({ method: 'GET', path: '/version/', action, signal });
+      const isMisled = this.#isMisled && answer.status >= 400 && answer.status < 500;
+      if (answer.status === 404 || isMisled) {
+        discard(answer.body);
         if (await this.#isVersion1(answer.headers, action, signal)) return legacyAbilities;
         throw noServer(action, this.shown);
       }
       if (answer.status !== 200) throw await this.#errorOf(answer, action);
-      return parseAbilities(
-        await textOf(answer, { action: action, address: this.#connection.address, signal: signal }),
-        this.shown,
-      );
+      return parseAbilities(await textOf(answer, { action, peer: answer.peer, signal }), this.shown);
     });
   }
 
@@ -140,13 +158,13 @@ export class HttpTransport implements RemoteStore {
     const sender = senderOfAbsence(headers);
     if (sender !== 'unknown') return sender === 'version-1';
     // Its files lie in a folder of the web server, which shows that there is one, though it may not list it.
-    const answer = await this.#connection.request({ method: 'HEAD', path: '/files/', action, signal });
-    answer.body.resume();
+    const answer = await this.#redirects.request({ method: 'HEAD', path: '/files/', action, signal });
+    discard(answer.body);
     return answer.status === 200 || answer.status === 403;
   }
 
   /** Makes sure that a 404 speaks of a file; only an answer that may come from anywhere costs a question, once. */
-  async #requireServer({ headers }: HttpAnswer, action: string, options: SignalOption): Promise<void> {
+  async #requireServer({ headers }: FollowedAnswer, action: string, options: SignalOption): Promise<void> {
     const sender = senderOfAbsence(headers);
     if (sender === 'none') throw noServer(action, this.shown);
     if (sender === 'unknown') await this.abilities(options);
@@ -154,6 +172,7 @@ export class HttpTransport implements RemoteStore {
 
   async stat(name: FileName, options: SignalOption = {}): Promise<RemoteFile | undefined> {
     const action = `look at "${name}"`;
+    if (this.#isMisled) await this.abilities(options);
     return await this.#repeated(options.signal, async () => {
       const answer = await this.#redirects.request({
         method: 'HEAD',
@@ -161,13 +180,13 @@ export class HttpTransport implements RemoteStore {
         action,
         ...options,
       });
-      answer.body.resume();
+      discard(answer.body);
       if (answer.status === 404) {
         await this.#requireServer(answer, action, options);
         return undefined;
       }
       if (answer.status !== 200) throw await this.#errorOf(answer, action);
-      return remoteFile(name, answer.headers);
+      return readingResponse(action, answer.peer, () => remoteFile(name, answer.headers));
     });
   }
 
@@ -175,13 +194,14 @@ export class HttpTransport implements RemoteStore {
     const { etags = [], signal } = options;
     let { first } = options;
     const action = `get "${name}"`;
+    if (this.#isMisled) await this.abilities({ signal });
     return await this.#repeated(signal, async () => {
       const headers = openHeaders(etags, first);
       const request = { method: 'GET', path: filePath(name), headers, action, signal } as const;
       // A server gives parts itself, so that a further try does not depend on where this one was sent.
       const answer = await this.#redirects.request(request, () => (first ??= 0));
       if (answer.direct && answer.status !== 200 && answer.status !== 206) {
-        answer.body.resume();
+        discard(answer.body);
         const state = `the place that the server sends readers to answered ${answer.status}`;
         throw new FiletrackerError('unavailable', `Cannot ${action}: ${state}`);
       }
@@ -191,10 +211,10 @@ export class HttpTransport implements RemoteStore {
         case 206:
           return this.#contentOf(name, answer, first ?? 0, { action, signal });
         case 304:
-          answer.body.resume();
+          discard(answer.body);
           return { kind: 'unchanged', version: versionOf(answer.headers), etag: answer.headers.etag };
         case 404:
-          answer.body.resume();
+          discard(answer.body);
           await this.#requireServer(answer, action, { signal });
           return { kind: 'absent' };
         default:
@@ -223,7 +243,7 @@ export class HttpTransport implements RemoteStore {
       let sent = Buffer.isBuffer(request.body);
       const { body } = request;
       const counted = typeof body === 'function' ? () => ((sent = true), body()) : body;
-      const answer = await this.#connection.request({
+      const answer = await this.#redirects.request({
         ...request,
         headers,
         repeatHeaders,
@@ -231,8 +251,13 @@ export class HttpTransport implements RemoteStore {
         action,
         signal,
       });
+      if (isLengthRequired(answer.status) && content.transferSize === undefined) {
+        discard(answer.body);
+        this.#needsLength = true;
+        throw new LengthRequiredError(action, answer.peer);
+      }
       if (answer.status !== 200 && answer.status !== 201) throw await this.#errorOf(answer, action);
-      answer.body.resume();
+      discard(answer.body);
       const removed = answer.headers[removedHeader] !== undefined;
       return { version: versionOf(answer.headers) ?? version, removed, sent };
     });
@@ -248,7 +273,7 @@ export class HttpTransport implements RemoteStore {
     await this.#requireVersion2(action, options);
     const path = `${filePath(name)}?${formatVersionQuery(version)}`;
     return await this.#repeated(signal, async () => {
-      const answer = await this.#connection.request({
+      const answer = await this.#redirects.request({
         method: 'DELETE',
         path,
         headers: acceptProblem,
@@ -256,12 +281,12 @@ export class HttpTransport implements RemoteStore {
         signal,
       });
       if (answer.status === 200) {
-        answer.body.resume();
+        discard(answer.body);
         const stored = versionOf(answer.headers);
         return { kept: stored !== undefined && stored > version ? stored : undefined };
       }
       if (answer.status !== 404) throw await this.#errorOf(answer, action);
-      answer.body.resume();
+      discard(answer.body);
       return undefined;
     });
   }
@@ -291,7 +316,7 @@ export class HttpTransport implements RemoteStore {
     options: SignalOption = {},
   ): AsyncIterable<ListedFile> {
     yield* this.#list(directory, query, listJsonType, options, (line) => {
-      const item = parseEntryLine(line);
+      const item = parseEntryLine(line, directory);
       return { name: item.name, item };
     });
   }
@@ -314,7 +339,7 @@ export class HttpTransport implements RemoteStore {
       try {
         for await (const line of this.#linesOf(body, action, signal)) {
           if (line === '') continue;
-          const found = read(line);
+          const found = readingResponse(action, this.#connection.peer, () => read(line));
           retries.reset();
           if (found === undefined) continue;
           after = found.name;
@@ -334,26 +359,26 @@ export class HttpTransport implements RemoteStore {
     accept: string,
     action: string,
     signal: AbortSignal | undefined,
-  ): Promise<HttpAnswer['body']> {
+  ): Promise<FollowedAnswer['body']> {
     const parameters = formatListQuery(query);
     const path = `${listPath(directory)}${parameters === '' ? '' : `?${parameters}`}`;
     return await this.#repeated(signal, async () => {
       const headers = { Accept: `${accept}, application/problem+json;q=0.9` };
-      const opened = await this.#connection.request({ method: 'GET', path, headers, action, signal });
+      const opened = await this.#redirects.request({ method: 'GET', path, headers, action, signal });
       if (opened.status !== 200) throw await this.#errorOf(opened, action);
       return opened.body;
     });
   }
 
   async *#linesOf(
-    body: HttpAnswer['body'],
+    body: FollowedAnswer['body'],
     action: string,
     signal: AbortSignal | undefined,
   ): AsyncIterable<string> {
     try {
       yield* linesOf(bodyChunks(body, signal));
     } catch (error) {
-      throw fromConnectionError(causeOf(error), action, this.#connection.address, signal);
+      throw fromConnectionError(causeOf(error), action, this.#connection.peer, signal);
     } finally {
       body.destroy();
     }
@@ -372,21 +397,22 @@ export class HttpTransport implements RemoteStore {
     first: number,
     { action, signal }: SignalOption & { readonly action: string },
   ): RemoteContent {
-    const { headers, body, status, direct } = answer;
-    const { address } = this.#connection;
+    const { headers, body, status, direct, peer } = answer;
     try {
-      const length = headers['content-length'];
-      const file = remoteFile(name, headers);
-      return {
-        kind: 'content',
-        file: status === 206 ? { ...file, size: sizeOfPart(name, headers, first) } : file,
-        encoding: parseContentEncoding(headers['content-encoding']),
-        transferSize: length === undefined ? undefined : parseSize('Content-Length', length),
-        first,
-        direct,
-        body: translatedChunks(body, (error) => fromConnectionError(error, action, address, signal)),
-        cancel: () => body.destroy(),
-      };
+      return readingResponse(action, peer, () => {
+        const length = headers['content-length'];
+        const file = remoteFile(name, headers);
+        return {
+          kind: 'content',
+          file: status === 206 ? { ...file, size: sizeOfPart(name, headers, first) } : file,
+          encoding: parseContentEncoding(headers['content-encoding']),
+          transferSize: length === undefined ? undefined : parseSize('Content-Length', length),
+          first,
+          direct,
+          body: translatedChunks(body, (error) => fromConnectionError(error, action, peer, signal)),
+          cancel: () => body.destroy(),
+        };
+      });
     } catch (error) {
       body.destroy();
       throw error;
@@ -402,9 +428,18 @@ export class HttpTransport implements RemoteStore {
     );
   }
 
-  #errorOf(answer: HttpAnswer, action: string): Promise<FiletrackerError> {
-    return errorOf(answer, { action, address: this.#connection.address });
+  #errorOf(answer: FollowedAnswer, action: string): Promise<FiletrackerError> {
+    return errorOf(answer, {
+      action,
+      peer: answer.peer,
+      redirectedBy: answer.peer === this.#connection.peer ? undefined : this.#connection.peer,
+    });
   }
+}
+
+/** 411, and what proxies answer that know no chunks (RFC 9112, 6.1). */
+function isLengthRequired(status: number): boolean {
+  return status === 411 || status === 501;
 }
 
 function causeOf(error: unknown): unknown {

@@ -1,4 +1,4 @@
-import { isFiletrackerError } from '../core/errors.ts';
+import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/encoding.ts';
 import type { FileName } from '../core/file-name.ts';
@@ -92,6 +92,7 @@ export interface RemoteStore {
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<RemoteFile | undefined>;
   open(name: FileName, options?: OpenOptions): Promise<RemoteAnswer>;
+  /** @throws LengthRequiredError for a content without a `transferSize`; later abilities lack `chunked-upload` then. */
   put(
     name: FileName,
     version: FileVersion,
@@ -118,6 +119,13 @@ export interface RemoteStore {
   ): AsyncIterable<ListedFile>;
   /** Idempotent. */
   close(): void;
+}
+
+/** Thrown if the body must be sent again with its length. */
+export class LengthRequiredError extends FiletrackerError {
+  constructor(action: string, peer: string) {
+    super('protocol', `Cannot ${action} at ${peer}: it takes no body without a length`);
+  }
 }
 
 /** The version that a server holds, of a file whose content is damaged too: it can still be removed or replaced. */

@@ -44,6 +44,22 @@ test('withRetries() waits for a server that is away, less long for one that it n
   expect(await waitedMs(slow, true, { ...patient, retryForMs: 600_000 })).toBeLessThan(60_000);
 });
 
+test('withRetries() tries once more after a time-out, or as often as the policy says', async () => {
+  const slow = new FiletrackerError('timeout', 'Cannot do it: it stands still');
+  const triesWith = async (timeoutRetriesMax?: number): Promise<number> => {
+    let tries = 0;
+    const attempt = (): Promise<never> => {
+      tries += 1;
+      return Promise.reject(slow);
+    };
+    await expect(withRetries({ ...policy, timeoutRetriesMax }, undefined, attempt)).rejects.toBe(slow);
+    return tries;
+  };
+  expect(await triesWith()).toBe(2);
+  expect(await triesWith(0)).toBe(1);
+  expect(await triesWith(9)).toBe(3);
+});
+
 test('Retries waits as long as the server asks for, but not for ever', async () => {
   const asking = (retryAfterSeconds: number): FiletrackerError =>
     new FiletrackerError('rate-limited', 'Cannot do it: later', { details: { retryAfterSeconds } });

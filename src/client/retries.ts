@@ -6,6 +6,8 @@ import { pause } from '../core/timers.ts';
 export interface RetryPolicy {
   /** Tries after the first. */
   readonly retriesMax: number;
+  /** Tries after time-outs alone, each of which takes as long as a time-out; 1 unless given. */
+  readonly timeoutRetriesMax?: number | undefined;
   /** Pause before the first retry; doubled before each further one. */
   readonly firstPauseMs: number;
   readonly longestPauseMs: number;
@@ -54,6 +56,7 @@ export class Retries {
   readonly #signal: AbortSignal | undefined;
   readonly #isReached: () => boolean;
   #failures = 0;
+  #timeouts = 0;
   /** When the first of the failures came. */
   #sinceMs = 0;
 
@@ -67,6 +70,7 @@ export class Retries {
   /** Called when some progress was made: the failures so far no longer count. */
   reset(): void {
     this.#failures = 0;
+    this.#timeouts = 0;
   }
 
   /** Waits until the next try. @throws the given error, where it is not worth another try. */
@@ -77,7 +81,9 @@ export class Retries {
     this.#failures += 1;
     const after = error.details.retryAfterSeconds ?? 0;
     const leftMs = this.#sinceMs + this.#patienceMs(error) - nowMs;
-    const counts = this.#failures <= this.#policy.retriesMax;
+    const { retriesMax, timeoutRetriesMax = 1 } = this.#policy;
+    if (error.code === 'timeout') this.#timeouts += 1;
+    const counts = this.#failures <= retriesMax && this.#timeouts <= timeoutRetriesMax;
     if ((!counts && leftMs <= 0) || after > retryAfterMaxSeconds) throw error;
     const doubled = this.#policy.firstPauseMs * 2 ** (this.#failures - 1);
     const drawnMs = Math.min(doubled, this.#policy.longestPauseMs) * (0.5 + Math.random() / 2);

@@ -1,11 +1,15 @@
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
+import { shownAddress } from '../core/shown-address.ts';
 
 /** Where a server is, read from its URL. */
 export interface ServerAddress {
   readonly secure: boolean;
+  /** A name or an address; an IPv6 address has no brackets and may have a zone. */
   readonly host: string;
   readonly port: number;
+  /** For the Host header and the authority of proxies: without the zone of an IPv6 address, which only this machine knows. */
+  readonly hostHeader: string;
   /** What stands before `/files`, without a slash at the end; often empty. */
   readonly prefix: string;
   /** The Authorization header, from the URL's user info. */
@@ -14,11 +18,12 @@ export interface ServerAddress {
   readonly shown: string;
 }
 
-function refuse(text: string, state: string, cause?: unknown): never {
-  const shown = text.replace(/\/\/[^/@]*@/, '//…@');
-  throw new FiletrackerError('invalid-argument', `Cannot use the server address "${shown}": ${state}`, {
-    cause,
-  });
+const encodeAdvice =
+  'write "@", "/", "?" and "#" in a user name, a password or a path as %40, %2F, %3F and %23';
+
+function refuse(what: string, text: string, state: string): never {
+  // No cause: the error of Node holds the text, with its secret.
+  throw new FiletrackerError('invalid-argument', `Cannot use the ${what} "${shownAddress(text)}": ${state}`);
 }
 
 function decodeUserInfo(text: string): string {
@@ -29,29 +34,40 @@ function decodeUserInfo(text: string): string {
   }
 }
 
+/** `http://[fe80::1%25eth0]:9999`, with `%25` as in RFC 6874 or `%` as people write it; URL takes neither. */
+const zonedHost = /^([a-z]+:\/\/(?:[^/?#]*@)?\[[0-9a-f:.]+)%(?:25)?([\w.~-]+)(?=\])/i;
+
+function parseUrl(what: string, text: string): URL {
+  if (!/^https?:\/\//i.test(text)) refuse(what, text, 'it must begin with "http://" or "https://"');
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  // What stands before an "@" was meant as a secret, and must not be sent as anything else.
+  const isCut = url === undefined ? text.includes('@') : /@/.test(url.pathname + url.search + url.hash);
+  if (isCut) refuse(what, text, `it is not a URL; ${encodeAdvice}`);
+  if (url === undefined) refuse(what, text, 'it is not a URL');
+  if (url.search !== '' || url.hash !== '') refuse(what, text, 'it must not hold "?" or "#"');
+  return url;
+}
+
 /**
  * Reads the address of a server, as `http://user:secret@host:9999/prefix/`.
- * @throws FiletrackerError `invalid-argument`; the text never shows the secret.
+ * @throws FiletrackerError `invalid-argument`, which shows no secret.
  */
-export function parseServerAddress(text: string): ServerAddress {
-  if (!/^https?:\/\//i.test(text)) refuse(text, 'it must begin with "http://" or "https://"');
-  let url: URL;
-  try {
-    url = new URL(text);
-  } catch (error) {
-    refuse(text, 'it is not a URL', error);
-  }
-  if (url.search !== '' || url.hash !== '') refuse(text, 'it must not hold "?" or "#"');
+export function parseServerAddress(text: string, what = 'server address'): ServerAddress {
+  const zone = zonedHost.exec(text)?.[2];
+  const url = parseUrl(what, zone === undefined ? text : text.replace(zonedHost, '$1'));
   const secure = url.protocol === 'https:';
   const [user, secret] = [decodeUserInfo(url.username), decodeUserInfo(url.password)];
   const credentials = Buffer.from(`${user}:${secret}`).toString('base64');
   const prefix = withoutTrailingSlashes(url.pathname);
+  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const shownHost = zone === undefined ? url.host : url.host.replace(']', `%25${zone}]`);
   return {
     secure,
-    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
+    host: zone === undefined ? host : `${host}%${zone}`,
     port: url.port === '' ? (secure ? 443 : 80) : Number(url.port),
+    hostHeader: url.host,
     prefix,
     authorization: user === '' && secret === '' ? undefined : `Basic ${credentials}`,
-    shown: `${url.protocol}//${url.host}${prefix}`,
+    shown: `${url.protocol}//${shownHost}${prefix}`,
   };
 }

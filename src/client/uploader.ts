@@ -8,6 +8,7 @@ import type { PutOptions, StoredFile } from './file-client.ts';
 import type { KnownVersion } from './local-cache-names.ts';
 import type { LocalCache } from './local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
+import { LengthRequiredError } from './remote-store.ts';
 import type { RemoteStore, UploadAnswer, UploadContent } from './remote-store.ts';
 import { prepareUpload, requireUnchanged, sourceFile } from './upload-content.ts';
 import type { PreparedUpload, SourceFile } from './upload-content.ts';
@@ -36,10 +37,13 @@ export class Uploader {
     const source = sourceFile(path);
     const wanted = version ?? versionOf(source.mtimeNs);
     const remote = toRemote ? this.#parts.remote : undefined;
-    await using prepared = await this.#prepare(remote, source, options);
-    requireUnchanged(source);
-    const answer = remote && (await this.#send(remote, name, wanted, source, prepared, options));
-    const { digest, size } = prepared.content;
+    const { content, answer } = await this.#prepareAndSend(
+      remote,
+      { name, version: wanted },
+      source,
+      options,
+    );
+    const { digest, size } = content;
     const known: KnownVersion = { version: wanted, digest, size };
     const sent = answer?.sent ?? false;
     const cache = toLocal ? this.#parts.cache : undefined;
@@ -59,6 +63,26 @@ export class Uploader {
     return storedFile(name, known, wanted, sent);
   }
 
+  /** A proxy that takes no body without a length gets one that was compressed before. */
+  async #prepareAndSend(
+    remote: RemoteStore | undefined,
+    named: { readonly name: FileName; readonly version: FileVersion },
+    source: SourceFile,
+    options: PutOptions,
+  ): Promise<{ readonly content: UploadContent; readonly answer: UploadAnswer | undefined }> {
+    for (let tries = 1; ; tries += 1) {
+      await using prepared = await this.#prepare(remote, source, options);
+      const { content } = prepared;
+      requireUnchanged(source);
+      try {
+        const answer = remote && (await this.#send(remote, named, source, prepared, options));
+        return { content, answer };
+      } catch (error) {
+        if (!(error instanceof LengthRequiredError) || tries > 1) throw error;
+      }
+    }
+  }
+
   async #prepare(
     remote: RemoteStore | undefined,
     source: SourceFile,
@@ -67,14 +91,14 @@ export class Uploader {
     // A version-1 server takes bodies as they are, and a cache needs the digest alone.
     const abilities = await remote?.abilities({ signal });
     const compress = compressHint !== false && abilities !== undefined && abilities.protocolVersion > 1;
-    const streams = abilities?.features.has('expect-continue') === true;
+    const features = abilities?.features;
+    const streams = features?.has('expect-continue') === true && features.has('chunked-upload');
     return await prepareUpload(source, { compress, streams, signal, onProgress });
   }
 
   async #send(
     remote: RemoteStore,
-    name: FileName,
-    version: FileVersion,
+    { name, version }: { readonly name: FileName; readonly version: FileVersion },
     source: SourceFile,
     { content, plain }: PreparedUpload,
     { signal, onProgress }: PutOptions,

@@ -46,8 +46,12 @@ function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
-/** Reads one line of the JSON form. @throws FiletrackerError `protocol` for what is not as it must be. */
-export function parseEntryLine(line: string): ListedFile {
+/**
+ * Reads one line of the JSON form. A name that is not below the directory is refused: its rest would be a path of another
+ * place.
+ * @throws FiletrackerError `protocol` for what is not as it must be.
+ */
+export function parseEntryLine(line: string, directory = '/'): ListedFile {
   let parsed: unknown;
   try {
     parsed = JSON.parse(line);
@@ -56,6 +60,7 @@ export function parseEntryLine(line: string): ListedFile {
   }
   if (typeof parsed !== 'object' || parsed === null) refuseLine('a line is no object');
   const { name, version, size, storedSize, digest }: Record<string, unknown> = { ...parsed };
+  if (typeof name === 'string' && !name.startsWith(directory)) refuseLine('a name is not in the directory');
   if (typeof name !== 'string' || typeof digest !== 'string' || !isDigest(digest)) {
     refuseLine('a line lacks the name or the digest');
   }

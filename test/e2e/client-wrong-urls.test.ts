@@ -1,30 +1,17 @@
-import { createServer, type RequestListener } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { writeFileSync } from 'node:fs';
+import { createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { expect, onTestFinished, test, vi } from 'vitest';
+import { parseRetryFor } from '../../src/client/client-options.ts';
 import { Client } from '../../src/client/client.ts';
 import { shell } from '../support/client-shell.ts';
 import { servedStore } from '../support/client-server.ts';
 import { openTestServer } from '../support/test-server.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { listening, webServer } from '../support/web-server.ts';
 
 // Programs, on a machine that may be busy.
 vi.setConfig({ testTimeout: 120_000 });
-
-/** A web server for the running test alone, and the paths that it was asked for. */
-async function webServer(answer: RequestListener): Promise<{ url: string; paths: string[] }> {
-  const paths: string[] = [];
-  const server = createServer((request, response) => {
-    paths.push(`${request.method} ${request.url}`);
-    answer(request, response);
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  onTestFinished(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, paths };
-}
 
 const commands: readonly (readonly string[])[] = [
   ['exists', '/a'],
@@ -76,7 +63,7 @@ test.each([
   ['by its name', { Server: 'filetracker' }, 404],
   ['behind a proxy by its folder of files', { Server: 'nginx' }, 403],
 ])('a server of version 1 is known %s', async (_how, headers, statusOfFolder) => {
-  const { url, paths } = await webServer((request, response) => {
+  const { url, requests: paths } = await webServer((request, response) => {
     response.writeHead(request.url === '/files/' ? statusOfFolder : 404, headers).end();
   });
   const client = await clientOf(url);
@@ -86,4 +73,73 @@ test.each([
   const asked = paths.length;
   expect(await client.exists('/c')).toBe(false);
   expect(paths.length).toBe(asked + 1);
+});
+
+test.each(['/files', '/list', '/version', '/ft/files/'])(
+  'an address that ends in %s is explained, whatever is asked',
+  async (end) => {
+    const { port } = await openTestServer({ basePath: '/ft' });
+    const plain = await servedStore();
+    const remoteUrl = `${end.startsWith('/ft') ? `http://127.0.0.1:${port}` : plain.url}${end}`;
+    const client = await clientOf(remoteUrl);
+    const path = join(await temporaryFolder(), 'local');
+    writeFileSync(path, 'x');
+    const list = async (): Promise<void> => {
+      for await (const name of client.listRemoteFiles()) expect(name).toBeUndefined();
+    };
+    const [shownEnd] = /\/[a-z]+(?=\/?$)/.exec(end) ?? [];
+    for (const asking of [
+      () => client.stat('/a'),
+      () => client.getFile('/a', path),
+      () => client.putFile('/a', path),
+      () => client.deleteFile('/a@1'),
+      list,
+    ]) {
+      await expect(asking()).rejects.toMatchObject({
+        code: 'unreachable',
+        retryable: false,
+        message: expect.stringContaining(`leave "${shownEnd}" out of its URL`),
+      });
+    }
+  },
+);
+
+test('a server that takes connections and does not answer is named as that, after one more try or none', async () => {
+  let connections = 0;
+  const server = createTcpServer((socket) => {
+    connections += 1;
+    socket.on('error', () => undefined).resume();
+  });
+  const port = await listening(server);
+  const client = new Client({
+    remoteUrl: `http://127.0.0.1:${port}`,
+    stallTimeoutMs: 100,
+    retries: { firstPauseMs: 1, longestPauseMs: 1 },
+  });
+  onTestFinished(() => client.close());
+  await expect(client.stat('/a')).rejects.toMatchObject({
+    code: 'timeout',
+    message: `Cannot look at "/a": the server at "http://127.0.0.1:${port}" does not answer; it may be stopped or overloaded`,
+  });
+  expect(connections).toBe(2);
+  expect(parseRetryFor('0')).toMatchObject({ timeoutRetriesMax: 0, retryForMs: 0 });
+  expect(parseRetryFor('1s')).not.toHaveProperty('timeoutRetriesMax');
+});
+
+test('plain HTTP at a port that speaks TLS, and TLS at one that does not, are told with the address to use', async () => {
+  const alert = createTcpServer((socket) => {
+    socket.on('error', () => undefined).once('data', () => socket.end(Buffer.from([21, 3, 1, 0, 2, 2, 80])));
+  });
+  const client = await clientOf(`http://127.0.0.1:${await listening(alert)}`);
+  await expect(client.stat('/a')).rejects.toMatchObject({
+    code: 'protocol',
+    message: expect.stringContaining('speaks TLS; use an address that begins with "https://"'),
+  });
+  const { run } = await shell();
+  const { url } = await servedStore();
+  const ended = await run(['-r', url.replace('http:', 'https:'), 'exists', '/a']);
+  expect(ended).toMatchObject({
+    code: 5,
+    stderr: expect.stringContaining('use an address that begins with "http://"'),
+  });
 });

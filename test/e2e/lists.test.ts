@@ -77,7 +77,10 @@ describe('GET /list', () => {
     const headers = { Accept: 'application/x-ndjson' };
     const answer = await server.request({ target: '/list/b', headers });
     expect(answer.headers.get('content-type')).toBe('application/x-ndjson');
-    const entries = answer.text.trimEnd().split('\n').map(parseEntryLine);
+    const entries = answer.text
+      .trimEnd()
+      .split('\n')
+      .map((line) => parseEntryLine(line));
     expect(entries.map(({ name, version }) => [name, version])).toEqual([
       ['/b/c', 10],
       ['/b/d/e', 40],

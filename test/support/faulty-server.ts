@@ -54,7 +54,8 @@ export async function faultyServer(dialect: Dialect = 'ours'): Promise<FaultySer
     requests.push({ method: request.method ?? '', path, headers: request.headers });
     const answer = (): void => answerRequest(dialect, files, request, response, path, url);
     if (path.startsWith('/version') && dialect !== 'version-1') {
-      const features = dialect === 'ours' ? { features: ['range', 'conditional', 'expect-continue'] } : {};
+      const features =
+        dialect === 'ours' ? { features: ['range', 'conditional', 'expect-continue', 'chunked-upload'] } : {};
       response.end(JSON.stringify({ protocol_versions: [2], ...features }));
       return;
     }

@@ -1,7 +1,9 @@
+import { readTlsFiles } from '../../client/certificate-files.ts';
 import { Client } from '../../client/client.ts';
-import { parseHandOut, parseRetryFor, readTlsFiles } from '../../client/client-options.ts';
+import { parseHandOut, parseRetryFor } from '../../client/client-options.ts';
 import type { ClientOptions } from '../../client/client-options.ts';
 import { patientRetries } from '../../client/retries.ts';
+import { asShown } from '../shown-text.ts';
 import { printJson, printLine, tell } from '../output.ts';
 import { Progress } from './progress.ts';
 
@@ -53,7 +55,7 @@ export function openContext(flags: GlobalFlags, signal: AbortSignal): CommandCon
     verify: flags.verify,
     retries: { ...patientRetries, ...parseRetryFor(flags.retryFor ?? process.env['FILETRACKER_RETRY_FOR']) },
     tls: readTlsFiles({ ca: flags.tlsCa, cert: flags.tlsCert, key: flags.tlsKey }),
-    onWarning: (message) => tell(`${programName}: ${message}`),
+    onWarning: (message) => tell(`${programName}: ${asShown(message)}`),
   };
   const client = Client.fromEnvironment(options);
   const progress = (label: string): Progress => new Progress(label, !quiet && !json);

@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { withoutSecrets } from '../../core/shown-address.ts';
 import { release } from '../../app/release.ts';
 import { helpWidth } from '../output.ts';
 import { runToEnd } from '../run-to-end.ts';
@@ -21,7 +22,8 @@ Environment: FILETRACKER_URL is the server (none: the cache is a store of its
 own), FILETRACKER_DIR the cache, FILETRACKER_CACHE_SIZE its limit; also
 FILETRACKER_CACHE_MIN_FREE, FILETRACKER_CACHE_MODE, FILETRACKER_HAND_OUT,
 FILETRACKER_RETRY_FOR (as --retry-for), FILETRACKER_TLS_CA,
-FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY.
+FILETRACKER_TLS_CERT and FILETRACKER_TLS_KEY. HTTP_PROXY, HTTPS_PROXY and
+NO_PROXY are heeded as by curl, and SSL_CERT_FILE and SSL_CERT_DIR for https.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by the
 server, 5 server not reached, 130 or 143 stopped by SIGINT or SIGTERM.
@@ -80,7 +82,9 @@ function prepare(command: Command): void {
   command
     .configureHelp({ helpWidth, showGlobalOptions: false, subcommandTerm: (sub) => subcommandTerm(sub) })
     .helpOption('-h, --help', 'show this help')
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, `${programName}: `)) })
+    .configureOutput({
+      outputError: (text, write) => write(withoutSecrets(text.replace(/^error: /, `${programName}: `))),
+    })
     .showHelpAfterError(`See ${programName} --help`)
     .allowExcessArguments(false)
     .exitOverride();

@@ -1,6 +1,7 @@
 import type { TransferProgress } from '../../client/download.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { isSmartTerminal } from '../../core/terminal.ts';
+import { asShown } from '../shown-text.ts';
 
 /** What takes less is over before a bar could be read. */
 const silentMs = 500;
@@ -58,7 +59,7 @@ export class Progress {
   #samples: { readonly atMs: number; readonly done: number }[] = [];
 
   constructor(label: string, enabled: boolean, output: ProgressOutput = process.stderr) {
-    this.#label = label;
+    this.#label = asShown(label);
     this.#output = output;
     this.#enabled = enabled && isSmartTerminal(output);
   }
