@@ -9,6 +9,7 @@
 // What is below an excluded folder is excluded with it. `*`, `?` and sets match no slash; a leading dot is a
 // character like any other.
 import { FiletrackerError } from '../core/errors.ts';
+import { withoutTrailingSlashes } from '../core/file-name.ts';
 
 /** Matches one character of a component, or with `any` any number of them. */
 type Token = 'any' | ((character: string) => boolean);
@@ -55,7 +56,7 @@ function parsePattern(text: string): Pattern {
   if (text.startsWith('!'))
     refuse(text, 'patterns only exclude; write "\\!" for a name that begins with "!"');
   const foldersOnly = text.endsWith('/');
-  const path = text.replace(/\/+$/, '');
+  const path = withoutTrailingSlashes(text);
   const parts = path.split('/').filter((part) => part !== '' && part !== '.');
   if (parts.length === 0) refuse(text, 'it matches no name');
   if (parts.includes('..')) refuse(text, 'patterns begin at the top of the tree; ".." is not in it');

@@ -100,6 +100,7 @@ function commandAs({ uid, gid }: Owner, name: string | undefined): string {
 
 /** An argument as a shell takes it; none that may hold a secret. */
 function shown(argument: string): string {
-  if (/:\/\/.*@/.test(argument)) return '…';
+  const scheme = argument.indexOf('://');
+  if (scheme !== -1 && argument.includes('@', scheme)) return '…';
   return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", String.raw`'\''`)}'`;
 }

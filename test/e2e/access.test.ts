@@ -173,9 +173,9 @@ describe('requests that are refused for their form', () => {
   ])('count as others do: %s', async (_form, headers, status) => {
     const admission = new RateLimiter({ requestsPerSecond: 3, clock: new ManualClock() });
     const server = await openTestServer({ admission });
-    const connection = await RawConnection.open(server.port);
     const statuses: number[] = [];
     for (let count = 0; count < 5; count += 1) {
+      const connection = await RawConnection.open(server.port);
       connection.send(`GET /version HTTP/1.1\r\n${headers}\r\n\r\n`);
       statuses.push((await connection.answer()).status);
     }

@@ -11,7 +11,7 @@ import { isFiletrackerError } from '../../src/core/errors.ts';
 import { parseDirectory, parseFileName, parseVersionedName } from '../../src/core/file-name.ts';
 import { parseDurationMs, parseSizeBytes } from '../../src/core/quantities.ts';
 import { parseAuthorization } from '../../src/protocol/authorization.ts';
-import { parseClaims, parseSize } from '../../src/protocol/content-claims.ts';
+import { parseClaims, parseRetryAge, parseSize } from '../../src/protocol/content-claims.ts';
 import { acceptedEncodings, parseContentEncoding } from '../../src/protocol/content-encoding.ts';
 import { parseDate, readDate } from '../../src/protocol/dates.ts';
 import {
@@ -68,6 +68,7 @@ const parsers: Readonly<Record<string, Parser>> = {
     parse: (text) => [attempt(() => parseClaims(text, undefined)), parseClaims(undefined, text)],
   },
   parseSize: { samples: ['10'], parse: (text) => parseSize('Logical-Size', text) },
+  parseRetryAge: { samples: ['1.250'], parse: parseRetryAge },
   parseDigest: { samples: [digest], parse: parseDigest },
   parseContentEncoding: { samples: ['gzip'], parse: parseContentEncoding },
   acceptedEncodings: { samples: ['gzip;q=0.5, identity;q=0'], parse: acceptedEncodings },
