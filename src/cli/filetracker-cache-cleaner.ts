@@ -1,6 +1,4 @@
 #!/usr/bin/env node
-import { accessSync, constants } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { Command } from 'commander';
 import { release } from '../app/release.ts';
 import { cleanCaches } from '../client/cache-cleaner.ts';
@@ -9,9 +7,11 @@ import { fromLocalError } from '../client/local-errors.ts';
 import { formatSize } from '../client/size-text.ts';
 import { FiletrackerError, messageOf } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
+import { pause } from '../core/timers.ts';
 import { inHouseStyle } from './house-style.ts';
 import { exitCodes, printJson, tell } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
+import { asShown } from './shown-text.ts';
 
 const program = 'filetracker-cache-cleaner';
 
@@ -29,8 +29,10 @@ interface Options {
 const notes = `
 Cleans caches of the filetracker program and of the Python client. When together
 they take SIZE, the least recently used files of all of them are removed until
-PERCENT of SIZE is left. Files in use and pinned ones stay. A folder that is not
-there or may not be read is told once; with --once the exit code is 1 then.
+PERCENT of SIZE is left. Files in use and pinned ones stay. A folder that cannot
+be cleaned is reported once; with --once the exit code is 1 then. Run by root, the
+cleaner acts as the owner of each folder. A folder that is called like a pattern
+itself, such as proj[1], is taken literally.
 
 Sizes are bytes, or chain the units B K M G T (also KB, KiB), each 1,024 times
 the one before: 1G512M.
@@ -65,26 +67,19 @@ function readPercent(text: string): number {
   );
 }
 
-/** The folders that can be cleaned, and whether something was told of the others; of each once. */
-function readableFolders(patterns: readonly string[], told: Set<string>): readonly string[] {
-  const tellOnce = (text: string): void => {
-    if (!told.has(text)) tell(`${program}: ${text}`);
-    told.add(text);
-  };
+/** Reports each problem once, however often the cleaner meets it. */
+function tellOnce(told: Set<string>, text: string): void {
+  if (!told.has(text)) tell(asShown(`${program}: ${text}`));
+  told.add(text);
+}
+
+function foldersOf(patterns: readonly string[], told: Set<string>): readonly string[] {
   const folders = patterns.flatMap((pattern) => {
     const found = expandGlob(pattern);
-    if (found.length === 0) tellOnce(`Cannot clean "${pattern}": there is no such folder`);
+    if (found.length === 0) tellOnce(told, `Cannot clean "${pattern}": there is no such folder`);
     return found;
   });
-  return [...new Set(folders)].filter((folder) => {
-    try {
-      accessSync(folder, constants.R_OK | constants.X_OK);
-      return true;
-    } catch (error) {
-      tellOnce(messageOf(fromLocalError(error, `clean "${folder}"`)));
-      return false;
-    }
-  });
+  return [...new Set(folders)];
 }
 
 async function cleanOnce(
@@ -93,8 +88,10 @@ async function cleanOnce(
   percentLeft: number,
   told: Set<string>,
 ): Promise<void> {
-  const folders = readableFolders(options.cacheDirs, told);
-  const report = await cleanCaches(folders, { sizeMaxBytes, percentLeft });
+  const folders = foldersOf(options.cacheDirs, told);
+  const report = await cleanCaches(folders, { sizeMaxBytes, percentLeft }, (folder, error) => {
+    tellOnce(told, messageOf(fromLocalError(error, `clean "${folder}"`)));
+  });
   if (options.json === true) printJson(report);
   if (options.quiet === true || (report.removedFiles === 0 && options.debug !== true)) return;
   const sizes = `${formatSize(report.beforeBytes)} before, ${formatSize(report.afterBytes)} after`;
@@ -113,16 +110,12 @@ async function main(): Promise<void> {
   }
   const told = new Set<string>();
   for (;;) {
-    try {
-      await cleanOnce(options, sizeMaxBytes, percentLeft, told);
-    } catch (error) {
-      throw fromLocalError(error, 'clean the caches');
-    }
+    await cleanOnce(options, sizeMaxBytes, percentLeft, told);
     if (options.once === true) {
       if (told.size > 0) process.exitCode = exitCodes.failure;
       return;
     }
-    await delay(Math.max(1000, intervalMs));
+    await pause(Math.max(1000, intervalMs));
   }
 }
 

@@ -1,11 +1,15 @@
-import { existsSync, lstatSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { FolderLock } from '../fs/folder-lock.ts';
-import { blobCharge, recordCharge } from './local-cache-layout.ts';
+import { fstatSync, lstatSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { cacheMarks } from '../core/folder-marks.ts';
+import { actingAs } from '../fs/act-as.ts';
+import type { Owner } from '../fs/act-as.ts';
+import { loadSystemLocks } from '../fs/folder-lock.ts';
+import { HeldFolder, openAsRoot } from '../fs/held-folder.ts';
+import { CacheFolders } from './local-cache-folders.ts';
+import { recordCharge } from './local-cache-layout.ts';
 import type { Candidate } from './local-cache-survey.ts';
 import { LocalCache } from './local-cache.ts';
-import { removeIfThere } from './target-file.ts';
+import { PythonCache } from './python-cache.ts';
 
 export interface CleaningLimits {
   /** Bytes that all caches together may take before anything is done. */
@@ -25,44 +29,123 @@ interface OwnedCandidate extends Candidate {
   readonly owner: CleanedCache;
 }
 
-/** One cache folder, as the cleaner needs it. */
+/** One cache, as the cleaner needs it. */
 interface CleanedCache extends Disposable {
   survey(): Promise<{ readonly total: number; readonly candidates: readonly Candidate[] }>;
   /** Bytes that mostly go with a candidate besides its own: those of the record that led to it. */
   readonly recordBytes: number;
   /** Removes those that nobody uses just now, and what led to them; gives their number and all bytes. */
-  remove(candidates: readonly Candidate[]): Promise<{ readonly files: number; readonly bytes: number }>;
+  remove(candidates: readonly Candidate[]): Promise<Removed>;
 }
+
+interface Removed {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+/** Called with a folder that cannot be cleaned, or not any more; the others are. */
+export type ProblemListener = (folder: string, error: unknown) => void;
 
 /**
  * Removes the least recently used files of several caches together, of our layout and of the Python client's,
- * when they take more than a limit. Files in use and pinned ones stay.
+ * when they take more than a limit. Files in use and pinned ones stay. Root acts as the owner of each folder.
  */
 export async function cleanCaches(
   folders: readonly string[],
   limits: CleaningLimits,
+  onProblem: ProblemListener = throwProblem,
 ): Promise<CleaningReport> {
-  const caches = folders.flatMap(cachesIn);
-  try {
-    let { total, candidates } = await surveyAll(caches);
-    const beforeBytes = total;
-    let removedFiles = 0;
-    if (beforeBytes >= limits.sizeMaxBytes) {
-      const target = (limits.sizeMaxBytes * limits.percentLeft) / 100;
-      // What earlier evictions left of records goes before any content.
-      for (const cache of caches) total -= (await cache.remove([])).bytes;
-      while (total > target) {
-        const removed = await removeOldest(candidates, total - target);
-        if (removed.bytes === 0) break;
-        removedFiles += removed.files;
-        // One look remembers only so many candidates of a cache.
-        ({ total, candidates } = await surveyAll(caches));
-      }
+  // Loaded before root acts as a user who may not be able to read it.
+  await loadSystemLocks();
+  using caches = new OpenCaches(onProblem);
+  for (const folder of folders) await caches.open(folder);
+  let { total, candidates } = await caches.survey();
+  const beforeBytes = total;
+  let removedFiles = 0;
+  if (beforeBytes >= limits.sizeMaxBytes) {
+    const target = (limits.sizeMaxBytes * limits.percentLeft) / 100;
+    // What earlier evictions left of records goes before any content.
+    total -= await caches.sweep();
+    while (total > target) {
+      const removed = await removeOldest(candidates, total - target);
+      if (removed.bytes === 0) break;
+      removedFiles += removed.files;
+      // One look remembers only so many candidates of a cache.
+      ({ total, candidates } = await caches.survey());
     }
-    return { caches: folders.length, beforeBytes, afterBytes: total, removedFiles };
-  } finally {
-    for (const cache of caches) cache[Symbol.dispose]();
   }
+  return { caches: caches.count, beforeBytes, afterBytes: total, removedFiles };
+}
+
+function throwProblem(_folder: string, error: unknown): never {
+  throw error;
+}
+
+const nothing = { total: 0, candidates: [] };
+
+/** The caches that are cleaned; one that fails is reported once and counts for nothing from then on. */
+class OpenCaches implements Disposable {
+  readonly #onProblem: ProblemListener;
+  readonly #caches = new Set<CleanedCache>();
+  count = 0;
+
+  constructor(onProblem: ProblemListener) {
+    this.#onProblem = onProblem;
+  }
+
+  async open(folder: string): Promise<void> {
+    try {
+      const held = openFolder(folder);
+      const owner = fstatSync(held.descriptor);
+      const caches = await actingAs(owner, () => cachesIn(held));
+      this.count += 1;
+      for (const cache of caches) this.#caches.add(this.#guarded(cache, folder, owner));
+    } catch (error) {
+      this.#onProblem(folder, error);
+    }
+  }
+
+  /** The cache with the rights of its owner, and with its failures reported. */
+  #guarded(cache: CleanedCache, folder: string, owner: Owner): CleanedCache {
+    let isBroken = false;
+    const attempt = async <Result>(work: () => Promise<Result>, otherwise: Result): Promise<Result> => {
+      if (isBroken) return otherwise;
+      try {
+        return await actingAs(owner, work);
+      } catch (error) {
+        isBroken = true;
+        this.#onProblem(folder, error);
+        return otherwise;
+      }
+    };
+    return {
+      survey: () => attempt(() => cache.survey(), nothing),
+      recordBytes: cache.recordBytes,
+      remove: (candidates) => attempt(() => cache.remove(candidates), { files: 0, bytes: 0 }),
+      [Symbol.dispose]: () => cache[Symbol.dispose](),
+    };
+  }
+
+  async survey(): Promise<{ readonly total: number; readonly candidates: readonly OwnedCandidate[] }> {
+    return await surveyAll([...this.#caches]);
+  }
+
+  /** Removes records that lead nowhere; gives their bytes. */
+  async sweep(): Promise<number> {
+    let bytes = 0;
+    for (const cache of this.#caches) bytes += (await cache.remove([])).bytes;
+    return bytes;
+  }
+
+  [Symbol.dispose](): void {
+    for (const cache of this.#caches) cache[Symbol.dispose]();
+    this.#caches.clear();
+  }
+}
+
+function openFolder(folder: string): HeldFolder {
+  const path = resolve(folder);
+  return process.geteuid?.() === 0 ? openAsRoot(path) : HeldFolder.open(path);
 }
 
 async function surveyAll(
@@ -80,10 +163,7 @@ async function surveyAll(
 }
 
 /** Removes from the beginning of the candidates until `bytes` are gone; gives the number of files and bytes that are. */
-async function removeOldest(
-  candidates: readonly OwnedCandidate[],
-  bytes: number,
-): Promise<{ readonly files: number; readonly bytes: number }> {
+async function removeOldest(candidates: readonly OwnedCandidate[], bytes: number): Promise<Removed> {
   const gone = { files: 0, bytes: 0 };
   let next = 0;
   while (gone.bytes < bytes && next < candidates.length) {
@@ -104,16 +184,19 @@ async function removeOldest(
   return gone;
 }
 
-/** A folder may hold a cache of ours, one of the Python client, or both. */
-function cachesIn(folder: string): CleanedCache[] {
-  const caches: CleanedCache[] = [];
-  if (existsSync(join(folder, 'blobs')) || existsSync(join(folder, 'names'))) caches.push(ownCache(folder));
-  if (existsSync(join(folder, 'files'))) caches.push(pythonCache(folder));
-  return caches;
+/** A folder may hold a cache of ours, one of the Python client, or both. Closes the folder unless a cache needs it. */
+function cachesIn(folder: HeldFolder): CleanedCache[] {
+  using _folder = folder;
+  const has = (name: string): boolean =>
+    lstatSync(`${folder.path}/${name}`, { throwIfNoEntry: false })?.isDirectory() === true;
+  // A server's store has `blobs/` too, but none of these.
+  const isOurs = cacheMarks.every(has);
+  const caches = isOurs ? [ownCache(folder.below('.'))] : [];
+  return has('files') ? [...caches, pythonCache(folder.below('.'))] : caches;
 }
 
-function ownCache(folder: string): CleanedCache {
-  const cache = new LocalCache({ folder, freeMinBytes: 0 });
+function ownCache(folder: HeldFolder): CleanedCache {
+  const cache = new LocalCache({ folder: folder.path, freeMinBytes: 0 }, new CacheFolders(folder));
   return {
     survey: () => cache.space.recount(),
     recordBytes: recordCharge,
@@ -122,47 +205,12 @@ function ownCache(folder: string): CleanedCache {
   };
 }
 
-/** `files/<name>` with the version as time, and `locks/<name>` on which its users hold flock(2). */
-function pythonCache(folder: string): CleanedCache {
-  const files = join(folder, 'files');
-  const survey = async (): Promise<{ total: number; candidates: Candidate[] }> => {
-    const candidates: Candidate[] = [];
-    let total = 0;
-    for (const item of await readdir(files, { recursive: true, withFileTypes: true })) {
-      if (!item.isFile()) continue;
-      const path = join(item.parentPath, item.name);
-      const attributes = lstatSync(path, { throwIfNoEntry: false });
-      if (attributes === undefined) continue;
-      const { size, nlink, atimeMs, ctimeMs } = attributes;
-      const charge = blobCharge(size);
-      total += charge;
-      // The Python client hands out hard links, which shows in the time of change.
-      candidates.push({ path, charge, usedMs: Math.max(atimeMs, ctimeMs), shared: nlink > 1, lockKey: 0 });
-    }
-    return { total, candidates };
+function pythonCache(folder: HeldFolder): CleanedCache {
+  const cache = new PythonCache(folder);
+  return {
+    survey: async () => cache.survey(),
+    recordBytes: 0,
+    remove: (candidates) => cache.remove(candidates),
+    [Symbol.dispose]: () => folder[Symbol.dispose](),
   };
-  const remove = async (candidates: readonly Candidate[]): Promise<{ files: number; bytes: number }> => {
-    let bytes = 0;
-    let removed = 0;
-    for (const { path, charge } of candidates) {
-      if (!(await removeUnlocked(path, join(folder, 'locks', path.slice(files.length))))) continue;
-      bytes += charge;
-      removed += 1;
-    }
-    return { files: removed, bytes };
-  };
-  return { survey, recordBytes: 0, remove, [Symbol.dispose]: () => undefined };
-}
-
-async function removeUnlocked(path: string, lockPath: string): Promise<boolean> {
-  // Whoever uses a file has made its lock first.
-  if (lstatSync(lockPath, { throwIfNoEntry: false })?.isFile() !== true) {
-    removeIfThere(path);
-    return true;
-  }
-  const fileName = lockPath.slice(dirname(lockPath).length + 1);
-  await using lock = await FolderLock.tryAcquire(dirname(lockPath), { mode: 'exclusive', fileName });
-  if (lock === undefined) return false;
-  removeIfThere(path);
-  return true;
 }

@@ -15,7 +15,7 @@ import {
   writeChunks,
 } from './download.ts';
 import type { DownloadOptions, ProgressListener } from './download.ts';
-import { digestOfFile } from './local-cache-check.ts';
+import { digestOfFile } from './local-cache-blob.ts';
 import type { KnownVersion } from './local-cache-names.ts';
 import type { CacheAddition, CachedFile, LocalCache } from './local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
@@ -112,7 +112,7 @@ export class Fetcher {
         `Cannot serve "${versionedName}": its content is damaged, and there is no other copy`,
       );
     }
-    cache.discard(cached);
+    this.#discard(cache, cached);
     this.#parts.warn(`The cached content of "${versionedName}" was damaged and is fetched again`);
     return undefined;
   }
@@ -213,7 +213,7 @@ export class Fetcher {
     const small = await receiveSmall(remote, content, this.downloadOptions(request));
     if (small !== undefined) return await this.#keepSmall(cache, request, content, small, known);
     const { size } = file;
-    if (request.forceRefresh && file.digest !== undefined) cache.discard({ digest: file.digest });
+    if (request.forceRefresh && file.digest !== undefined) this.#discard(cache, { digest: file.digest });
     const addition =
       size === undefined
         ? undefined
@@ -224,7 +224,7 @@ export class Fetcher {
     } catch (error) {
       content.cancel();
       const lost = isWrongContent(error) || file.digest === undefined || error instanceof SinkError;
-      await addition.abandon({ keep: !lost });
+      await this.#tryCacheAsync(() => addition.abandon({ keep: !lost }));
       if (!(error instanceof SinkError)) throw error;
       this.#cacheFailed(error.cause);
       return await this.#openRemote(remote, request, []);
@@ -239,7 +239,7 @@ export class Fetcher {
     known: Omit<KnownVersion, 'digest' | 'size'>,
   ): Promise<Found> {
     onProgress?.({ phase: 'fetching', done: bytes.length, total: bytes.length });
-    if (forceRefresh) cache.discard({ digest });
+    if (forceRefresh) this.#discard(cache, { digest });
     const version = { ...known, digest, size: bytes.length };
     const cached = await this.#tryCacheAsync(() => cache.addBytes(name, version, bytes));
     if (cached !== undefined) return { kind: 'cached', file: cached, fresh: true, bytes };
@@ -268,7 +268,7 @@ export class Fetcher {
     try {
       return { kind: 'cached', file: await addition.commit(request.name, version), fresh: true };
     } catch (error) {
-      throw errnoOf(error) === undefined ? error : new SinkError(error);
+      throw isCacheFailure(error) ? new SinkError(error) : error;
     }
   }
 
@@ -298,14 +298,14 @@ export class Fetcher {
     }
   }
 
+  #discard(cache: LocalCache, content: { readonly digest: CachedFile['digest'] }): void {
+    this.#tryCache(() => cache.discard(content));
+  }
+
   /** A cache that can't be used is no reason to fail where there is a server; other errors are. */
   #cacheFailed(error: unknown): undefined {
-    const local =
-      errnoOf(error) !== undefined ||
-      isFiletrackerError(error, 'io') ||
-      isFiletrackerError(error, 'read-only') ||
-      isFiletrackerError(error, 'no-space');
-    if (!local || this.#parts.remote === undefined) throw fromLocalError(error, 'use the cache');
+    if (!isCacheFailure(error) || this.#parts.remote === undefined)
+      throw fromLocalError(error, 'use the cache');
     const told = fromLocalError(error, `use the cache "${this.#parts.cache?.folder ?? ''}"`);
     this.#parts.warn(`${messageOf(told)}; going on without it`);
     return undefined;
@@ -329,6 +329,16 @@ export class Fetcher {
       { details: { name, version: stored } },
     );
   }
+}
+
+/** Whether an error is about the folder of the cache, and not about the file or the server. */
+function isCacheFailure(error: unknown): boolean {
+  return (
+    errnoOf(error) !== undefined ||
+    isFiletrackerError(error, 'io') ||
+    isFiletrackerError(error, 'read-only') ||
+    isFiletrackerError(error, 'no-space')
+  );
 }
 
 /** A legacy server names no digest: a version that it still has is the content that it had. */

@@ -41,3 +41,15 @@ test('componentMatcher() knows stars, letters and classes', () => {
     expect([pattern, name, componentMatcher(pattern)(name)]).toEqual([pattern, name, matching]);
   }
 });
+
+test('expandGlob() takes a path that exists literally before it takes it as a pattern', async () => {
+  const root = await temporaryFolder();
+  for (const name of ['proj[1]/cache', 'proj1/cache', 'a*b', 'aXb', '[z-a]']) {
+    mkdirSync(join(root, name), { recursive: true });
+  }
+  expect(expandGlob(`${root}/proj[1]/cache`)).toEqual([`${root}/proj[1]/cache`]);
+  expect(expandGlob(`${root}/proj[1]/*`)).toEqual([`${root}/proj[1]/cache`]);
+  expect(expandGlob(`${root}/a*b`)).toEqual([`${root}/a*b`]);
+  expect(expandGlob(`${root}/[z-a]`)).toEqual([`${root}/[z-a]`]);
+  expect(expandGlob(`${root}/[z-b]`)).toEqual([]);
+});

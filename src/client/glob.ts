@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 const special = /[*?[]/;
@@ -84,16 +84,28 @@ export function componentMatcher(component: string): (name: string) => boolean {
   };
 }
 
-/** The paths that exist and match a pattern with `*`, `?` and `[…]`, sorted; folders that can't be read match nothing. */
+/**
+ * Whether a path is called like a pattern itself. Not if another user made it: everyone can create a folder called `*`
+ * in /tmp, and would hide all others.
+ */
+function isLiteral(pattern: string): boolean {
+  const attributes = statSync(pattern, { throwIfNoEntry: false });
+  return attributes !== undefined && (attributes.uid === 0 || attributes.uid === process.geteuid?.());
+}
+
+/**
+ * The paths that exist and match a pattern with `*`, `?` and `[…]`, sorted; folders that can't be read match nothing.
+ * A path that exists under the very name is meant literally, and so is each part of it with brackets.
+ */
 export function expandGlob(pattern: string): string[] {
+  if (isLiteral(pattern)) return [pattern];
   const absolute = pattern.startsWith('/');
   let paths = [absolute ? '/' : '.'];
   for (const component of pattern.split('/').filter((part) => part !== '' && part !== '.')) {
     paths = paths.flatMap((path) => {
-      if (!special.test(component)) {
-        const next = join(path, component);
-        return existsSync(next) ? [next] : [];
-      }
+      const next = join(path, component);
+      if (!special.test(component)) return existsSync(next) ? [next] : [];
+      if (!/[*?]/.test(component) && isLiteral(next)) return [next];
       return namesIn(path)
         .filter(componentMatcher(component))
         .map((name) => join(path, name));

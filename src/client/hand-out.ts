@@ -17,9 +17,12 @@ import {
 import { copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { digestOf } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import type { FileVersion } from '../core/file-version.ts';
+import { digestOfFile, openBlob } from './local-cache-blob.ts';
+import { isOwn } from './local-cache-folders.ts';
 import { isSealed, sealSeconds } from './local-cache-layout.ts';
 import {
   creationMode,
@@ -57,6 +60,16 @@ export interface HandOutSource {
   readonly local: boolean;
   /** The content, where it lies in memory already. */
   readonly bytes?: Buffer | undefined;
+  /** Whether other users can put files into the cache. */
+  readonly isShared: boolean;
+}
+
+/** A source that is open, if the cache is shared: `path` leads to this very file then. */
+interface OpenSource extends HandOutSource {
+  /** The name to link to. */
+  readonly linkPath: string;
+  /** Whether another user wrote the file, and can write it again: its bytes are checked, and it is never linked. */
+  readonly isForeign: boolean;
 }
 
 /** Errnos by which file systems say that they can't link or reflink here. */
@@ -83,6 +96,9 @@ const withoutReflinks = new Set<number>();
 /** Thrown where the blob changed while it was handed out; the caller throws it out and fetches it again. */
 export class BlobChangedError extends Error {}
 
+/** Thrown if the blob, which another user wrote, is not what its name says. */
+export class BlobDamagedError extends BlobChangedError {}
+
 /**
  * Makes the content appear at `target`, whole or not at all, whatever was there before; a file that was there leaves its
  * permissions and owner.
@@ -93,13 +109,17 @@ export async function handOut(source: HandOutSource, target: string, how: HandOu
     handOutBytes(source.bytes, source.version, target);
     return;
   }
+  const { path, isShared } = source;
+  using held = isShared ? openBlob(path, source.digest, source.size) : undefined;
+  const blob = isShared ? held?.attributes : lstatSync(path, { throwIfNoEntry: false });
+  if (blob?.isFile() !== true || !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
+  const open = { ...source, path: held?.path ?? path, linkPath: path, isForeign: !isOwn(blob) };
   const existing = lstatSync(target, { throwIfNoEntry: false });
-  const blob = statSync(source.path, { throwIfNoEntry: false });
-  if (blob === undefined || !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
-  if (how === 'link' && existing?.ino === blob.ino && existing.dev === blob.dev) return;
+  const isLinked = existing?.ino === blob.ino && existing.dev === blob.dev;
+  if (how === 'link' && isLinked && !open.isForeign) return;
   const temporaryPath = temporaryPathFor(target);
   try {
-    await bring(source, temporaryPath, how, { blob, kept: keptAttributes(target) });
+    await bring(open, temporaryPath, how, { blob, kept: keptAttributes(target) });
     publishTarget(temporaryPath, target);
     // A rename between two links of one file does nothing and leaves both.
     if (existing?.ino === blob.ino) removeIfThere(temporaryPath);
@@ -129,6 +149,7 @@ export function handOutBytes(bytes: Buffer, version: FileVersion, target: string
 }
 
 interface BlobAttributes extends KeptAttributes {
+  readonly ino: number;
   readonly nlink: number;
   readonly mtimeMs: number;
   readonly dev: number;
@@ -141,7 +162,7 @@ interface Surroundings {
 }
 
 async function bring(
-  source: HandOutSource,
+  source: OpenSource,
   temporaryPath: string,
   how: HandOut,
   { blob, kept }: Surroundings,
@@ -162,9 +183,10 @@ async function bring(
     }
   }
   // A link has the permissions of the blob.
-  const mayLink = !source.local && sealSeconds(blob) === source.version && isAsKept(blob, kept);
+  const mayLink =
+    !source.local && !source.isForeign && sealSeconds(blob) === source.version && isAsKept(blob, kept);
   if (mayLink && (how === 'link' || (how === 'auto' && blob.nlink === 1))) {
-    if (link(source, temporaryPath, how)) return;
+    if (link(source, temporaryPath, how, blob)) return;
   }
   await copy(source, temporaryPath, kept, isPrivate);
 }
@@ -174,15 +196,17 @@ function isAsKept({ mode, uid, gid }: BlobAttributes, kept: KeptAttributes | und
 }
 
 /** Links if the file system lets us, and, for `auto`, if no other user's file came to share the blob meanwhile. */
-function link(source: HandOutSource, temporaryPath: string, how: HandOut): boolean {
+function link(source: OpenSource, temporaryPath: string, how: HandOut, blob: BlobAttributes): boolean {
   try {
-    linkSync(source.path, temporaryPath);
+    linkSync(source.linkPath, temporaryPath);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw missing(source, error);
     if (isRefusal(error)) return false;
     throw error;
   }
-  if (how === 'link' || statSync(temporaryPath).nlink <= 2) return true;
+  const { ino, dev, nlink } = lstatSync(temporaryPath);
+  // Another user of the cache may have put something else there.
+  if (ino === blob.ino && dev === blob.dev && (how === 'link' || nlink <= 2)) return true;
   removeIfThere(temporaryPath);
   return false;
 }
@@ -198,7 +222,7 @@ function createForCopy(temporaryPath: string, kept: KeptAttributes | undefined):
 }
 
 async function reflink(
-  source: HandOutSource,
+  source: OpenSource,
   temporaryPath: string,
   device: number,
   kept: KeptAttributes | undefined,
@@ -215,12 +239,12 @@ async function reflink(
     removeIfThere(temporaryPath);
     return false;
   }
-  finishCopy(source, temporaryPath, mode, kept);
+  await finishLargeCopy(source, temporaryPath, mode, kept);
   return true;
 }
 
 async function copy(
-  source: HandOutSource,
+  source: OpenSource,
   temporaryPath: string,
   kept: KeptAttributes | undefined,
   isPrivate: boolean,
@@ -237,23 +261,35 @@ async function copy(
     if (errnoOf(error) === 'ENOENT') throw missing(source, error);
     throw error;
   }
-  finishCopy(source, temporaryPath, mode, kept);
+  await finishLargeCopy(source, temporaryPath, mode, kept);
 }
 
-function copySmall(source: HandOutSource, temporaryPath: string, kept: KeptAttributes | undefined): void {
+function copySmall(source: OpenSource, temporaryPath: string, kept: KeptAttributes | undefined): void {
   let bytes: Buffer;
   try {
     bytes = readFileSync(source.path);
   } catch (error) {
     throw errnoOf(error) === 'ENOENT' ? missing(source, error) : error;
   }
+  if (source.isForeign && digestOf(bytes) !== source.digest) throw new BlobDamagedError();
   writeFileSync(temporaryPath, bytes, { flag: 'wx', mode: creationMode(kept) });
   finishCopy(source, temporaryPath, undefined, kept);
 }
 
+/** The copy is what is checked: another user may write to the blob at any time. */
+async function finishLargeCopy(
+  source: OpenSource,
+  temporaryPath: string,
+  mode: number,
+  kept: KeptAttributes | undefined,
+): Promise<void> {
+  if (source.isForeign && (await digestOfFile(temporaryPath)) !== source.digest) throw new BlobDamagedError();
+  finishCopy(source, temporaryPath, mode, kept);
+}
+
 /** The blob is looked at once more, because someone may have been writing to a link of it while it was copied. */
 function finishCopy(
-  source: HandOutSource,
+  source: OpenSource,
   temporaryPath: string,
   mode: number | undefined,
   kept: KeptAttributes | undefined,
@@ -270,7 +306,7 @@ export function setVersion(path: string, version: FileVersion): void {
   utimesSync(path, statSync(path).atime, new Date(version * 1000));
 }
 
-function missing(source: HandOutSource, cause: unknown): Error {
+function missing(source: OpenSource, cause: unknown): Error {
   // The blob or the target's folder: the caller's next look-up tells which.
   return lstatSync(source.path, { throwIfNoEntry: false }) === undefined
     ? new BlobChangedError()

@@ -1,10 +1,10 @@
-import { createReadStream, rmSync, statSync } from 'node:fs';
-import { DigestMeter, isDigest } from '../core/digest.ts';
+import { lstatSync } from 'node:fs';
+import { isDigest } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
-import { errnoOf } from '../core/errors.ts';
 import { parseVersionedName } from '../core/file-name.ts';
 import type { RangeLocks } from '../fs/range-locks.ts';
-import { hashOfName, isSealed, nameLockKey } from './local-cache-layout.ts';
+import { digestOfFile, openBlob } from './local-cache-blob.ts';
+import { fileForms, hashOfName, nameLockKey } from './local-cache-layout.ts';
 import type { CacheLayout } from './local-cache-layout.ts';
 import { readRecord } from './local-cache-names.ts';
 import type { KnownVersion, NameRecord } from './local-cache-names.ts';
@@ -47,14 +47,6 @@ interface MaintenanceOwner {
   findContent(digest: Digest, size: number): string | undefined;
 }
 
-/** Reads a whole file and gives its digest. */
-export async function digestOfFile(path: string, signal?: AbortSignal): Promise<Digest> {
-  const meter = new DigestMeter();
-  const stream = createReadStream(path, { highWaterMark: 1024 * 1024, ...(signal ? { signal } : {}) });
-  for await (const piece of stream) meter.update(piece as Buffer);
-  return meter.finish();
-}
-
 /** What is done with a cache as a whole: list, look, verify, sweep. */
 export class CacheMaintenance {
   readonly #cache: MaintenanceOwner;
@@ -67,9 +59,9 @@ export class CacheMaintenance {
 
   /** Every version whose content is there, name by name, in no order. */
   async *list(): AsyncIterable<CachedFile> {
-    for (const digit of '0123456789abcdef') {
+    for (const folder of this.#cache.layout.shards('names')) {
       const records: NameRecord[] = [];
-      await forEachFile(`${this.#cache.layout.names}/${digit}`, (_name, path) => {
+      await forEachFile(folder, fileForms.record, (_name, path) => {
         const record = readRecord(path);
         if (record !== undefined) records.push(record);
       });
@@ -108,8 +100,10 @@ export class CacheMaintenance {
     options: { readonly signal?: AbortSignal; readonly onContent?: (sizeBytes: number) => void } = {},
   ): Promise<CacheVerification> {
     const onlyCopies = await this.#onlyCopies();
-    const contents: { digest: string; path: string }[] = [];
-    await forEachSharded(this.#cache.layout.blobs, (digest, path) => contents.push({ digest, path }));
+    const contents: { digest: Digest; path: string }[] = [];
+    await forEachSharded(this.#cache.layout, 'blobs', (name, path) => {
+      if (isDigest(name)) contents.push({ digest: name, path });
+    });
     const damaged: Digest[] = [];
     let contentBytes = 0;
     for (const { digest, path } of contents) {
@@ -119,8 +113,8 @@ export class CacheMaintenance {
         options.onContent?.(size);
         continue;
       }
-      if (isDigest(digest)) damaged.push(digest);
-      if (!onlyCopies.has(digest)) rmSync(path, { force: true });
+      damaged.push(digest);
+      if (!onlyCopies.has(digest)) removeIfThere(path);
     }
     const recordsRemoved = await this.sweepRecords();
     await this.#cache.pins.sweep((digest, text) => this.#isRecorded(digest, text));
@@ -146,17 +140,14 @@ export class CacheMaintenance {
   }
 
   /** The size of a content that is what it should be; undefined where it is not. */
-  async #verifyContent(name: string, path: string, signal?: AbortSignal): Promise<number | undefined> {
-    try {
-      // Small contents are written in their places while this lock is held.
-      const before = await this.#cache.space.locked(() => statSync(path));
-      if (!isDigest(name) || !isSealed(before, name, before.size)) return undefined;
-      return (await digestOfFile(path, signal)) === name ? before.size : undefined;
-    } catch (error) {
-      // Evicted meanwhile: nothing is wrong with it.
-      if (errnoOf(error) === 'ENOENT') return 0;
-      throw error;
-    }
+  async #verifyContent(name: Digest, path: string, signal?: AbortSignal): Promise<number | undefined> {
+    // Small contents are written in their places while this lock is held.
+    const before = await this.#cache.space.locked(() => lstatSync(path, { throwIfNoEntry: false }));
+    // Evicted meanwhile: nothing is wrong with it.
+    if (before === undefined) return 0;
+    using blob = before.isFile() ? openBlob(path, name, before.size) : undefined;
+    if (blob === undefined) return undefined;
+    return (await digestOfFile(blob.path, signal)) === name ? before.size : undefined;
   }
 
   async #onlyCopies(): Promise<ReadonlySet<string>> {
@@ -185,14 +176,14 @@ export class CacheMaintenance {
 
   #isAlive(record: NameRecord | undefined): boolean {
     const isThere = ({ digest, local }: KnownVersion): boolean =>
-      local === true || statSync(this.#cache.layout.blob(digest), { throwIfNoEntry: false }) !== undefined;
+      local === true || lstatSync(this.#cache.layout.blob(digest), { throwIfNoEntry: false }) !== undefined;
     return record?.versions.some(isThere) ?? false;
   }
 
   async #forEachRecord(
     visit: (record: NameRecord | undefined, path: string, nameHash: string) => void,
   ): Promise<void> {
-    await forEachSharded(this.#cache.layout.names, (nameHash, path) => {
+    await forEachSharded(this.#cache.layout, 'names', (nameHash, path) => {
       visit(readRecord(path), path, nameHash);
     });
   }

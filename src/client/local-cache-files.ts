@@ -1,5 +1,4 @@
 import {
-  chmodSync,
   closeSync,
   existsSync,
   fchmodSync,
@@ -10,9 +9,8 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Digest } from '../core/digest.ts';
-import { makeFoldersSync } from '../fs/folders.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import { storeMarks } from '../core/folder-marks.ts';
 import type { FileVersion } from '../core/file-version.ts';
@@ -29,6 +27,22 @@ export function requireNoStore({ folder, partial }: CacheLayout): void {
   if (existsSync(partial) || !storeMarks.some((mark) => existsSync(join(folder, mark)))) return;
   const state = 'it is the store of a server; name another by --cache-dir or FILETRACKER_DIR';
   throw new FiletrackerError('invalid-argument', `Cannot use the folder "${folder}" as a cache: ${state}`);
+}
+
+/** A content in `partial/` that is open for writing. */
+export interface PartialBlob {
+  readonly name: string;
+  readonly descriptor: number;
+  /** The permissions that the umask left it; a copy takes over those of its source. */
+  readonly mode: number;
+}
+
+/** Of files that are written to; never writable for everyone, whatever the umask. */
+const defaultFileMode = 0o664;
+
+/** The folder that a file is divided into by its first digit. */
+function shardOf(kind: 'blobs' | 'names' | 'pins', path: string): string {
+  return kind === 'pins' ? '' : basename(path).slice(0, 1);
 }
 
 /**
@@ -60,44 +74,42 @@ export class CacheFiles {
 
   /** Creates the folders that all others lie in, unless they are there; somebody may have removed them. */
   prepare(): void {
-    const { folder, partial, pins } = this.#layout;
+    const { folders, partial } = this.#layout;
     const isMade = existsSync(partial);
     if (this.#prepared && isMade) return;
     if (!isMade) requireNoStore(this.#layout);
-    this.#newFolders = this.#makeFolder(folder).map((made) => dirname(made));
-    this.#makeFolder(pins);
-    if (!isMade) this.#makeFolder(partial);
+    this.#newFolders = folders.make().map((made) => dirname(made));
+    folders.make('pins');
+    if (!isMade) folders.make('partial');
     this.#prepared = true;
   }
 
   /** Writes a small content where it belongs, unless `isThere` finds it there. */
   writeBlob({ digest, version }: KnownVersion, bytes: Buffer, isThere: () => boolean): void {
-    const path = this.#layout.blob(digest);
     const mode = blobMode(this.#permissions);
-    const descriptor = this.#create(path, mode, () => !isThere());
+    const path = (): string => this.#layout.blob(digest);
+    const descriptor = this.#create(path, 'blobs', mode, () => !isThere());
     if (descriptor === undefined) return;
     try {
       writeFileSync(descriptor, bytes);
       if (this.#permissions.folderMode !== undefined) fchmodSync(descriptor, mode);
       this.#seal(descriptor, digest, version);
     } catch (error) {
-      removeIfThere(path);
+      removeIfThere(path());
       throw error;
     } finally {
       closeSync(descriptor);
     }
   }
 
-  /** Gives a complete and verified file its place among the contents. */
-  placeBlob(from: string, digest: Digest, version: FileVersion): void {
-    const descriptor = openSync(from, 'r');
-    try {
-      fchmodSync(descriptor, blobMode(this.#permissions));
-      this.#seal(descriptor, digest, version);
-    } finally {
-      closeSync(descriptor);
-    }
-    this.#renameInto(from, this.#layout.blob(digest));
+  /**
+   * Gives a complete and verified file its place among the contents. Whatever another user of the cache puts in the place
+   * of its name meanwhile is not sealed, and so counts for nothing.
+   */
+  placeBlob({ name, descriptor, mode }: PartialBlob, digest: Digest, version: FileVersion): void {
+    fchmodSync(descriptor, (this.#permissions.folderMode ?? mode) & 0o444);
+    this.#seal(descriptor, digest, version);
+    this.#renameInto(`${this.#layout.partial}/${name}`, 'blobs', () => this.#layout.blob(digest));
   }
 
   #seal(descriptor: number, digest: Digest, version: FileVersion): void {
@@ -113,9 +125,9 @@ export class CacheFiles {
   }
 
   /** Writes the first record of a name; false where there is a file already. */
-  writeFirstRecord(path: string, record: NameRecord): boolean {
+  writeFirstRecord(path: () => string, record: NameRecord): boolean {
     const mode = fileMode(this.#permissions);
-    const descriptor = this.#create(path, mode ?? 0o666, () => false);
+    const descriptor = this.#create(path, 'names', mode ?? defaultFileMode, () => false);
     if (descriptor === undefined) return false;
     try {
       writeFileSync(descriptor, JSON.stringify(record));
@@ -126,15 +138,20 @@ export class CacheFiles {
     return true;
   }
 
-  /** Writes a small file in place of another: a reader sees the old one or the new one. */
-  replaceFile(path: string, text: string): void {
+  /** Writes a small file in `names/` or `pins/` in place of another: a reader sees the old one or the new one. */
+  replaceFile(kind: 'names' | 'pins', path: () => string, text: string): void {
     this.prepare();
     const mode = fileMode(this.#permissions);
     const temporaryPath = `${this.#layout.partial}/n-${uniqueTag()}`;
     try {
-      writeFileSync(temporaryPath, text, { flag: 'wx' });
-      if (mode !== undefined) chmodSync(temporaryPath, mode);
-      this.#renameInto(temporaryPath, path);
+      const descriptor = openSync(temporaryPath, 'wx', mode ?? defaultFileMode);
+      try {
+        writeFileSync(descriptor, text);
+        if (mode !== undefined) fchmodSync(descriptor, mode);
+      } finally {
+        closeSync(descriptor);
+      }
+      this.#renameInto(temporaryPath, kind, path);
     } catch (error) {
       rmSync(temporaryPath, { force: true });
       throw error;
@@ -142,36 +159,34 @@ export class CacheFiles {
   }
 
   /** Creates a file and, where it is missing, its folder; where there is a file already, if `mayReplace` says so. */
-  #create(path: string, mode: number, mayReplace: () => boolean): number | undefined {
+  #create(
+    path: () => string,
+    kind: 'blobs' | 'names',
+    mode: number,
+    mayReplace: () => boolean,
+  ): number | undefined {
     for (;;) {
+      const now = path();
       try {
-        return openSync(path, 'wx', mode);
+        return openSync(now, 'wx', mode);
       } catch (error) {
-        if (errnoOf(error) === 'ENOENT') this.#makeFolder(dirname(path));
+        if (errnoOf(error) === 'ENOENT') this.#layout.folders.make(kind, shardOf(kind, now));
         else if (errnoOf(error) !== 'EEXIST') throw error;
-        else if (mayReplace()) removeIfThere(path);
+        else if (mayReplace()) removeIfThere(now);
         else return undefined;
       }
     }
   }
 
-  #renameInto(from: string, to: string): void {
+  #renameInto(from: string, kind: 'blobs' | 'names' | 'pins', to: () => string): void {
+    const target = to();
     try {
-      renameSync(from, to);
+      renameSync(from, target);
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
-      this.#makeFolder(dirname(to));
-      renameSync(from, to);
+      this.#layout.folders.make(kind, shardOf(kind, target));
+      renameSync(from, to());
     }
-  }
-
-  /** Creates a folder and those above it that are missing; gives them. */
-  #makeFolder(path: string): readonly string[] {
-    const { folderMode } = this.#permissions;
-    const created = makeFoldersSync(path);
-    // The umask took from the permissions what the option asks for.
-    if (folderMode !== undefined) for (const folder of created) chmodSync(folder, folderMode);
-    return created;
   }
 
   /** The time in seconds, a little later at each call, so that uses keep their order. */

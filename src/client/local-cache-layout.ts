@@ -17,9 +17,9 @@
 // the digest. Whoever writes to the file, through a hard link that was handed out or otherwise, changes size
 // or time, and the next look-up sees it without having stored anything to compare with.
 import { hash } from 'node:crypto';
-import { join } from 'node:path';
 import type { Digest } from '../core/digest.ts';
 import type { FileName } from '../core/file-name.ts';
+import type { CacheFolders } from './local-cache-folders.ts';
 import { microsecondsOf, timeInSeconds } from '../fs/time-stamps.ts';
 
 /** Files take whole blocks of a disk; the account counts what the disk counts. */
@@ -62,35 +62,60 @@ export function partialLockKey(fileName: string): number {
 /** Held while the account or the pins change. */
 export const spaceLockKey = 3 * keysPerKind;
 
-export class CacheLayout {
-  readonly folder: string;
-  readonly blobs: string;
-  readonly names: string;
-  readonly partial: string;
-  readonly pins: string;
-  readonly space: string;
-  readonly lock: string;
+/** Forms of the names of our files. Nothing else is ever removed. */
+export const fileForms = {
+  blob: /^[0-9a-f]{64}$/,
+  record: /^[0-9a-f]{32}$/,
+  pin: /^[0-9a-f]{64}$/,
+  partial: /^(?:d-[0-9a-f]{64}-\d{1,15}|t-[0-9a-f]{16}-\d{1,15}|n-[0-9a-f]{16})$/,
+} as const;
 
-  constructor(folder: string) {
-    this.folder = folder;
-    this.blobs = join(folder, 'blobs');
-    this.names = join(folder, 'names');
-    this.partial = join(folder, 'partial');
-    this.pins = join(folder, 'pins');
-    this.space = join(folder, 'space');
-    this.lock = join(folder, 'lock');
+const hexDigits = '0123456789abcdef'.split('');
+
+/** Paths of files, as `CacheFolders` gives them: valid until the folder that they are in is removed. */
+export class CacheLayout {
+  readonly folders: CacheFolders;
+
+  constructor(folders: CacheFolders) {
+    this.folders = folders;
+  }
+
+  /** The path of the cache, for people. */
+  get folder(): string {
+    return this.folders.folder;
+  }
+
+  get partial(): string {
+    return this.folders.at('partial');
+  }
+
+  get pins(): string {
+    return this.folders.at('pins');
+  }
+
+  get space(): string {
+    return `${this.folders.at()}/space`;
+  }
+
+  get lock(): string {
+    return `${this.folders.at()}/lock`;
   }
 
   blob(digest: Digest): string {
-    return `${this.blobs}/${digest.slice(0, 1)}/${digest}`;
+    return `${this.folders.at('blobs', digest.slice(0, 1))}/${digest}`;
   }
 
   record(nameHash: string): string {
-    return `${this.names}/${nameHash.slice(0, 1)}/${nameHash}`;
+    return `${this.folders.at('names', nameHash.slice(0, 1))}/${nameHash}`;
   }
 
   pin(digest: Digest): string {
     return `${this.pins}/${digest}`;
+  }
+
+  /** The sixteen folders that blobs and records are divided into. */
+  shards(kind: 'blobs' | 'names'): readonly string[] {
+    return hexDigits.map((digit) => this.folders.at(kind, digit));
   }
 }
 
@@ -100,6 +125,7 @@ export interface CachePermissions {
   readonly folderMode: number | undefined;
 }
 
+/** Of a content; without `folderMode` the umask takes from it. */
 export function blobMode(permissions: CachePermissions): number {
   return (permissions.folderMode ?? 0o777) & 0o444;
 }

@@ -1,9 +1,10 @@
-import { readFileSync, statSync } from 'node:fs';
+import { constants, lstatSync, readFileSync } from 'node:fs';
 import { isDigest } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
 import { errnoOf } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
+import { digestOfEtag } from '../protocol/etags.ts';
 
 /** Versions of one name that a record keeps; the oldest are forgotten. */
 const versionsMax = 32;
@@ -49,11 +50,14 @@ function readVersion(value: unknown): KnownVersion | undefined {
   if (!Number.isSafeInteger(version) || !Number.isSafeInteger(size)) return undefined;
   // The digest becomes part of a path, so it is checked though we wrote it ourselves.
   if (typeof digest !== 'string' || !isDigest(digest)) return undefined;
+  // Another user of the cache may have written it: the server's word for one content is none for another.
+  const named = typeof etag === 'string' ? digestOfEtag(etag) : undefined;
+  const isForThis = typeof etag === 'string' && (named === undefined || named === digest);
   return {
     version: version as number,
     digest,
     size: size as number,
-    ...(typeof etag === 'string' ? { etag } : {}),
+    ...(isForThis ? { etag } : {}),
     ...(typeof checkedMs === 'number' ? { checkedMs } : {}),
     ...(local === true ? { local } : {}),
   };
@@ -77,12 +81,26 @@ function parseRecord(text: string): NameRecord | undefined {
 
 /** The record in a file; undefined where there is none. System errors but absence are thrown. */
 export function readRecord(path: string): NameRecord | undefined {
+  const text = readSmallFile(path);
+  return text === undefined ? undefined : parseRecord(text);
+}
+
+/** Records and pins are smaller; what is larger is not ours. */
+const smallFileMaxBytes = 16 * 1024 * 1024;
+
+const readFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const absentErrnos: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR']);
+
+/** The text of a small file of the cache; `undefined` if there is no regular file. Other system errors are thrown. */
+export function readSmallFile(path: string): string | undefined {
   // Asked first, because an error costs more than a question, and most names are not there.
-  if (statSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
+  const attributes = lstatSync(path, { throwIfNoEntry: false });
+  if (attributes?.isFile() !== true || attributes.size > smallFileMaxBytes) return undefined;
   try {
-    return parseRecord(readFileSync(path, 'utf8'));
+    // Another user of the cache may have put a link or a pipe there meanwhile.
+    return readFileSync(path, { encoding: 'utf8', flag: readFlags as unknown as string });
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    if (absentErrnos.has(errnoOf(error) ?? '')) return undefined;
     throw error;
   }
 }

@@ -1,12 +1,12 @@
-import { readFileSync } from 'node:fs';
 import { isDigest } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
-import { errnoOf } from '../core/errors.ts';
 import { formatVersionedName } from '../core/file-name.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { CacheFiles } from './local-cache-files.ts';
+import { fileForms } from './local-cache-layout.ts';
 import type { CacheLayout } from './local-cache-layout.ts';
+import { readSmallFile } from './local-cache-names.ts';
 import type { CacheSpace } from './local-cache-space.ts';
 import { forEachFile } from './local-cache-survey.ts';
 import { removeIfThere } from './target-file.ts';
@@ -59,7 +59,7 @@ export class CachePins {
   /** Lets go for names that `isKnown` denies: a process that died may have pinned without coming to its record. */
   async sweep(isKnown: (digest: Digest, versionedName: string) => Promise<boolean>): Promise<void> {
     const digests: Digest[] = [];
-    await forEachFile(this.#layout.pins, (name) => {
+    await forEachFile(this.#layout.pins, fileForms.pin, (name) => {
       if (isDigest(name)) digests.push(name);
     });
     for (const digest of digests) {
@@ -80,20 +80,15 @@ export class CachePins {
   }
 
   #read(digest: Digest): string[] {
-    try {
-      return readFileSync(this.#layout.pin(digest), 'utf8').split('\n').filter(Boolean);
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return [];
-      throw error;
-    }
+    return readSmallFile(this.#layout.pin(digest))?.split('\n').filter(Boolean) ?? [];
   }
 
   #write(digest: Digest, lines: readonly string[]): void {
-    const path = this.#layout.pin(digest);
+    const path = (): string => this.#layout.pin(digest);
     if (lines.length === 0) {
-      removeIfThere(path);
+      removeIfThere(path());
       return;
     }
-    this.#files.replaceFile(path, `${lines.join('\n')}\n`);
+    this.#files.replaceFile('pins', path, `${lines.join('\n')}\n`);
   }
 }

@@ -2,14 +2,17 @@ import {
   closeSync,
   constants,
   fstatSync,
+  lstatSync,
   openSync,
   readSync,
   statfsSync,
-  statSync,
   writeSync,
 } from 'node:fs';
 import type { Digest } from '../core/digest.ts';
+import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import type { RangeLock, RangeLocks } from '../fs/range-locks.ts';
+import { isOnlyName, openFile, pathOfDescriptor } from './local-cache-blob.ts';
+import type { PartialBlob } from './local-cache-files.ts';
 import { fileMode, partialCharge, partialLockKey, recordCharge, spaceLockKey } from './local-cache-layout.ts';
 import type { CacheLayout, CachePermissions } from './local-cache-layout.ts';
 import { openOrCreate } from '../fs/range-locks.ts';
@@ -29,6 +32,12 @@ const extraShare = 0.05;
 const recordsPerBlobMax = 2;
 const recordsSpare = 64;
 
+/** How often another user of the cache may put something else in the place of the account. */
+const triesMax = 10;
+
+/** Errnos of a file that stays: a folder, or another user's in a folder with the sticky bit. */
+const refusals: ReadonlySet<string> = new Set(['EPERM', 'EACCES', 'EISDIR', 'ENOTDIR']);
+
 const defaultFreeMinBytes = 2 ** 30;
 /** Bytes that may be added before the disk is asked again how much is free. */
 const watchStepBytes = 4 * 1024 * 1024;
@@ -40,8 +49,9 @@ export interface SpaceLimits {
   readonly freeMinBytes: number | undefined;
 }
 
-/** A file in `partial/` that stands for room that is taken. */
-export interface Reservation {
+/** A file in `partial/` that stands for room that is taken, open for writing. */
+export interface Reservation extends PartialBlob {
+  /** Leads to the open file, for the caller that fills it. */
   readonly path: string;
   /** Bytes in the account. */
   readonly charge: number;
@@ -83,7 +93,7 @@ export class CacheSpace {
 
   /** What is free on the cache's disk, the part of it that must stay free, and what may be taken. */
   disk(): { readonly freeBytes: number; readonly freeMinBytes: number; readonly spareBytes: number } {
-    const { bavail, bsize, blocks } = statfsSync(this.#parts.layout.folder);
+    const { bavail, bsize, blocks } = statfsSync(this.#parts.layout.folders.at());
     const freeBytes = bavail * bsize;
     const freeMinBytes =
       this.#parts.limits.freeMinBytes ?? Math.min(defaultFreeMinBytes, (blocks * bsize) / 20);
@@ -122,10 +132,15 @@ export class CacheSpace {
   async #reserve(name: string, size: number, lock: RangeLock): Promise<Reservation | undefined> {
     const path = `${this.#parts.layout.partial}/${name}`;
     const charge = partialCharge(size);
-    const present = statSync(path, { throwIfNoEntry: false });
-    if (present !== undefined && present.uid === process.geteuid?.()) {
-      return { path, charge, lock, presentBytes: present.size };
-    }
+    const present = lstatSync(path, { throwIfNoEntry: false });
+    const left = present === undefined ? undefined : openLeft(path);
+    const reservation = (descriptor: number): Reservation => {
+      const { mode, size: presentBytes } = fstatSync(descriptor);
+      // Whatever another user puts in the place of the name, the caller writes to this very file.
+      const own = this.#parts.layout.folders.isPrivate ? path : pathOfDescriptor(descriptor);
+      return { name, descriptor, mode, path: own, charge, lock, presentBytes };
+    };
+    if (left !== undefined) return reservation(left);
     if (present === undefined) {
       const total = await this.#roomFor(charge);
       if (total === undefined) return undefined;
@@ -134,8 +149,8 @@ export class CacheSpace {
       // Another user's file can't be sealed by us. What it took is what ours will take.
       removeIfThere(path);
     }
-    closeSync(openSync(path, 'wx', 0o600));
-    return { path, charge, lock, presentBytes: 0 };
+    // Only its owner can write it. Others may read what they can read when it is complete.
+    return reservation(openSync(path, newFileFlags, 0o644));
   }
 
   /**
@@ -297,22 +312,39 @@ export class CacheSpace {
     return evicted;
   }
 
-  /** Removes a file unless somebody holds its lock. */
+  /** Removes a file unless somebody holds its lock, or the system does not let this user. */
   async #removeUnused(file: Candidate): Promise<boolean> {
     using lock = await this.#parts.locks.tryAcquire(file.lockKey, 'exclusive');
     if (lock === undefined) return false;
-    removeIfThere(file.path);
-    return true;
+    try {
+      removeIfThere(file.path);
+      return true;
+    } catch (error) {
+      if (!refusals.has(errnoOf(error) ?? '')) throw error;
+      return false;
+    }
   }
 
-  /** The account file, opened once; anew where its folder was removed and made again. */
+  /** The account file, opened once; again if its folder was removed and made again. */
   #account(): number {
     const known = this.#descriptor;
     if (known !== undefined && fstatSync(known).nlink > 0) return known;
     this.close();
     const { layout, permissions } = this.#parts;
-    this.#descriptor = openOrCreate(layout.space, constants.O_RDWR, fileMode(permissions));
-    return this.#descriptor;
+    for (let tries = 1; ; tries += 1) {
+      const path = layout.space;
+      const descriptor = openOrCreate(path, constants.O_RDWR, fileMode(permissions));
+      if (isOnlyName(path, descriptor)) return (this.#descriptor = descriptor);
+      // Its bytes are overwritten, so it must be no other file that was linked to here.
+      closeSync(descriptor);
+      if (tries === triesMax) {
+        throw new FiletrackerError(
+          'io',
+          `Cannot use the cache folder "${layout.folder}": its file "space" keeps changing`,
+        );
+      }
+      removeIfThere(path);
+    }
   }
 
   /** The number in the account; undefined where there is none that can be trusted. */
@@ -331,6 +363,20 @@ export class CacheSpace {
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
   }
+}
+
+const { O_RDWR, O_CREAT, O_EXCL } = constants;
+const newFileFlags = O_RDWR | O_CREAT | O_EXCL;
+
+/** Opens what an earlier download of this user left; `undefined` if somebody else put something there. */
+function openLeft(path: string): number | undefined {
+  const attributes = lstatSync(path, { throwIfNoEntry: false });
+  if (attributes?.uid !== process.geteuid?.()) return undefined;
+  const descriptor = openFile(path, O_RDWR);
+  if (descriptor === undefined) return undefined;
+  if (isOnlyName(path, descriptor) && fstatSync(descriptor).uid === process.geteuid?.()) return descriptor;
+  closeSync(descriptor);
+  return undefined;
 }
 
 function notShared(candidate: Candidate): boolean {

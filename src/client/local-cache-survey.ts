@@ -1,10 +1,11 @@
-import { statSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { isDigest } from '../core/digest.ts';
 import { errnoOf } from '../core/errors.ts';
 import {
   blobCharge,
   contentLockKey,
+  fileForms,
   partialCharge,
   partialLockKey,
   recordCharge,
@@ -46,26 +47,27 @@ export interface Survey {
   abandoned: Candidate[];
 }
 
-/** Calls back with every file in a folder; a missing folder has none. */
+/** Calls back with every name of one form in a folder; a missing folder has none. */
 export async function forEachFile(
   folder: string,
+  form: RegExp,
   visit: (name: string, path: string) => void,
 ): Promise<void> {
   try {
-    for (const name of await readdir(folder)) visit(name, `${folder}/${name}`);
+    for (const name of await readdir(folder)) if (form.test(name)) visit(name, `${folder}/${name}`);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
   }
 }
 
-const hexDigits = '0123456789abcdef'.split('');
-
-/** Calls back with every file in the sixteen folders of `blobs/` or `names/`. */
+/** Calls back with every file of ours in the sixteen folders of `blobs/` or `names/`. */
 export async function forEachSharded(
-  folder: string,
+  layout: CacheLayout,
+  kind: 'blobs' | 'names',
   visit: (name: string, path: string) => void,
 ): Promise<void> {
-  for (const digit of hexDigits) await forEachFile(`${folder}/${digit}`, visit);
+  const form = kind === 'blobs' ? fileForms.blob : fileForms.record;
+  for (const folder of layout.shards(kind)) await forEachFile(folder, form, visit);
 }
 
 /** The size at the end of the name of a file in `partial/`. */
@@ -87,11 +89,12 @@ export async function surveyCache(layout: CacheLayout, nowMs: number): Promise<S
     abandoned: [],
   };
   const pins = new Set<string>();
-  await forEachFile(layout.pins, (name) => pins.add(name));
+  await forEachFile(layout.pins, fileForms.pin, (name) => pins.add(name));
   // `partial/` before `blobs/`: files move from the one to the other meanwhile and none may be missed.
-  await forEachFile(layout.partial, (name, path) => surveyPartial(survey, name, path, nowMs));
-  await forEachSharded(layout.blobs, (name, path) => surveyBlob(survey, name, path, pins));
-  await forEachSharded(layout.names, () => {
+  const { partial } = fileForms;
+  await forEachFile(layout.partial, partial, (name, path) => surveyPartial(survey, name, path, nowMs));
+  await forEachSharded(layout, 'blobs', (name, path) => surveyBlob(survey, name, path, pins));
+  await forEachSharded(layout, 'names', () => {
     survey.records += 1;
   });
   survey.total += survey.records * recordCharge;
@@ -100,8 +103,8 @@ export async function surveyCache(layout: CacheLayout, nowMs: number): Promise<S
 }
 
 function surveyBlob(survey: Survey, name: string, path: string, pins: ReadonlySet<string>): void {
-  const attributes = statSync(path, { throwIfNoEntry: false });
-  if (attributes === undefined || !isDigest(name)) return;
+  const attributes = lstatSync(path, { throwIfNoEntry: false });
+  if (attributes?.isDirectory() !== false || !isDigest(name)) return;
   const charge = blobCharge(attributes.size);
   survey.total += charge;
   survey.blobs += 1;
@@ -121,8 +124,8 @@ function surveyBlob(survey: Survey, name: string, path: string, pins: ReadonlySe
 }
 
 function surveyPartial(survey: Survey, name: string, path: string, nowMs: number): void {
-  const attributes = statSync(path, { throwIfNoEntry: false });
-  if (attributes === undefined) return;
+  const attributes = lstatSync(path, { throwIfNoEntry: false });
+  if (attributes?.isDirectory() !== false) return;
   const lockKey = partialLockKey(name);
   const ageMs = nowMs - attributes.mtimeMs;
   const file = { path, usedMs: attributes.mtimeMs, shared: false, lockKey };

@@ -144,16 +144,17 @@ test('LocalCache.find() does not take a content whose size or time changed, unti
 test('LocalCache takes a record that is not whole for none', async () => {
   const cache = openCache();
   await add(cache, '/a', 'hello');
-  const [path = ''] = readdirSync(cache.layout.names, { recursive: true, encoding: 'utf8' }).filter(
-    (name) => name.length > 30,
-  );
+  const [path = ''] = readdirSync(cache.layout.folders.at('names'), {
+    recursive: true,
+    encoding: 'utf8',
+  }).filter((name) => name.length > 30);
   for (const torn of [
     '',
     '{"name":"/a","versi',
     '[]',
     '{"name":"/a","versions":[{"version":1,"digest":"../x","size":5}]}',
   ]) {
-    writeFileSync(join(cache.layout.names, path), torn);
+    writeFileSync(join(cache.layout.folders.at('names'), path), torn);
     expect(find(cache, '/a')).toBeUndefined();
   }
   await add(cache, '/a', 'hello');

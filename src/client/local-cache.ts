@@ -1,5 +1,6 @@
-import { chmodSync, renameSync, statSync, utimesSync } from 'node:fs';
-import { constants, copyFile, open } from 'node:fs/promises';
+import { closeSync, fchmodSync, futimesSync, lstatSync, renameSync, statSync, utimesSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { constants, copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemClock } from '../core/clock.ts';
@@ -12,10 +13,12 @@ import { syncFolder } from '../fs/folders.ts';
 import { RangeLocks } from '../fs/range-locks.ts';
 import type { RangeLock } from '../fs/range-locks.ts';
 import { syncFile } from '../fs/sync-file.ts';
-import { BlobChangedError, handOut, setVersion } from './hand-out.ts';
+import { BlobChangedError, BlobDamagedError, handOut, setVersion } from './hand-out.ts';
 import type { HandOut } from './hand-out.ts';
+import { isOnlyName, openBlob, openContentStream } from './local-cache-blob.ts';
 import { CacheMaintenance } from './local-cache-check.ts';
 import { CacheFiles } from './local-cache-files.ts';
+import { CacheFolders, isOwn } from './local-cache-folders.ts';
 import {
   CacheLayout,
   contentLockKey,
@@ -34,7 +37,7 @@ import { CachePins } from './local-cache-pins.ts';
 import { CacheSpace } from './local-cache-space.ts';
 import type { Reservation } from './local-cache-space.ts';
 import {
-  keepAttributesAt,
+  keepAttributes,
   keptAttributes,
   publishTarget,
   removeIfThere,
@@ -93,13 +96,13 @@ export class LocalCache implements Disposable {
   readonly #files: CacheFiles;
 
   /** Touches nothing on disk: folders are created with the first addition. */
-  constructor(options: LocalCacheOptions) {
-    this.layout = new CacheLayout(options.folder);
+  constructor(options: LocalCacheOptions, folders = new CacheFolders(options.folder, options.folderMode)) {
+    this.layout = new CacheLayout(folders);
     this.#handOut = options.handOut ?? 'auto';
     this.#clock = options.clock ?? systemClock;
     const permissions: CachePermissions = { folderMode: options.folderMode };
     const nowMs = (): number => this.#clock.nowMs();
-    this.#locks = new RangeLocks(this.layout.lock, { fileMode: fileMode(permissions) });
+    this.#locks = new RangeLocks(() => this.layout.lock, { fileMode: fileMode(permissions) });
     this.#files = new CacheFiles(this.layout, permissions, nowMs);
     this.space = new CacheSpace({
       layout: this.layout,
@@ -141,8 +144,8 @@ export class LocalCache implements Disposable {
   /** The path of a content, if it is there and as it was when it was added. */
   findContent(digest: Digest, size: number): string | undefined {
     const path = this.layout.blob(digest);
-    const attributes = statSync(path, { throwIfNoEntry: false });
-    if (attributes === undefined) return undefined;
+    const attributes = lstatSync(path, { throwIfNoEntry: false });
+    if (attributes?.isFile() !== true) return undefined;
     // What is not sealed stays until it is replaced: it may be another process's, on its way in.
     return isSealed(attributes, digest, size) ? path : undefined;
   }
@@ -169,8 +172,10 @@ export class LocalCache implements Disposable {
     // coarser time. What was just added has a time that will do.
     if (bytes === undefined) this.touch(cached);
     try {
-      await handOut({ ...cached, local: cached.local === true, bytes }, target, how);
+      const { isPrivate } = this.layout.folders;
+      await handOut({ ...cached, local: cached.local === true, bytes, isShared: !isPrivate }, target, how);
     } catch (error) {
+      if (error instanceof BlobDamagedError) this.#tryToDiscard(cached);
       if (error instanceof BlobChangedError) return false;
       throw error;
     }
@@ -183,7 +188,9 @@ export class LocalCache implements Disposable {
    * must stay or the target is on another file system.
    */
   giveAway(cached: CachedFile, target: string): boolean {
-    if (cached.local === true || statSync(cached.path).nlink > 1) return false;
+    if (cached.local === true) return false;
+    using blob = openBlob(cached.path, cached.digest, cached.size);
+    if (blob?.attributes.nlink !== 1 || !isOwn(blob.attributes)) return false;
     const temporaryPath = temporaryPathFor(target);
     const kept = keptAttributes(target);
     try {
@@ -192,8 +199,13 @@ export class LocalCache implements Disposable {
       if (errnoOf(error) === 'EXDEV') return false;
       throw error;
     }
-    if (kept === undefined) chmodSync(temporaryPath, 0o644);
-    else keepAttributesAt(temporaryPath, kept);
+    // Another user of the cache may have put something else in its place just before.
+    if (!isOnlyName(temporaryPath, blob.descriptor)) {
+      removeIfThere(temporaryPath);
+      return false;
+    }
+    if (kept === undefined) fchmodSync(blob.descriptor, 0o644);
+    else keepAttributes(blob.descriptor, kept);
     setVersion(temporaryPath, cached.version);
     publishTarget(temporaryPath, target);
     return true;
@@ -206,21 +218,20 @@ export class LocalCache implements Disposable {
 
   /** Whether a file at `target` would take room on the cache's disk. */
   sharesDiskWith(target: string): boolean {
-    return statSync(dirname(target)).dev === statSync(this.folder).dev;
+    return statSync(dirname(target)).dev === statSync(this.layout.folders.at()).dev;
   }
 
   /** Opens a content for reading; eviction leaves it alone until the stream is closed. */
   async openStream(cached: CachedFile): Promise<Readable | undefined> {
     const lock = await this.lockContent(cached.digest);
     try {
-      const handle = await open(cached.path);
-      const stream = handle.createReadStream({ highWaterMark: 256 * 1024 });
-      stream.once('close', () => lock.release());
+      const stream = openContentStream(cached, () => this.#tryToDiscard(cached));
+      if (stream === undefined) lock.release();
+      stream?.once('close', () => lock.release());
       this.touch(cached);
       return stream;
     } catch (error) {
       lock.release();
-      if (errnoOf(error) === 'ENOENT') return undefined;
       throw error;
     }
   }
@@ -230,15 +241,24 @@ export class LocalCache implements Disposable {
    * its time of modification too, and would seal what the link's owner may have written just now.
    */
   touch(cached: CachedFile): void {
-    const attributes = statSync(cached.path, { throwIfNoEntry: false });
-    if (attributes === undefined || attributes.nlink !== 1) return;
-    if (!isSealed(attributes, cached.digest, cached.size)) return;
+    const attributes = lstatSync(cached.path, { throwIfNoEntry: false });
+    if (attributes?.nlink !== 1 || !isSealed(attributes, cached.digest, cached.size)) return;
     try {
-      utimesSync(cached.path, this.#files.stampSeconds(), sealOf(cached.digest, sealSeconds(attributes)));
+      if (this.layout.folders.isPrivate) this.#stamp(cached.path, cached.digest, attributes);
+      else {
+        using blob = openBlob(cached.path, cached.digest, cached.size);
+        if (blob?.attributes.nlink === 1) this.#stamp(blob.descriptor, cached.digest, blob.attributes);
+      }
     } catch (error) {
       // Another user's file: its use shows by the time of access that the kernel keeps. Or it was evicted.
       if (!['EPERM', 'EACCES', 'ENOENT', 'EROFS'].includes(errnoOf(error) ?? '')) throw error;
     }
+  }
+
+  #stamp(file: string | number, digest: Digest, attributes: Stats): void {
+    const times = [this.#files.stampSeconds(), sealOf(digest, sealSeconds(attributes))] as const;
+    if (typeof file === 'string') utimesSync(file, ...times);
+    else futimesSync(file, ...times);
   }
 
   /** Puts one version into a name's record. The caller holds the name's lock. */
@@ -250,12 +270,17 @@ export class LocalCache implements Disposable {
   }
 
   #record(name: FileName, known: KnownVersion): void {
-    const path = this.layout.record(hashOfName(name));
+    const path = this.#recordPath(name);
     // Tried first, because most names are new where contents are, and to look would cost a sixth of the writing.
     if (this.#files.writeFirstRecord(path, withVersion(undefined, name, known))) return;
-    const before = readRecord(path);
+    const before = readRecord(path());
     const record = withVersion(before?.name === name ? before : undefined, name, known);
-    this.#files.replaceFile(path, JSON.stringify(record));
+    this.#files.replaceFile('names', path, JSON.stringify(record));
+  }
+
+  #recordPath(name: FileName): () => string {
+    const nameHash = hashOfName(name);
+    return () => this.layout.record(nameHash);
   }
 
   /** Takes versions out of a name's record, up to and including `upTo`, or all. The caller holds the name's lock. */
@@ -264,9 +289,9 @@ export class LocalCache implements Disposable {
     if (record === undefined) return [];
     const gone = record.versions.filter(({ version }) => upTo === undefined || version <= upTo);
     const kept = record.versions.filter((version) => !gone.includes(version));
-    const path = this.layout.record(hashOfName(name));
-    if (kept.length > 0) this.#files.replaceFile(path, JSON.stringify({ name, versions: kept }));
-    else removeIfThere(path);
+    const path = this.#recordPath(name);
+    if (kept.length > 0) this.#files.replaceFile('names', path, JSON.stringify({ name, versions: kept }));
+    else removeIfThere(path());
     for (const version of gone) {
       const unused = await this.pins.remove(version.digest, name, version.version);
       if (version.local === true && unused) removeIfThere(this.layout.blob(version.digest));
@@ -290,8 +315,10 @@ export class LocalCache implements Disposable {
     const abandon = async ({ keep }: { readonly keep: boolean }): Promise<void> => {
       if (!open) return;
       open = false;
+      closeSync(reservation.descriptor);
       if (!keep) {
-        await this.space.change(-reservation.charge, () => removeIfThere(reservation.path));
+        const remove = (): void => removeIfThere(`${this.layout.partial}/${reservation.name}`);
+        await this.space.change(-reservation.charge, remove);
       }
       reservation.lock.release();
     };
@@ -303,10 +330,11 @@ export class LocalCache implements Disposable {
       if (this.findContent(known.digest, size) === undefined) {
         // In one step for whoever counts: the room that was taken is that of both.
         await this.space.locked(() => {
-          this.#files.placeBlob(reservation.path, known.digest, known.version);
+          this.#files.placeBlob(reservation, known.digest, known.version);
           this.#record(name, known);
         });
         open = false;
+        closeSync(reservation.descriptor);
         reservation.lock.release();
       } else {
         await abandon({ keep: false });
@@ -321,11 +349,10 @@ export class LocalCache implements Disposable {
   async addBytes(name: FileName, known: KnownVersion, bytes: Buffer): Promise<CachedFile | undefined> {
     this.#files.prepare();
     const { digest, version } = known;
-    const path = this.layout.blob(digest);
     if (known.local === true) await this.pins.add(digest, 'local', name, version);
     if (this.findContent(digest, bytes.length) !== undefined) {
       await this.remember(name, known);
-      return { ...known, name, path };
+      return { ...known, name, path: this.layout.blob(digest) };
     }
     const isThere = (): boolean => this.findContent(digest, bytes.length) !== undefined;
     const write = (): void => {
@@ -333,7 +360,7 @@ export class LocalCache implements Disposable {
       this.#record(name, known);
     };
     if (!(await this.#takeRoom(bytes.length, write))) return undefined;
-    return { ...known, name, path };
+    return { ...known, name, path: this.layout.blob(digest) };
   }
 
   /** Writes into room that is made; where the disk is full all the same, more is evicted once. */
@@ -379,8 +406,8 @@ export class LocalCache implements Disposable {
   async makeDurable({ name, digest, path }: CachedFile): Promise<void> {
     const recordPath = this.layout.record(hashOfName(name));
     for (const file of [path, recordPath, this.layout.pin(digest)]) await syncFile(file);
-    const { pins, blobs, names } = this.layout;
-    const folders = [dirname(path), dirname(recordPath), pins, blobs, names, this.folder];
+    const { pins, folders: all } = this.layout;
+    const folders = [dirname(path), dirname(recordPath), pins, all.at('blobs'), all.at('names'), all.at()];
     // Folders above that were there before are not ours to open.
     for (const folder of [...folders, ...this.#files.newFolders]) await syncFolder(folder);
   }
@@ -390,10 +417,21 @@ export class LocalCache implements Disposable {
     removeIfThere(this.layout.blob(cached.digest));
   }
 
+  /** Throws out what another user stored, unless it is the only copy or the system does not let this user. */
+  #tryToDiscard(cached: CachedFile): void {
+    if (cached.local === true) return;
+    try {
+      this.discard(cached);
+    } catch (error) {
+      if (!['EPERM', 'EACCES'].includes(errnoOf(error) ?? '')) throw error;
+    }
+  }
+
   /** Lets go of every lock. Idempotent. */
   close(): void {
     this.space.close();
     this.#locks.close();
+    this.layout.folders.close();
   }
 
   [Symbol.dispose](): void {

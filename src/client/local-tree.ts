@@ -6,7 +6,7 @@ import { errnoOf } from '../core/errors.ts';
 import { versionFromNs } from '../core/file-version.ts';
 import { unfinishedName } from '../core/folder-marks.ts';
 import type { FileInfo } from './file-client.ts';
-import { digestOfFile } from './local-cache-check.ts';
+import { digestOfFile } from './local-cache-blob.ts';
 import { fromLocalError } from './local-errors.ts';
 import type { TreeScope } from './tree-scope.ts';
 import { cacheReason } from './tree-tally.ts';

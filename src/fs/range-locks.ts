@@ -1,4 +1,4 @@
-import { closeSync, constants, fchmodSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 
@@ -81,15 +81,15 @@ const oneWriter: Holders = -1;
  * one of the threads that all file access of the process shares.
  */
 export class RangeLocks {
-  readonly #path: string;
+  readonly #path: () => string;
   readonly #fileMode: number | undefined;
   readonly #holders = new Map<number, Holders>();
   #descriptor: number | undefined;
   #closed = false;
 
   /** Opens nothing; the file is created with the first lock, with exactly the permissions of `fileMode` if given. */
-  constructor(path: string, options: { readonly fileMode?: number | undefined } = {}) {
-    this.#path = path;
+  constructor(path: string | (() => string), options: { readonly fileMode?: number | undefined } = {}) {
+    this.#path = typeof path === 'string' ? () => path : path;
     this.#fileMode = options.fileMode;
   }
 
@@ -164,21 +164,57 @@ export class RangeLocks {
   #open(): number {
     if (this.#closed) throw new FiletrackerError('aborted', 'Cannot lock a file: its owner is closed');
     this.#leaveRemovedFile();
-    this.#descriptor ??= openOrCreate(this.#path, constants.O_RDWR, this.#fileMode);
+    this.#descriptor ??= openOrCreate(this.#path(), constants.O_RDWR, this.#fileMode);
     return this.#descriptor;
   }
 }
 
-/** Opens a file that several processes share, creating it where it is missing, with permissions that no umask narrows. */
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK } = constants;
+
+/** Of a new file without a mode of its own, before the umask: never writable for everyone. */
+const defaultMode = 0o664;
+
+/** How often another user of the folder may put something else in the place of a file. */
+const triesMax = 10;
+
+/**
+ * Opens a regular file that several processes share, and creates it if it is missing, with permissions that no umask
+ * narrows. What another user may have put there instead is removed: a symbolic link leads to no other file, and a pipe
+ * does not make the process wait.
+ */
 export function openOrCreate(path: string, flags: number, mode: number | undefined): number {
-  try {
-    return openSync(path, flags);
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') throw error;
+  for (let tries = 1; ; tries += 1) {
+    const descriptor = tryOpen(path, flags) ?? tryCreate(path, flags, mode);
+    if (descriptor !== undefined) {
+      if (fstatSync(descriptor).isFile()) return descriptor;
+      closeSync(descriptor);
+    }
+    if (tries === triesMax)
+      throw Object.assign(new Error('EEXIST: it is no regular file'), { code: 'EEXIST', path });
+    if (lstatSync(path, { throwIfNoEntry: false })?.isFile() === false) unlinkSync(path);
   }
-  const descriptor = openSync(path, flags | constants.O_CREAT, mode);
-  if (mode !== undefined) fchmodSync(descriptor, mode);
-  return descriptor;
+}
+
+/** `undefined` if there is no file, or a link. */
+function tryOpen(path: string, flags: number): number | undefined {
+  try {
+    return openSync(path, flags | O_NOFOLLOW | O_NONBLOCK);
+  } catch (error) {
+    if (['ENOENT', 'ELOOP', 'ENXIO'].includes(errnoOf(error) ?? '')) return undefined;
+    throw error;
+  }
+}
+
+/** `undefined` if something is there. */
+function tryCreate(path: string, flags: number, mode: number | undefined): number | undefined {
+  try {
+    const descriptor = openSync(path, flags | O_CREAT | O_EXCL, mode ?? defaultMode);
+    if (mode !== undefined) fchmodSync(descriptor, mode);
+    return descriptor;
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST') return undefined;
+    throw error;
+  }
 }
 
 function waitAborted(cause: unknown): FiletrackerError {

@@ -16,7 +16,9 @@ import { pythonCache, setting, usedBytes } from '../support/cached-clients.ts';
 import { noise } from '../support/contents.ts';
 import { keptTime } from '../support/kept-time.ts';
 import { present } from '../support/present.ts';
+import { Program } from '../support/program.ts';
 import { runProgram } from '../support/programs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -130,4 +132,15 @@ test('the cleaner tells of folders that are not there or may not be read, and cl
     code: 1,
     stderr: expect.stringContaining('"closed": permission is denied'),
   });
+});
+
+test('the cleaner waits for an interval that is longer than any timer', async () => {
+  const folder = await temporaryFolder();
+  const args = ['-c', folder, '-s', '1G', '-i', '30d', '-d'];
+  const program = new Program('filetracker-cache-cleaner', { args });
+  await program.printed(/1 caches, .*\n/);
+  program.kill('SIGTERM');
+  const { errors } = await program.ended();
+  expect(errors.match(/ caches, /g)).toHaveLength(1);
+  expect(errors).not.toContain('Warning');
 });
