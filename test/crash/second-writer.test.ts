@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
@@ -109,6 +109,18 @@ describe('a store under a running writer', () => {
     await expect(store.put('/c', 1, content)).rejects.toMatchObject(refused);
     expect(await other.read('/b')).toEqual(content);
     await other.close();
+    await rm(folder, { recursive: true });
+    await rename(join(root, 'moved'), folder);
+  });
+
+  it('is not written to after a copy by hard links took its place', async () => {
+    const store = await open();
+    await store.put('/a', 1, noise(100));
+    execFileSync('cp', ['-al', folder, join(root, 'copy')]);
+    await rename(folder, join(root, 'moved'));
+    await rename(join(root, 'copy'), folder);
+    await expect(store.catalog.collect([], Number.MAX_SAFE_INTEGER)).rejects.toMatchObject(refused);
+    await expect(store.catalog.probe()).rejects.toMatchObject(refused);
     await rm(folder, { recursive: true });
     await rename(join(root, 'moved'), folder);
   });

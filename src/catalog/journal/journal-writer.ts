@@ -63,6 +63,7 @@ export class JournalWriter {
   #prefillBytes = prefillMinBytes;
   #prefill: Promise<void> | undefined;
   #endIsCertain = true;
+  #check: (() => void) | undefined;
   /** A segment of which this writer has not made more than a beginning. */
   #unfinished: number | undefined;
 
@@ -78,7 +79,12 @@ export class JournalWriter {
   static async open(
     folder: string,
     end: JournalEnd,
-    options: { clock: Clock; segmentSizeBytes?: number | undefined },
+    options: {
+      clock: Clock;
+      segmentSizeBytes?: number | undefined;
+      /** Called before a segment is begun; where it throws, none is. */
+      check?: (() => void) | undefined;
+    },
   ): Promise<JournalWriter> {
     const writer = new JournalWriter(
       folder,
@@ -86,6 +92,7 @@ export class JournalWriter {
       end,
       options.segmentSizeBytes ?? segmentSizeBytes,
     );
+    writer.#check = options.check;
     try {
       await makeFolders(folder, privateFolderMode);
       if (end.segment > 0) await makeEndDurable(folder, end.segment);
@@ -174,6 +181,7 @@ export class JournalWriter {
   }
 
   async #beginSegment(): Promise<void> {
+    this.#check?.();
     const previousEnd = this.#offset;
     await this.#sealSegment();
     const number = this.#segment + 1;

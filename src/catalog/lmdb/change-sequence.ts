@@ -103,6 +103,7 @@ export class ChangeSequence {
     const group = new ChangeGroup(index, directories, clock.nowMs(), room);
     let taken = 0;
     try {
+      committer.checkInPlace();
       await committer.catchUp();
       for (const step of this.#queue) {
         if (step.kind === 'exclusive' || group.full || !group.take(step)) break;

@@ -4,6 +4,7 @@ import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts
 import { FolderLock } from '../../fs/folder-lock.ts';
 
 const lockFileName = 'lock';
+const checkIntervalMs = 100;
 
 export interface JournalLockOptions {
   /** For a process that changes nothing: it makes no lock file, and locks the one that is there. */
@@ -17,6 +18,7 @@ export interface JournalLockOptions {
 export class JournalLock implements AsyncDisposable {
   readonly #folder: FolderLock;
   readonly #file: FolderLock | undefined;
+  #checkedMs = Number.NEGATIVE_INFINITY;
 
   private constructor(folder: FolderLock, file: FolderLock | undefined) {
     this.#folder = folder;
@@ -48,6 +50,15 @@ export class JournalLock implements AsyncDisposable {
   }
 
   /**
+   * As `check`, for every group of changes: 4 µs. The lock file shows nearly everything that can happen to the folder too; what
+   * it does not (a copy of the store by hard links in its place), the folder shows, within 100 ms.
+   */
+  checkOften(): void {
+    const isRecent = performance.now() - this.#checkedMs < checkIntervalMs;
+    if (!isRecent || this.#file?.isInPlace !== true) this.check();
+  }
+
+  /**
    * Sees to it that this process still is the only one that changes the store under its path; to be called before anything
    * is written or removed. @throws FiletrackerError `unavailable`.
    */
@@ -67,6 +78,7 @@ export class JournalLock implements AsyncDisposable {
         `Cannot change the store: ${state}; stop all its servers, and start one`,
       );
     }
+    this.#checkedMs = performance.now();
   }
 
   /** Idempotent. */

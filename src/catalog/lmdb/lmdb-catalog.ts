@@ -162,12 +162,17 @@ export class LmdbCatalog extends LmdbReader implements Catalog {
       await makeFolderDurably(folders.journal, privateFolderMode);
       // A process that was killed may have made the folder and not have synced its name.
       await syncFolder(dirname(folders.journal));
-      lock ??= await lockJournal(folders.journal);
+      const held = lock ?? (await lockJournal(folders.journal));
+      lock = held;
       const reserve = await openReserve(folders);
       const { replayed, room } = await openIndex(options);
       ({ index } = replayed);
       const { segmentSizeBytes } = options;
-      const writer = await JournalWriter.open(folders.journal, replayed.end, { clock, segmentSizeBytes });
+      const writer = await JournalWriter.open(folders.journal, replayed.end, {
+        clock,
+        segmentSizeBytes,
+        check: () => held.check(),
+      });
       const catalog = new LmdbCatalog(options, {
         index,
         writer,

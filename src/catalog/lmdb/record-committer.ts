@@ -183,17 +183,19 @@ export class RecordCommitter {
    * name then is named nowhere.
    */
   async settle(): Promise<void> {
+    this.#parts.lock.check();
     await this.catchUp();
     // An empty group begins a new segment, which cuts off what has failed and could not be taken back.
     if (!this.#parts.writer.endIsCertain) await this.#parts.writer.append([]);
   }
 
-  /**
-   * Sees to it that the store is still this process's, and brings the index up to the journal after it could not be
-   * written; as at a start. @throws as `JournalLock.check`.
-   */
+  /** Sees to it that the store is still this process's, before a group of changes. @throws as `JournalLock.check`. */
+  checkInPlace(): void {
+    this.#parts.lock.checkOften();
+  }
+
+  /** Brings the index up to the journal after it could not be written; as at a start. */
   async catchUp(): Promise<void> {
-    this.#parts.lock.check();
     if (!this.#indexBehind) return;
     this.#checkPause();
     try {
