@@ -133,7 +133,8 @@ describe.runIf(canBeOthers)('programs that root runs on a store of another user'
       const file = join(store, path);
       const told = await tell(file);
       expect(told.split('\n'), path).toHaveLength(2);
-      expect(told).toContain(JSON.stringify(file));
+      // Of a folder that its user can't enter, a file in it.
+      expect(told).toContain(JSON.stringify(file).slice(0, -1));
       expect(told).toContain('chown');
     }
   });

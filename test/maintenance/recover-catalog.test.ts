@@ -6,6 +6,7 @@ import { ManualClock } from '../../src/core/clock.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { recoverStore, type RecoverOptions } from '../../src/maintenance/recover.ts';
 import type { RecoveryReport } from '../../src/maintenance/recovery-report.ts';
+import { putOf } from '../support/catalogs.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
@@ -79,7 +80,7 @@ describe('recoverStore() with removals that only the catalog tells of', () => {
     expect(report).toMatchObject({ entries: 2, damagedFileCount: 0, changesMayBeMissing: false });
     await checkNamesAndRepeat(['/kept', '/small/below']);
     await using store = await EmbeddedStore.open(folder);
-    await store.put('/gone', 4, prose(50));
+    await store.catalog.put(putOf('/gone', 4, 'sent before the removal', { firstSentMs: 0 }));
     expect(await store.names()).not.toContain('/gone');
     // The file of its content is gone: storing it again must bring it anew.
     await store.put('/gone', 6, large);
