@@ -83,7 +83,8 @@ describe.runIf(canBeOthers)('programs that root runs on a store of another user'
       const { code, errors } = await run(program, ...args);
       expect(code, `${program} ${args.join(' ')}`).not.toBe(0);
       expect(errors).toContain('Cannot work as root in');
-      expect(errors).toContain(`runuser -u ${name} -- ${program} ${args[0]}`);
+      const first = args[0]?.includes(' ') === true ? `'${args[0]}'` : args[0];
+      expect(errors).toContain(`runuser -u ${name} -- ${program} ${first}`);
     }
     expect(await readdir(store, { recursive: true })).toEqual(before);
     expect(await readdir(join(store, '..'))).toEqual(['store']);

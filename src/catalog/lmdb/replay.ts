@@ -1,4 +1,4 @@
-import { rename, rm, stat } from 'node:fs/promises';
+import { access, constants, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
@@ -55,6 +55,8 @@ export async function replayJournal(
   options: ReplayOptions & { readonly placer: Pick<BlobPlacer, 'size'> },
 ): Promise<ReplayedIndex> {
   await makeFolders(folders.catalog, privateFolderMode);
+  // A folder that is closed to this user would pass for one without an index.
+  await access(folders.catalog, constants.R_OK | constants.W_OK | constants.X_OK);
   const found = await trustOfIndex(folders.catalog);
   const segmentsThere = await listSegments(folders.journal);
   // Before anything is changed: what a newer release has written is left as it is.
