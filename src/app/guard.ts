@@ -1,8 +1,6 @@
-import { statfs } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { systemClock, type Clock } from '../core/clock.ts';
-import { errnoOf, fromSystemError } from '../core/errors.ts';
-import { freeSpaceMinBytes, freeSpaceMinPart, listsMax } from '../core/limits.ts';
+import { listsMax } from '../core/limits.ts';
 import { RateLimiter } from '../server/rate-limiter.ts';
 import type { RateTable } from '../server/rate-table.ts';
 import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
@@ -12,6 +10,7 @@ import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';
 import type { GuardConfig } from './guard-config.ts';
 import { openTokens, type TokenPlace } from './open-tokens.ts';
+import { StoreDisks } from './store-disks.ts';
 import { readTlsMaterial } from './tls-files.ts';
 import type { TokenSource } from './token-source.ts';
 
@@ -34,12 +33,6 @@ export interface GuardOptions {
   readonly rates?: RateTable | undefined;
   readonly logger: Logger;
   readonly clock?: Clock;
-}
-
-/** The floor of the free space where no flag sets it: on a small disk a part of it. */
-async function defaultFreeSpaceMinBytes(folder: string): Promise<number> {
-  const { blocks, bsize } = await statfs(folder);
-  return Math.min(freeSpaceMinBytes, Math.floor(blocks * bsize * freeSpaceMinPart));
 }
 
 /** @param host an address, not a name: "127.example.org" may be anywhere; or the path of a socket, for this machine. */
@@ -111,16 +104,23 @@ export class Guard {
   readonly #options: GuardOptions;
   readonly #tokens: TokenSource;
   readonly #tls: TlsMaterial | undefined;
+  readonly #disks: StoreDisks;
   readonly #freeSpaceMinBytes: number;
   readonly #clock: Clock;
 
   private constructor(
     options: GuardOptions,
-    parts: { tokens: TokenSource; tls: TlsMaterial | undefined; freeSpaceMinBytes: number },
+    parts: {
+      tokens: TokenSource;
+      tls: TlsMaterial | undefined;
+      disks: StoreDisks;
+      freeSpaceMinBytes: number;
+    },
   ) {
     this.#options = options;
     this.#tokens = parts.tokens;
     this.#tls = parts.tls;
+    this.#disks = parts.disks;
     this.#freeSpaceMinBytes = parts.freeSpaceMinBytes;
     this.#clock = options.clock ?? systemClock;
   }
@@ -129,11 +129,12 @@ export class Guard {
   static async open(options: GuardOptions): Promise<Guard> {
     const { config, folder, engines, logger } = options;
     const tls = config.tls === undefined ? undefined : await readTlsMaterial(config.tls);
-    const floorBytes = config.freeSpaceMinBytes ?? (await defaultFreeSpaceMinBytes(folder));
+    const disks = await StoreDisks.open(folder);
+    const floorBytes = config.freeSpaceMinBytes ?? (await disks.defaultFreeBytesMin());
     const tokens = await openTokens({ folder, engines }, (error) =>
       logger.error({ err: error }, 'Cannot read the tokens'),
     );
-    return new Guard(options, { tokens, tls, freeSpaceMinBytes: floorBytes });
+    return new Guard(options, { tokens, tls, disks, freeSpaceMinBytes: floorBytes });
   }
 
   /** What nobody needs a token for, as it is now. */
@@ -188,7 +189,7 @@ export class Guard {
 
   /** The store with its bounds on uploads. */
   limit(store: FileStore): LimitedFileStore {
-    const { config, folder, storesElsewhere = false } = this.#options;
+    const { config, storesElsewhere = false } = this.#options;
     const { tokenUploadsMax } = config;
     return new LimitedFileStore(store, {
       limits: {
@@ -197,17 +198,7 @@ export class Guard {
         listsMax: this.#partOf(listsMax),
         freeSpaceMinBytes: this.#freeSpaceMinBytes,
       },
-      freeSpace: async () => {
-        if (storesElsewhere) return undefined;
-        try {
-          const { bavail, bsize } = await statfs(folder);
-          return bavail * bsize;
-        } catch (error) {
-          // A store that was moved away says so itself.
-          if (errnoOf(error) === 'ENOENT') return undefined;
-          throw fromSystemError(error, 'look at the free space');
-        }
-      },
+      freeSpace: async () => (storesElsewhere ? undefined : this.#disks.freeBytes()),
       clock: this.#clock,
     });
   }

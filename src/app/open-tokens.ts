@@ -1,7 +1,8 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
-import { errnoOf, fromSystemError } from '../core/errors.ts';
+import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { folderKind, folderToOpen, type FolderKind } from '../maintenance/folder-kind.ts';
 import { tokensFileName, tokensMarkerName } from '../maintenance/token-files.ts';
 import type { EngineConfig } from './engine-config.ts';
 import type { TokenEditor, TokenSource } from './token-source.ts';
@@ -39,9 +40,38 @@ export async function openTokens(
   });
 }
 
-/** @throws FiletrackerError `unavailable` where the database cannot be reached. */
-export async function openTokenEditor({ folder, engines }: TokenPlace, clock: Clock): Promise<TokenEditor> {
-  if (engines.catalog === undefined) return new TokenFileEditor(folder, clock);
+/** Folders in which a server has a store, or finds one. */
+const storeKinds: ReadonlySet<FolderKind['kind']> = new Set(['store', 'journal-lost', 'to-adopt', 'mixed']);
+
+/** A folder that was mistyped must neither get tokens, and the real one stay open, nor pass for one that is open to all. */
+async function requireStore(folder: string, mayCreate: boolean): Promise<void> {
+  const { kind } = await folderKind(folder);
+  if (kind === 'unfinished-restore') await folderToOpen(folder);
+  if (storeKinds.has(kind) || (await folderHasTokens(folder))) return;
+  if (mayCreate) {
+    await folderToOpen(folder);
+    return;
+  }
+  const state = kind === 'absent' ? 'there is no such folder' : 'it holds no store';
+  throw new FiletrackerError(
+    'not-found',
+    `Cannot find a store in "${folder}": ${state}; name its folder with -d, or start a new one with token add --create`,
+  );
+}
+
+/**
+ * @param options.create whether the store may be a new one.
+ * @throws FiletrackerError `unavailable` where the database cannot be reached, `not-found` where there is no store.
+ */
+export async function openTokenEditor(
+  { folder, engines }: TokenPlace,
+  options: { readonly clock: Clock; readonly create: boolean },
+): Promise<TokenEditor> {
+  const { clock, create } = options;
+  if (engines.catalog === undefined) {
+    await requireStore(folder, create);
+    return new TokenFileEditor(folder, clock);
+  }
   const { PostgresTokenEditor } = await import('./postgres-tokens.ts');
-  return PostgresTokenEditor.open(engines.catalog, clock);
+  return PostgresTokenEditor.open(engines.catalog, options);
 }

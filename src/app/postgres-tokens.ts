@@ -56,8 +56,9 @@ async function readTokens(session: Session, schema: string): Promise<KeptTokens>
   return { changeNumber: state?.change_number, tokens: rows.map(tokenOf), lost };
 }
 
-async function openConnections(options: ConnectionOptions): Promise<Connections> {
-  return Connections.create({ ...options, poolSize: 1, listPoolSize: 1 }, migration());
+async function openConnections(options: ConnectionOptions, mayCreate = true): Promise<Connections> {
+  const tables = migration(mayCreate ? {} : { existing: 'upgrade' });
+  return Connections.create({ ...options, poolSize: 1, listPoolSize: 1 }, tables);
 }
 
 function lostTokens(): FiletrackerError {
@@ -78,9 +79,15 @@ export class PostgresTokenEditor implements TokenEditor {
     this.#clock = clock;
   }
 
-  /** @throws FiletrackerError `unavailable` where the database cannot be reached. */
-  static async open(options: ConnectionOptions, clock: Clock): Promise<PostgresTokenEditor> {
-    const connections = await openConnections(options);
+  /**
+   * @param options.create whether the tables are made if they are missing.
+   * @throws FiletrackerError `unavailable` where the database cannot be reached, `not-found` where it holds no store.
+   */
+  static async open(
+    connection: ConnectionOptions,
+    { clock, create }: { readonly clock: Clock; readonly create: boolean },
+  ): Promise<PostgresTokenEditor> {
+    const connections = await openConnections(connection, create);
     try {
       await connections.prepare();
     } catch (error) {

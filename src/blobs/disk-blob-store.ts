@@ -13,6 +13,7 @@ import { DurableFile, removeFile } from '../fs/durable-file.ts';
 import { FileSection, shortFile } from '../fs/file-section.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
 import { linkOrCopy } from '../fs/link-or-copy.ts';
+import { blobFoldersToRead, findBlobFolders, type BlobFolders } from './blob-folders.ts';
 import type {
   BlobKey,
   BlobReadOptions,
@@ -43,7 +44,8 @@ export interface AdoptableFile {
 
 /**
  * Blobs as files of one folder: `blobs/ab/<digest>` for content as it is, `blobs/ab/<digest>.gz` for gzip,
- * `ab` being the first two digits; `uploads/<id>` for what is on its way in. A key is the file's name. With unique keys
+ * `ab` being the first two digits; `uploads/<id>` for what is on its way in, or
+ * `blobs/uploads/<id>` if the blobs are on a file system of their own. A key is the file's name. With unique keys
  * the upload's id stands in it too, `<digest>.<id>.gz`: no file then ever takes the place of another, so that a
  * removal that comes late, from a server that was asleep, cannot hit what another server placed.
  *
@@ -57,13 +59,15 @@ export class DiskBlobStore implements BlobStore {
   readonly capabilities: BlobStoreCapabilities;
   readonly #blobsFolder: string;
   readonly #uploadsFolder: string;
+  readonly #uploadsFoldersEver: readonly string[];
   /** Folders of blobs that are known to be there, durably, or are being created. */
   readonly #folders = new Map<string, Promise<void>>();
 
-  private constructor(folder: string, uniqueKeys: boolean) {
+  private constructor(folders: BlobFolders, uniqueKeys: boolean) {
     this.capabilities = { keysFollowContent: !uniqueKeys, digestOnRead: false, presign: false };
-    this.#blobsFolder = join(folder, 'blobs');
-    this.#uploadsFolder = join(folder, 'uploads');
+    this.#blobsFolder = folders.blobs;
+    this.#uploadsFolder = folders.uploads;
+    this.#uploadsFoldersEver = folders.uploadsEver;
   }
 
   /**
@@ -74,11 +78,12 @@ export class DiskBlobStore implements BlobStore {
     folder: string,
     options: { readonly uniqueKeys?: boolean; readonly readOnly?: boolean } = {},
   ): Promise<DiskBlobStore> {
-    const store = new DiskBlobStore(folder, options.uniqueKeys ?? false);
-    if (options.readOnly === true) return store;
+    const { uniqueKeys = false, readOnly = false } = options;
+    if (readOnly) return new DiskBlobStore(blobFoldersToRead(folder), uniqueKeys);
     // The servers that share a folder may be of several users, who are one group.
-    const mode = options.uniqueKeys === true ? undefined : privateFolderMode;
-    await makeFolderDurably(store.#blobsFolder, mode);
+    const mode = uniqueKeys ? undefined : privateFolderMode;
+    for (const part of ['blobs', 'uploads']) await makeFolderDurably(join(folder, part), mode);
+    const store = new DiskBlobStore(await findBlobFolders(folder), uniqueKeys);
     await makeFolderDurably(store.#uploadsFolder, mode);
     // Folders of blobs that a process created just before it was killed may not be durable yet.
     await syncFolder(store.#blobsFolder);
@@ -225,12 +230,16 @@ export class DiskBlobStore implements BlobStore {
 
   async sweepStaged(beforeMs: number): Promise<number> {
     let removed = 0;
-    for await (const names of batches(this.#uploadsFolder)) {
+    for (const folder of this.#uploadsFoldersEver) removed += await this.#sweepFolder(folder, beforeMs);
+    return removed;
+  }
+
+  async #sweepFolder(folder: string, beforeMs: number): Promise<number> {
+    let removed = 0;
+    for await (const names of batches(folder)) {
       // What has another name is nothing of ours.
       const ours = names.filter((name) => stagedIdForm.test(name));
-      const swept = await Promise.all(
-        ours.map((name) => this.#sweep(join(this.#uploadsFolder, name), beforeMs)),
-      );
+      const swept = await Promise.all(ours.map((name) => this.#sweep(join(folder, name), beforeMs)));
       removed += swept.filter(Boolean).length;
     }
     return removed;
@@ -339,10 +348,13 @@ async function statIfThere(
   }
 }
 
-/** The names in a folder, some at a time, so that a folder of millions is not held in memory. */
+/** The names in a folder, some at a time, so that a folder of millions is not held in memory. None if it is absent. */
 async function* batches(folder: string): AsyncGenerator<readonly string[]> {
   let names: string[] = [];
-  for await (const item of await opendir(folder, { bufferSize: filesAtOnce })) {
+  const opened = await opendir(folder, { bufferSize: filesAtOnce }).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+  });
+  for await (const item of opened ?? []) {
     names.push(item.name);
     if (names.length < filesAtOnce) continue;
     yield names;

@@ -7,7 +7,7 @@ import type { EngineTuningFlags } from '../app/engine-config.ts';
 import { openStore, type OpenStore } from '../app/open-store.ts';
 import { readStoreAddress } from '../app/store-address.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
-import { findStore } from '../maintenance/folder-kind.ts';
+import { contentsFolder, findStore } from '../maintenance/folder-kind.ts';
 import { moveStore, type MoveReport } from '../maintenance/move.ts';
 import { addEngineTuningOptions } from './engine-options.ts';
 import { inHouseStyle } from './house-style.ts';
@@ -33,6 +33,7 @@ async function open(
   const { logger, scratch, mustExist } = options;
   const { folder = scratch, engines } = readStoreAddress(address, flags);
   if (mustExist && engines.catalog === undefined) await findStore(folder);
+  else if (mustExist && engines.blobs === undefined) await contentsFolder(folder);
   const catalogMustExist = mustExist;
   return openStore({ folder, engines, collectionGraceMs, exclusive: true, catalogMustExist }, logger);
 }

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { EngineConfig, EngineTuningFlags } from '../app/engine-config.ts';
 import { openBlobs } from '../app/open-engines.ts';
 import type { BlobStore } from '../blobs/blob-store.ts';
@@ -6,11 +5,9 @@ import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import { S3BlobStore } from '../blobs/s3/s3-blob-store.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { PostgresCatalog } from '../catalog/postgres/postgres-catalog.ts';
-import { FiletrackerError } from '../core/errors.ts';
 import { BucketContents } from '../maintenance/bucket-contents.ts';
-import { folderToOpen } from '../maintenance/folder-kind.ts';
+import { contentsFolder } from '../maintenance/folder-kind.ts';
 import { recoverScaleOut, type ScaleOutRecoveryReport } from '../maintenance/recover-scale-out.ts';
-import { isFolder } from '../maintenance/store-folders.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { exitCodes, printJson, printLine } from './output.ts';
 
@@ -81,13 +78,7 @@ export async function openBucket(
 
 async function openContents(engines: EngineConfig, folder: string, dryRun: boolean): Promise<BlobStore> {
   if (engines.blobs !== undefined) return openBlobs(engines, folder);
-  const root = await folderToOpen(folder, { catalogElsewhere: true });
-  if (!(await isFolder(join(root, 'blobs')))) {
-    throw new FiletrackerError(
-      'not-found',
-      `Cannot find the contents in "${folder}": it has no folder blobs/`,
-    );
-  }
+  const root = await contentsFolder(folder);
   return DiskBlobStore.open(root, { uniqueKeys: true, readOnly: dryRun });
 }
 

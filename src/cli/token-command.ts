@@ -13,6 +13,8 @@ import { printJson, printLine, tell } from './output.ts';
 interface PlaceOptions {
   readonly dir?: string;
   readonly catalog?: string;
+  /** Only `add` has it. */
+  readonly create?: true;
 }
 
 interface AddOptions extends PlaceOptions {
@@ -29,10 +31,10 @@ async function edit<Result>(
   options: PlaceOptions,
   use: (editor: TokenEditor) => Promise<Result>,
 ): Promise<Result> {
-  const { dir, catalog } = options;
+  const { dir, catalog, create = false } = options;
   const config = readServerConfig({ dir, catalog }, process.env);
   await refuseOthersFolders([config.folder]);
-  const editor = await openTokenEditor(config, systemClock);
+  const editor = await openTokenEditor(config, { clock: systemClock, create });
   try {
     return await use(editor);
   } finally {
@@ -124,6 +126,7 @@ export function describeTokenCommand(program: string): Command {
     .option(...catalogFlag)
     .requiredOption('--prefix <path>', 'names it is for, "/" for all; can be given again', gather)
     .requiredOption('--rights <rights>', 'some of read,write,delete,list,admin')
+    .option('--create', 'make the store if there is none; without it a missing store is an error')
     .option('--expires <time>', 'after a time (90d) or at a date (2030-01-31)')
     .action(add);
   command

@@ -1,6 +1,9 @@
 // What tells the store of a server from the cache of a client: FILETRACKER_DIR names the folder of both, and both have
 // a `blobs/`, in which either would take the other's contents for its own leftovers.
 
+/** What a file system keeps at its root for itself: a new disk with nothing else on it is empty. */
+export const ofFileSystem: ReadonlySet<string> = new Set(['lost+found']);
+
 /** A cache has both from its first file on; no store has either. */
 export const cacheMarks = ['partial', 'pins'] as const;
 

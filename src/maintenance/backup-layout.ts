@@ -1,6 +1,7 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { ofFileSystem } from '../core/folder-marks.ts';
 import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { makeFolderDurably, makeFolders, privateFolderMode } from '../fs/folders.ts';
@@ -131,7 +132,7 @@ export async function claimBackupTarget(
         `"${before.source}"; choose a folder of its own`,
     );
   }
-  const names = (await folderNames(target)).filter((name) => !isBegunState(name));
+  const names = (await folderNames(target)).filter((name) => !isBegunState(name) && !ofFileSystem.has(name));
   if (names.length > 0) {
     throw new FiletrackerError(
       'invalid-argument',

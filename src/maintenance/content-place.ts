@@ -1,5 +1,6 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { blobFoldersToRead, reservedNames } from '../blobs/blob-folders.ts';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import type { PlacedBlob } from '../catalog/catalog.ts';
@@ -109,11 +110,22 @@ export class FolderContents implements ContentPlace {
   }
 
   findUploads(): Promise<string[]> {
-    return namesIn(this.#folders.uploads);
+    return this.#findUploads();
   }
 
   async removeUploads(found: readonly string[]): Promise<void> {
-    for (const upload of found) await rm(join(this.#folders.uploads, upload), { force: true });
+    for (const folder of this.#uploadsFolders) {
+      for (const upload of found) await rm(join(folder, upload), { force: true });
+    }
+  }
+
+  get #uploadsFolders(): readonly string[] {
+    return blobFoldersToRead(this.#folders.root).uploadsEver;
+  }
+
+  async #findUploads(): Promise<string[]> {
+    const names = await Promise.all(this.#uploadsFolders.map(namesIn));
+    return names.flat().filter((name) => !reservedNames.has(name));
   }
 
   close(): Promise<void> {
@@ -123,6 +135,7 @@ export class FolderContents implements ContentPlace {
 
 async function* straysIn(reader: LmdbReader, blobsFolder: string): AsyncGenerator<string> {
   for (const folder of await namesIn(blobsFolder)) {
+    if (reservedNames.has(folder)) continue;
     if (!/^[0-9a-f]{2}$/.test(folder)) {
       yield folder;
       continue;

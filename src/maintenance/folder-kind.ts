@@ -1,8 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
+import { reservedNames } from '../blobs/blob-folders.ts';
 import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
-import { cacheMarks } from '../core/folder-marks.ts';
+import { cacheMarks, ofFileSystem } from '../core/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
 import { checkApart } from './apart.ts';
 import { refuseNewerFormats } from './newer-formats.ts';
@@ -43,7 +44,7 @@ export type FolderKind =
 
 /** What may lie in a folder that is to become a store. */
 const strangersAllowed: ReadonlySet<string> = new Set([
-  'lost+found',
+  ...ofFileSystem,
   tokensFileName,
   tokensMarkerName,
   tokensLockName,
@@ -113,6 +114,7 @@ function holdsCache(names: readonly string[]): boolean {
 /** Whether anything but empty folders lies in a folder of blobs. */
 async function holdsAnything(blobsFolder: string): Promise<boolean> {
   for (const name of (await namesIn(blobsFolder)) ?? []) {
+    if (reservedNames.has(name)) continue;
     const inner = await namesIn(join(blobsFolder, name));
     if (inner === undefined || inner.length > 0) return true;
   }
@@ -226,6 +228,16 @@ export async function folderToOpen(
   const root = found.kind === 'store' ? found.folders.root : resolve(folder);
   await refuseNewerFormats(root);
   return root;
+}
+
+/**
+ * Where the contents are that a database names: the folder itself, or the part of an adopted one.
+ * @throws FiletrackerError `not-found` if there are none: a folder that was mistyped must not make all files damaged.
+ */
+export async function contentsFolder(folder: string): Promise<string> {
+  const root = await folderToOpen(folder, { catalogElsewhere: true });
+  if (await isFolder(storeFolders(root).blobs)) return root;
+  return refuse('not-found', `Cannot find the contents in "${folder}": it has no folder blobs/`);
 }
 
 /**

@@ -1,9 +1,10 @@
-import { mkdir, open, rename } from 'node:fs/promises';
+import { lstat, mkdir, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { makeFolders, privateFolderMode, syncFolder } from '../fs/folders.ts';
+import { makeFolders, privateFolderMode } from '../fs/folders.ts';
+import { moveFile, moveFolder } from '../fs/move-file.ts';
 
 const tailSizeMaxBytes = 16 * 1024 * 1024;
 
@@ -48,15 +49,25 @@ export class Quarantine {
     }
   }
 
-  /** Moves a file or folder of the store here. */
+  /** Moves a file or folder of the store here, which may be another file system; of a link the link itself. */
   async take(path: string, relative: string): Promise<void> {
     const target = await this.pathFor(relative);
     try {
-      await rename(path, target);
+      if ((await lstat(path)).isDirectory()) await moveFolder(path, target);
+      else await moveFile(path, target);
     } catch (error) {
       throw fromSystemError(error, 'move a damaged file to the quarantine');
     }
-    await syncFolder(dirname(target));
+  }
+
+  /** Moves what is in a part of the store here; a link to it or a mount of it stays, as an operator has made it. */
+  async takePart(path: string, relative: string): Promise<void> {
+    const target = await this.pathFor(relative);
+    try {
+      await moveFolder(path, target);
+    } catch (error) {
+      throw fromSystemError(error, 'move a damaged file to the quarantine');
+    }
   }
 
   async write(relative: string, text: string): Promise<void> {

@@ -47,7 +47,7 @@ export async function repairStore(survey: Survey, parts: RepairParts): Promise<v
     const path = segmentPath(folders.journal, end.segment);
     await quarantine.copyTail(path, end.offset, tornBytes, `journal/${file}.tail`);
   }
-  if (isEvidence(survey.catalog)) await quarantine.take(folders.catalog, 'catalog');
+  if (isEvidence(survey.catalog)) await quarantine.takePart(folders.catalog, 'catalog');
   const catalog = await LmdbCatalog.open({
     folders,
     placer: contents.blobs,

@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { ofFileSystem } from '../core/folder-marks.ts';
 import { removeFile } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
@@ -31,7 +32,7 @@ export class RestoreTarget implements AsyncDisposable {
    * fills it.
    */
   static async claim(folder: string): Promise<RestoreTarget> {
-    const names = await folderNames(folder);
+    const names = (await folderNames(folder)).filter((name) => !ofFileSystem.has(name));
     if (names.length > 0 && !names.includes(unfinishedRestoreName)) {
       throw new FiletrackerError('invalid-argument', `Cannot restore to "${folder}": it is not empty`);
     }

@@ -1,4 +1,5 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { MetricsHub } from '../../src/app/metrics-hub.ts';
 import { mergedText } from '../../src/app/metrics-snapshot.ts';
 import { ServerMetrics } from '../../src/app/server-metrics.ts';
+import { Program, startServerProgram } from '../support/program.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const folder = fileURLToPath(new URL('../../deploy', import.meta.url));
@@ -57,7 +59,51 @@ describe('deploy/', () => {
     expect(engines).toMatch(/^pg@\d\S+ @aws-sdk\/client-s3@\d\S+ @aws-sdk\/s3-request-presigner@\d\S+\n$/);
     expect(text.indexOf('npm install --no-save')).toBeGreaterThan(text.indexOf('npm prune'));
     expect(text).toMatch(/^ENV FILETRACKER_HEALTH_URL=http:\/\/127\.0\.0\.1:9999\/healthz$/m);
-    expect(text).toContain('fetch(process.env.FILETRACKER_HEALTH_URL)');
+    expect(text).toContain('COPY --from=build /build/deploy/health-check.mjs ./');
+    expect(text).toMatch(/^HEALTHCHECK .* CMD \["node", "\/app\/health-check\.mjs"\]$/m);
+  });
+
+  const check = async (url: string): Promise<number | null> => {
+    const child = spawn(process.execPath, [join(folder, 'health-check.mjs')], {
+      env: { ...process.env, FILETRACKER_HEALTH_URL: url },
+      stdio: 'inherit',
+    });
+    const [code] = (await once(child, 'exit')) as [number | null];
+    return code;
+  };
+
+  it('health-check.mjs finds a server well that answers by HTTP, below a base path too', async () => {
+    const { port } = await startServerProgram(await temporaryFolder(), ['--base-path', '/ft']);
+    expect(await check(`http://127.0.0.1:${port}/ft/healthz`)).toBe(0);
+    expect(await check(`http://127.0.0.1:${port}/healthz`)).toBe(1);
+  });
+
+  it('health-check.mjs finds a server well that answers by TLS, and none that is not there', async (context) => {
+    const root = await temporaryFolder();
+    const making = [
+      'req',
+      '-x509',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-keyout',
+      'key.pem',
+      '-out',
+      'cert.pem',
+    ];
+    const made = spawnSync('openssl', [...making, '-subj', '/CN=files.example.org'], { cwd: root });
+    if (made.status !== 0) context.skip('there is no openssl to make a certificate');
+    const [key, cert] = [join(root, 'key.pem'), join(root, 'cert.pem')];
+    const tls = ['--tls-key', key, '--tls-cert', cert, '--tls-client-ca', cert];
+    const program = new Program('filetracker-server', {
+      args: ['-d', join(root, 'store'), '-p', '0', '--workers', '1', ...tls],
+    });
+    const [, port = ''] = await program.printed(/listens on https:\/\/127\.0\.0\.1:(\d+)/);
+    expect(await check(`http://127.0.0.1:${port}/healthz`)).toBe(0);
+    expect(await check(`https://127.0.0.1:${port}/healthz`)).toBe(0);
+    program.kill('SIGTERM');
+    await program.ended();
+    expect(await check(`http://127.0.0.1:${port}/healthz`)).toBe(1);
   });
 
   // `systemd-analyze` is on machines that run systemd; where it is missing there is nothing to check with, and

@@ -7,7 +7,16 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 import { versionQuery } from '../support/test-server.ts';
 
 async function addToken(folder: string, token: string, ...more: readonly string[]): Promise<string> {
-  const { output } = await run('filetracker-server', 'token', 'add', token, '-d', folder, ...more);
+  const { output } = await run(
+    'filetracker-server',
+    'token',
+    'add',
+    token,
+    '--create',
+    '-d',
+    folder,
+    ...more,
+  );
   return `Authorization: Bearer ${output.trim()}`;
 }
 

@@ -23,7 +23,7 @@ function put(
 }
 
 async function addToken(folder: string, token: string, ...more: readonly string[]): Promise<string> {
-  const { code, output, errors } = await run(name, 'token', 'add', token, '-d', folder, ...more);
+  const { code, output, errors } = await run(name, 'token', 'add', token, '--create', '-d', folder, ...more);
   expect({ code, errors }).toMatchObject({ code: 0 });
   return output.trim();
 }

@@ -1,9 +1,10 @@
-import { readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
-import { run } from '../support/program.ts';
+import { run, startServerProgram } from '../support/program.ts';
+import { requestOnce } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 describe('filetracker-server', () => {
@@ -33,6 +34,7 @@ describe('filetracker-server', () => {
         'token',
         'add',
         'a',
+        '--create',
         '-d',
         folder,
         '--prefix',
@@ -61,6 +63,50 @@ describe('filetracker-server', () => {
       code: 0,
       output: expect.stringMatching(/^a\t.*\tnever\n$/) as string,
     });
+  });
+});
+
+describe('a folder that was mistyped', () => {
+  const store = 'filetracker-server';
+  it.each([
+    ['token ls', store, ['token', 'ls', '-d', 'TYPO']],
+    ['token add', store, ['token', 'add', 'x', '-d', 'TYPO', '--prefix', '/', '--rights', 'read']],
+    ['token rm', store, ['token', 'rm', 'x', '-d', 'TYPO']],
+    ['backup', store, ['backup', 'TYPO', 'NEW']],
+    ['restore', store, ['restore', 'TYPO', 'NEW']],
+    ['move', store, ['move', '--from', 'TYPO', '--to', 'NEW']],
+    ['recover', 'filetracker-recover', ['TYPO']],
+    ['migrate --adopt', 'filetracker-migrate', ['--adopt', 'TYPO', 'NEW']],
+    ['migrate --adopt-1x', 'filetracker-migrate', ['--adopt-1x', 'TYPO', 'NEW']],
+  ] as const)('is refused by name and not created: %s', async (_, program, words) => {
+    const root = await temporaryFolder();
+    const [typo, target] = [join(root, 'typo'), join(root, 'new')];
+    const args = words.map((word) => (word === 'TYPO' ? typo : word === 'NEW' ? target : word));
+    const absent = await run(program, ...args);
+    expect(absent).toMatchObject({ code: 3, output: '' });
+    expect(absent.errors).toMatch(/^[^\n]+: Cannot [^\n]+\n$/);
+    expect(absent.errors).toContain(`"${typo}"`);
+    expect(await readdir(root)).toEqual([]);
+    // One that is there, as the parent of the right one may be.
+    await mkdir(typo);
+    await writeFile(join(typo, 'other'), '');
+    const other = await run(program, ...args);
+    if (!args.includes('--adopt-1x')) expect(other).toMatchObject({ code: 3, output: '' });
+    expect(await readdir(typo)).toEqual(['other']);
+  });
+
+  it('gets tokens with "token add --create" alone, and is then closed from the first start', async () => {
+    const folder = join(await temporaryFolder(), 'store');
+    const token = (...words: readonly string[]): ReturnType<typeof run> =>
+      run('filetracker-server', 'token', ...words, '-d', folder);
+    const rights = ['--prefix', '/', '--rights', 'read'];
+    expect((await token('add', 'a', ...rights)).errors).toContain('token add --create');
+    expect(await token('add', 'a', '--create', ...rights)).toMatchObject({ code: 0 });
+    expect(await token('add', 'b', ...rights)).toMatchObject({ code: 0 });
+    expect((await token('ls')).output).toMatch(/^a\t[^\n]+\nb\t[^\n]+\n$/);
+    expect(await token('rm', 'a')).toMatchObject({ code: 0 });
+    const { port } = await startServerProgram(folder, ['--workers', '1']);
+    expect((await requestOnce(port, { target: '/list/' })).status).toBe(401);
   });
 });
 

@@ -35,7 +35,10 @@ function place() {
       return source;
     },
     editor: async (): Promise<TokenEditor> => {
-      const editor = await openTokenEditor({ folder: '/nowhere', engines: engines() }, systemClock);
+      const editor = await openTokenEditor(
+        { folder: '/nowhere', engines: engines() },
+        { clock: systemClock, create: true },
+      );
       onTestFinished(() => editor.close());
       return editor;
     },

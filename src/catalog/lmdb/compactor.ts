@@ -1,7 +1,7 @@
-import { rename } from 'node:fs/promises';
 import { fromSystemError } from '../../core/errors.ts';
 import { removalMemoryMs, segmentSizeBytes } from '../../core/limits.ts';
 import { syncFolder } from '../../fs/folders.ts';
+import { moveFile } from '../../fs/move-file.ts';
 import { recordHeaderSizeBytes, type JournalRecord } from '../journal/record.ts';
 import {
   cutSegment,
@@ -114,7 +114,7 @@ export class Compactor {
       index.forgetSegment(segment);
       await cutSegmentIfThere(folder, segment - 1);
       try {
-        await rename(segmentPath(folder, segment), movedTo);
+        await moveFile(segmentPath(folder, segment), movedTo);
       } catch (error) {
         throw fromSystemError(error, 'move a damaged segment of the journal');
       }

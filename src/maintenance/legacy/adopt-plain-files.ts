@@ -42,6 +42,9 @@ export async function adoptPlainFiles(
 /** Refuses folders whose files are no plain ones: their insides would become files of users. */
 async function checkPlainFiles(source: string): Promise<void> {
   const { kind } = await folderKind(source);
+  if (kind === 'absent') {
+    throw new FiletrackerError('not-found', `Cannot take over "${source}": there is no such folder`);
+  }
   // A cache may lie beside the `files/` of an old server, of which alone anything is taken.
   if (kind === 'cache' && !(await isFolder(join(source, 'files')))) {
     throw new FiletrackerError(

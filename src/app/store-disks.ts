@@ -1,0 +1,70 @@
+import { stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { errnoOf, fromSystemError } from '../core/errors.ts';
+import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
+import { adoptedStoreName } from '../maintenance/store-folders.ts';
+
+/** Parts of a store that may be on file systems of their own, as links or mounts. */
+const parts = ['.', 'journal', 'catalog', 'blobs'];
+
+/**
+ * The file systems that a store is on: most often one. Uploads are refused as soon as one of them is short of space,
+ * because a change needs them all.
+ */
+export class StoreDisks {
+  readonly #folders: readonly string[];
+
+  private constructor(folders: readonly string[]) {
+    this.#folders = folders;
+  }
+
+  /** @param folder of the store, which is there. */
+  static async open(folder: string): Promise<StoreDisks> {
+    const byDevice = new Map<number, string>();
+    for (const root of [folder, join(folder, adoptedStoreName)]) {
+      for (const part of parts) {
+        const path = join(root, part);
+        const device = await deviceOf(path);
+        if (device !== undefined && !byDevice.has(device)) byDevice.set(device, path);
+      }
+    }
+    return new StoreDisks([...byDevice.values()]);
+  }
+
+  /** What uploads leave free unless a flag says otherwise: on a small disk a part of it. */
+  async defaultFreeBytesMin(): Promise<number> {
+    const sizes = await Promise.all(
+      this.#folders.map(async (folder) => {
+        const { blocks, bsize } = await statfs(folder);
+        return blocks * bsize;
+      }),
+    );
+    return Math.min(freeSpaceMinBytes, Math.floor(Math.min(...sizes) * freeSpaceMinPart));
+  }
+
+  /** Bytes that the fullest of them has left for this process; `undefined` if the store was moved away. */
+  async freeBytes(): Promise<number | undefined> {
+    try {
+      const free = await Promise.all(
+        this.#folders.map(async (folder) => {
+          const { bavail, bsize } = await statfs(folder);
+          return bavail * bsize;
+        }),
+      );
+      return Math.min(...free);
+    } catch (error) {
+      // The store says so itself.
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw fromSystemError(error, 'look at the free space');
+    }
+  }
+}
+
+async function deviceOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).dev;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
+    throw fromSystemError(error, 'look at the folders of the store');
+  }
+}
