@@ -75,12 +75,12 @@ describe('readServerConfig()', () => {
   });
 
   it('names -d if the user has no home folder', () => {
-    vi.stubEnv('HOME', '');
-    onTestFinished(() => void vi.unstubAllEnvs());
-    expect(() => readServerConfig({}, {})).toThrow(/no home folder \(\$HOME\); name a folder with -d$/);
-    expect(readServerConfig({ dir: '/srv' }, {}).folder).toBe('/srv');
     expect(readServerConfig({}, { XDG_DATA_HOME: '/data' }).folder).toBe('/data/filetracker');
+    vi.stubEnv('HOME', 'relative');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    expect(() => readServerConfig({}, {})).toThrow(/this user has no home folder; name a folder with -d$/);
     expect(() => readServerConfig({}, { XDG_DATA_HOME: 'relative' })).toThrow('no home folder');
+    expect(readServerConfig({ dir: '/srv' }, {}).folder).toBe('/srv');
   });
 
   it.each<ServerFlags>([
@@ -109,6 +109,82 @@ describe('readServerConfig()', () => {
     { logLevel: 'loud' },
   ])('refuses %j with what it may be', (flags) => {
     expect(() => readServerConfig(flags, {})).toThrow(expect.objectContaining({ code: 'invalid-argument' }));
+  });
+
+  const sizes = {
+    '--file-size-max': 'fileSizeMax',
+    '--store-size-max': 'storeSizeMax',
+    '--free-space-min': 'freeSpaceMin',
+    '--body-rate-min': 'bodyRateMin',
+    '--verify-rate': 'verifyRate',
+  } as const;
+  const times = {
+    '--gc-grace': 'gcGrace',
+    '--verify-interval': 'verifyInterval',
+    '--headers-timeout': 'headersTimeout',
+    '--idle-timeout': 'idleTimeout',
+    '--stall-timeout': 'stallTimeout',
+    '--drain-delay': 'drainDelay',
+    '--s3-timeout': 's3Timeout',
+    '--catalog-timeout': 'catalogTimeout',
+  } as const;
+  const counts = {
+    '--port': 'port',
+    '--workers': 'workers',
+    '--files-max': 'filesMax',
+    '--uploads-max': 'uploadsMax',
+    '--token-uploads-max': 'tokenUploadsMax',
+    '--connections-max': 'connectionsMax',
+    '--rate-max': 'rateMax',
+    '--unpack-ratio-max': 'unpackRatioMax',
+    '--catalog-pool': 'catalogPool',
+    '--s3-connections': 's3Connections',
+  } as const;
+  const never = ['', '-1', 'NaN', 'Infinity', '1e9', '0x10', '٣', '1'.repeat(400), `${'9'.repeat(30)}T`];
+  const edges = [...Object.entries(sizes), ...Object.entries(times), ...Object.entries(counts)].flatMap(
+    ([flag, name]) => [...never, `${'9'.repeat(400)}d`].map((value) => ({ flag, name, value })),
+  );
+
+  it.each(edges)('names the flag that has no such value: $flag $value', ({ flag, name, value }) => {
+    const flags = { dir: '/srv', catalog: 'postgres://h/d', blobs: 's3://bucket', [name]: value };
+    expect(() => readServerConfig(flags, {})).toThrow(
+      expect.objectContaining({
+        code: 'invalid-argument',
+        message: expect.stringMatching(new RegExp(`^Cannot use ${flag} "[^\n]*$`)),
+      }),
+    );
+  });
+
+  it.each(['/a=NaN', '/a=1e9', '/a=-1', 'a=1G', '/a=1G,', '/../x=1G', '/a', '', '/a=1,1e9'])(
+    'names --quota, which has no such value: %j',
+    (quota) => {
+      expect(() => readServerConfig({ quota: [quota] }, {})).toThrow(/^Cannot use --quota "/);
+    },
+  );
+
+  it('takes no file size of 0, which would refuse every file', () => {
+    expect(() => readServerConfig({ fileSizeMax: '0' }, {})).toThrow('it must be more than 0');
+  });
+
+  it('takes a variable that is empty, or blank, for none', () => {
+    for (const blank of ['', ' ']) {
+      const config = readServerConfig(
+        {},
+        {
+          XDG_DATA_HOME: '/data',
+          FILETRACKER_DIR: blank,
+          FILETRACKER_CATALOG: blank,
+          FILETRACKER_BLOBS: blank,
+        },
+      );
+      expect(config.folder).toBe('/data/filetracker');
+      expect(config.engines).toMatchObject({ catalog: undefined, blobs: undefined });
+    }
+  });
+
+  it('names the variable that has no such value', () => {
+    expect(() => readServerConfig({}, { FILETRACKER_CATALOG: 'here' })).toThrow('FILETRACKER_CATALOG');
+    expect(() => readServerConfig({}, { FILETRACKER_BLOBS: 's3:/x' })).toThrow('FILETRACKER_BLOBS');
   });
 
   it.each<[flag: string, flags: ServerFlags]>([

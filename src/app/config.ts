@@ -1,9 +1,10 @@
-import { availableParallelism, homedir } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
-import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { shownAddress } from '../core/shown-address.ts';
+import { homeFolder } from '../fs/home-folder.ts';
+import { givenFlag, nonEmpty, readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
 import { readListenAddress } from './listen-address.ts';
 import { readEngineConfig, type EngineConfig, type EngineFlags } from './engine-config.ts';
 import { capacityOf, readGuardConfig, type GuardConfig, type GuardFlags } from './guard-config.ts';
@@ -69,14 +70,10 @@ const verifyIntervalMinMs = 60_000;
 const drainDelayMaxMs = 3_600_000;
 const workersMax = 256;
 
-function refuse(flag: string, value: string, state: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot use ${flag} "${value}": ${state}`);
-}
-
 function readWhole(flag: string, value: string, least: number, most: number): number {
   const number = /^\d{1,9}$/.test(value) ? Number(value) : -1;
   if (number >= least && number <= most) return number;
-  return refuse(flag, value, `it must be a whole number from ${least} to ${most}`);
+  return refuseFlag(flag, value, `it must be a whole number from ${least} to ${most}`);
 }
 
 /** The words that Python's logging knows are taken for ours. */
@@ -90,14 +87,14 @@ const legacyLevels: Readonly<Record<string, LogLevel>> = {
 function readLogLevel(text: string): LogLevel {
   const word = text.toLowerCase();
   const level = logLevels.find((known) => known === word) ?? legacyLevels[word];
-  return level ?? refuse('--log-level', text, `the levels are ${logLevels.join(', ')}`);
+  return level ?? refuseFlag('--log-level', text, `the levels are ${logLevels.join(', ')}`);
 }
 
 function readBasePath(text: string): string {
   const path = withoutTrailingSlashes(text);
   if (path === '') return '';
   if (/^(?:\/[\w.~-]+)+$/.test(path) && !/\/\.{1,2}(?:\/|$)/.test(path)) return path;
-  return refuse(
+  return refuseFlag(
     '--base-path',
     text,
     'it must be a path such as /ft, of letters, digits, ".", "_", "~" and "-"',
@@ -105,11 +102,11 @@ function readBasePath(text: string): string {
 }
 
 function readFallbackUrl(text: string): string {
-  if (!URL.canParse(text)) refuse('--fallback-url', shownAddress(text), 'it is no URL');
+  if (!URL.canParse(text)) refuseFlag('--fallback-url', shownAddress(text), 'it is no URL');
   const url = new URL(text);
   const plain = url.search === '' && url.hash === '' && url.username === '' && url.password === '';
   if ((url.protocol !== 'http:' && url.protocol !== 'https:') || !plain) {
-    refuse(
+    refuseFlag(
       '--fallback-url',
       shownAddress(text),
       'it must be the http or https base URL of a server, without a user or a query',
@@ -120,59 +117,38 @@ function readFallbackUrl(text: string): string {
 
 function readFallbackMode(text: string, hasUrl: boolean): 'redirect' | 'import' {
   if (text === 'import' && !hasUrl)
-    refuse('--fallback-mode', text, 'it needs --fallback-url, the server to import from');
+    refuseFlag('--fallback-mode', text, 'it needs --fallback-url, the server to import from');
   if (text === 'redirect' || text === 'import') return text;
-  return refuse('--fallback-mode', text, 'it must be redirect or import');
+  return refuseFlag('--fallback-mode', text, 'it must be redirect or import');
 }
 
 function readInterval(text: string): number | undefined {
-  const intervalMs = parseDurationMs(text);
+  const intervalMs = readDurationFlag('--verify-interval', text);
   if (intervalMs === 0) return undefined;
   if (intervalMs >= verifyIntervalMinMs) return intervalMs;
-  return refuse('--verify-interval', text, 'it must be a minute or more, or 0 for never');
+  return refuseFlag('--verify-interval', text, 'it must be a minute or more, or 0 for never');
 }
 
 function readDrainDelay(text: string): number {
-  const delayMs = parseDurationMs(text);
-  return delayMs <= drainDelayMaxMs ? delayMs : refuse('--drain-delay', text, 'it must be 1h or less');
+  const delayMs = readDurationFlag('--drain-delay', text);
+  return delayMs <= drainDelayMaxMs ? delayMs : refuseFlag('--drain-delay', text, 'it must be 1h or less');
 }
 
 function readVerifyRate(text: string): number {
-  const bytes = parseSizeBytes(text);
-  return bytes > 0 ? bytes : refuse('--verify-rate', text, 'it must be more than nothing');
-}
-
-/** Fails for a user without $HOME that the system does not know, as in many containers. */
-function homeFolder(): string {
-  let home: string | undefined;
-  try {
-    home = homedir();
-  } catch {
-    // Answered below, as an empty $HOME is.
-  }
-  if (home !== undefined && isAbsolute(home)) return home;
-  const state = 'this user has no home folder ($HOME)';
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot choose a folder for the store: ${state}; name a folder with -d`,
-  );
+  const bytes = readSizeFlag('--verify-rate', text);
+  return bytes > 0 ? bytes : refuseFlag('--verify-rate', text, 'it must be more than nothing');
 }
 
 function defaultFolder(environment: Environment): string {
   const data = environment['XDG_DATA_HOME'];
   // The XDG base directory specification: a relative path is ignored.
-  const folder = data !== undefined && isAbsolute(data) ? data : join(homeFolder(), '.local', 'share');
-  return join(folder, 'filetracker');
-}
-
-/** A variable that is set to nothing counts as none. */
-function nonEmpty(text: string | undefined): string | undefined {
-  return text === '' ? undefined : text;
-}
-
-/** A flag with nothing behind it is no flag that was left out: most often a variable of a script was empty. */
-function given(flag: string, text: string | undefined): string | undefined {
-  return text === '' ? refuse(flag, '', 'it is empty; name something, or leave the flag out') : text;
+  if (data !== undefined && isAbsolute(data)) return join(data, 'filetracker');
+  const home = homeFolder();
+  if (home !== undefined && isAbsolute(home)) return join(home, '.local', 'share', 'filetracker');
+  throw new FiletrackerError(
+    'invalid-argument',
+    'Cannot choose a folder for the store: this user has no home folder; name a folder with -d',
+  );
 }
 
 /** Bounds on what is stored are kept where the embedded catalog makes all changes; a database has no such place. */
@@ -192,9 +168,9 @@ function checkCapacity(engines: EngineConfig, guard: GuardConfig): void {
  */
 export function readServerConfig(flags: ServerFlags, environment: Environment): ServerConfig {
   const folder =
-    given('--dir', flags.dir) ?? nonEmpty(environment['FILETRACKER_DIR']) ?? defaultFolder(environment);
+    givenFlag('--dir', flags.dir) ?? nonEmpty(environment['FILETRACKER_DIR']) ?? defaultFolder(environment);
   const { port, workers, basePath, logLevel } = flags;
-  const log = given('--log', flags.log);
+  const log = givenFlag('--log', flags.log);
   const fallbackUrl = nonEmpty(flags.fallbackUrl);
   const engines = readEngineConfig(flags, environment);
   const guard = readGuardConfig(flags);
@@ -202,14 +178,14 @@ export function readServerConfig(flags: ServerFlags, environment: Environment): 
   return {
     folder: resolve(folder),
     engines,
-    host: readListenAddress(given('--listen-on', flags.listenOn) ?? defaultHost),
+    host: readListenAddress(givenFlag('--listen-on', flags.listenOn) ?? defaultHost),
     port: port === undefined ? defaultPort : readWhole('--port', port, 0, 65_535),
     basePath: basePath === undefined ? '' : readBasePath(basePath),
     fallbackUrl: fallbackUrl === undefined ? undefined : readFallbackUrl(fallbackUrl),
     fallbackMode: readFallbackMode(flags.fallbackMode ?? 'redirect', fallbackUrl !== undefined),
     workers: workers === undefined ? availableParallelism() : readWhole('--workers', workers, 1, workersMax),
     drainDelayMs: readDrainDelay(flags.drainDelay ?? '0'),
-    collectionGraceMs: parseDurationMs(flags.gcGrace ?? defaultGrace),
+    collectionGraceMs: readDurationFlag('--gc-grace', flags.gcGrace ?? defaultGrace),
     verifyIntervalMs: flags.verifyInterval === undefined ? undefined : readInterval(flags.verifyInterval),
     verifyBytesPerSecond: readVerifyRate(flags.verifyRate ?? defaultVerifyRate),
     logLevel: logLevel === undefined ? 'info' : readLogLevel(logLevel),

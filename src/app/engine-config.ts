@@ -2,8 +2,8 @@ import type { S3ConnectionOptions } from '../blobs/s3/s3-connection.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
-import { parseDurationMs } from '../core/quantities.ts';
 import { shownAddress } from '../core/shown-address.ts';
+import { givenFlag, nonEmpty, readDurationFlag, refuseFlag } from './flag-values.ts';
 
 /** Where catalog and blobs are kept; undefined is the folder of the store. */
 export interface EngineConfig {
@@ -55,22 +55,18 @@ const shortestTimeoutMs = 100;
 /** Longer than any operation takes; PostgreSQL and timers hold no more than 24.8 days. */
 const longestTimeoutMs = 24 * 3_600_000;
 
-function refuse(flag: string, value: string, state: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot use ${flag} "${value}": ${state}`);
-}
-
 function readTimeout(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
-  const timeoutMs = parseDurationMs(text);
+  const timeoutMs = readDurationFlag(flag, text);
   return timeoutMs >= shortestTimeoutMs
     ? Math.min(timeoutMs, longestTimeoutMs)
-    : refuse(flag, text, 'it is too short');
+    : refuseFlag(flag, text, 'it is too short');
 }
 
 function readCount(flag: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const count = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  return count > 0 ? count : refuse(flag, text, 'it must be a whole number from 1 to 99999');
+  return count > 0 ? count : refuseFlag(flag, text, 'it must be a whole number from 1 to 99999');
 }
 
 /** An address may hold a password: it is not shown. */
@@ -78,7 +74,7 @@ function readCatalog(flags: EngineFlags, address: string): ConnectionOptions {
   if (!/^postgres(?:ql)?:\/\//.test(address) || !URL.canParse(address)) {
     throw new FiletrackerError(
       'invalid-argument',
-      'Cannot use the address given with --catalog: it must be as postgres://user@host:5432/database',
+      'Cannot use the address given with --catalog or FILETRACKER_CATALOG: it must be as postgres://user@host:5432/database',
     );
   }
   const url = new URL(address);
@@ -99,21 +95,29 @@ function readEndpoint(flag: string, text: string | undefined): string | undefine
   if (text === undefined || text === '') return undefined;
   const url = /^https?:\/\//.test(text) && URL.canParse(text) ? new URL(text) : undefined;
   if (url?.username === '' && url.password === '') return withoutTrailingSlashes(text);
-  return refuse(flag, shownAddress(text), 'it must be an http or https URL without a user and a password');
+  return refuseFlag(
+    flag,
+    shownAddress(text),
+    'it must be an http or https URL without a user and a password',
+  );
 }
 
 function readBlobs(flags: EngineFlags, address: string): S3ConnectionOptions {
   const [, bucket = '', path = ''] = /^s3:\/\/([^/]+)\/?(.*)$/.exec(address) ?? [];
   const prefix = path === '' || path.endsWith('/') ? path : `${path}/`;
   if (!bucketForm.test(bucket) || !prefixForm.test(prefix)) {
-    refuse('--blobs', shownAddress(address), 'it must be as s3://bucket or s3://bucket/prefix');
+    refuseFlag(
+      '--blobs (FILETRACKER_BLOBS)',
+      shownAddress(address),
+      'it must be as s3://bucket or s3://bucket/prefix',
+    );
   }
   const { s3Checksums = 'when-required', s3Addressing = 'path' } = flags;
   if (s3Checksums !== 'when-required' && s3Checksums !== 'when-supported') {
-    return refuse('--s3-checksums', s3Checksums, 'it must be when-required or when-supported');
+    return refuseFlag('--s3-checksums', s3Checksums, 'it must be when-required or when-supported');
   }
   if (s3Addressing !== 'path' && s3Addressing !== 'virtual-host') {
-    return refuse('--s3-addressing', s3Addressing, 'it must be path or virtual-host');
+    return refuseFlag('--s3-addressing', s3Addressing, 'it must be path or virtual-host');
   }
   return {
     bucket,
@@ -128,19 +132,13 @@ function readBlobs(flags: EngineFlags, address: string): S3ConnectionOptions {
   };
 }
 
-/** A variable that is set to nothing counts as none; a flag with nothing behind it is a mistake. */
-function given(name: string, flag: string | undefined, variable: string | undefined): string | undefined {
-  if (flag === '') refuse(name, flag, 'it is empty; name something, or leave the flag out');
-  return flag ?? (variable === '' ? undefined : variable);
-}
-
 /** @throws FiletrackerError `invalid-argument`. */
 export function readEngineConfig(
   flags: EngineFlags,
   environment: Readonly<Record<string, string | undefined>>,
 ): EngineConfig {
-  const catalog = given('--catalog', flags.catalog, environment['FILETRACKER_CATALOG']);
-  const blobs = given('--blobs', flags.blobs, environment['FILETRACKER_BLOBS']);
+  const catalog = givenFlag('--catalog', flags.catalog) ?? nonEmpty(environment['FILETRACKER_CATALOG']);
+  const blobs = givenFlag('--blobs', flags.blobs) ?? nonEmpty(environment['FILETRACKER_BLOBS']);
   const redirectDownloads = flags.redirectDownloads ?? false;
   if (redirectDownloads && blobs === undefined) {
     throw new FiletrackerError('invalid-argument', 'Cannot use --redirect-downloads: it needs --blobs');

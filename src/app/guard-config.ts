@@ -1,11 +1,11 @@
 import { resolve } from 'node:path';
 import type { CatalogLimits, Quota } from '../catalog/quotas.ts';
-import { FiletrackerError } from '../core/errors.ts';
-import { parseFileName, withoutTrailingSlashes } from '../core/file-name.ts';
+import { isFiletrackerError } from '../core/errors.ts';
+import { parseFileName, withoutTrailingSlashes, type FileName } from '../core/file-name.ts';
 import * as limits from '../core/limits.ts';
-import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { timerMs } from '../core/timers.ts';
 import type { AnonymousAccess } from '../server/token-access.ts';
+import { readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
 
 /** What protects a server from those who reach it. */
 export interface GuardConfig {
@@ -62,14 +62,10 @@ export interface GuardFlags {
   readonly bodyRateMin?: string | undefined;
 }
 
-function refuse(flag: string, value: string, state: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot use ${flag} "${value}": ${state}`);
-}
-
 /** A whole number; 0 stands for "no bound" where that is allowed. */
 function readNumber(flag: string, value: string, least: number): number {
   const number = /^\d{1,12}$/.test(value) ? Number(value) : -1;
-  return number >= least ? number : refuse(flag, value, `it must be a whole number from ${least} up`);
+  return number >= least ? number : refuseFlag(flag, value, `it must be a whole number from ${least} up`);
 }
 
 /** A bound that 0 takes away. */
@@ -78,35 +74,46 @@ function readBound(flag: string, value: string | undefined): number | undefined 
   return number === 0 ? undefined : number;
 }
 
-function readSize(value: string): number {
-  return parseSizeBytes(value);
-}
-
 function readTimeout(flag: string, value: string | undefined, preset: number): number {
-  const timeoutMs = value === undefined ? preset : parseDurationMs(value);
+  const timeoutMs = value === undefined ? preset : readDurationFlag(flag, value);
   return timeoutMs > 0
     ? timerMs(timeoutMs)
-    : refuse(flag, value ?? '', 'without an end a client could wait for ever');
+    : refuseFlag(flag, value ?? '', 'without an end a client could wait for ever');
+}
+
+function readFileSizeMax(text: string | undefined): number {
+  if (text === undefined) return limits.fileSizeMaxBytes;
+  const bytes = readSizeFlag('--file-size-max', text);
+  return bytes > 0 ? bytes : refuseFlag('--file-size-max', text, 'it must be more than 0');
 }
 
 /** Reads `/p=10G`, `/p=10G,5000` or `/p=,5000`. */
 function readQuota(text: string): Quota {
   const [, prefix = '', size = '', files] = /^(\/[^=]*)=([^,]*)(?:,(\d{1,12}))?$/.exec(text) ?? [];
   if (prefix === '' || (size === '' && files === undefined)) {
-    refuse('--quota', text, 'write it as /prefix=10G, /prefix=10G,5000 or /prefix=,5000 (size, files)');
+    refuseFlag('--quota', text, 'write it as /prefix=10G, /prefix=10G,5000 or /prefix=,5000 (size, files)');
   }
   const trimmed = withoutTrailingSlashes(prefix);
   return {
-    prefix: trimmed === '' ? '/' : parseFileName(trimmed),
-    logicalBytesMax: size === '' ? undefined : readSize(size),
+    prefix: trimmed === '' ? '/' : readPrefix(text, trimmed),
+    logicalBytesMax: size === '' ? undefined : readSizeFlag('--quota', size),
     filesMax: files === undefined ? undefined : Number(files),
   };
+}
+
+function readPrefix(text: string, prefix: string): FileName {
+  try {
+    return parseFileName(prefix);
+  } catch (error) {
+    if (!isFiletrackerError(error, 'invalid-name')) throw error;
+    return refuseFlag('--quota', text, 'its prefix is not a name');
+  }
 }
 
 function readQuotas(texts: readonly string[]): readonly Quota[] {
   const quotas = texts.map(readQuota);
   const twice = quotas.find(({ prefix }, at) => quotas.findIndex((other) => other.prefix === prefix) !== at);
-  if (twice !== undefined) refuse('--quota', twice.prefix, 'it is given twice');
+  if (twice !== undefined) refuseFlag('--quota', twice.prefix, 'it is given twice');
   return quotas;
 }
 
@@ -114,7 +121,7 @@ function readTls(flags: GuardFlags): TlsFiles | undefined {
   const { tlsCert, tlsKey, tlsClientCa } = flags;
   if (tlsCert === undefined && tlsKey === undefined && tlsClientCa === undefined) return undefined;
   if (tlsCert === undefined || tlsKey === undefined) {
-    refuse('--tls-cert', tlsCert ?? '', '--tls-cert and --tls-key go together');
+    refuseFlag('--tls-cert', tlsCert ?? '', '--tls-cert and --tls-key go together');
   }
   return {
     key: resolve(tlsKey),
@@ -125,20 +132,22 @@ function readTls(flags: GuardFlags): TlsFiles | undefined {
 
 function readAnonymous(text: string | undefined): AnonymousAccess | undefined {
   if (text === undefined || text === 'read' || text === 'none' || text === 'all') return text;
-  return refuse('--anonymous', text, 'it must be read, none or all');
+  return refuseFlag('--anonymous', text, 'it must be read, none or all');
 }
 
 /** @throws FiletrackerError `invalid-argument`, with the flag and what it may be. */
 export function readGuardConfig(flags: GuardFlags): GuardConfig {
-  const storeSize = flags.storeSizeMax === undefined ? 0 : readSize(flags.storeSizeMax);
+  const storeSize =
+    flags.storeSizeMax === undefined ? 0 : readSizeFlag('--store-size-max', flags.storeSizeMax);
   return {
     anonymous: readAnonymous(flags.anonymous),
     tls: readTls(flags),
-    fileSizeMaxBytes: flags.fileSizeMax === undefined ? limits.fileSizeMaxBytes : readSize(flags.fileSizeMax),
+    fileSizeMaxBytes: readFileSizeMax(flags.fileSizeMax),
     storedBytesMax: storeSize === 0 ? undefined : storeSize,
     filesMax: readBound('--files-max', flags.filesMax),
     quotas: readQuotas(flags.quota ?? []),
-    freeSpaceMinBytes: flags.freeSpaceMin === undefined ? undefined : readSize(flags.freeSpaceMin),
+    freeSpaceMinBytes:
+      flags.freeSpaceMin === undefined ? undefined : readSizeFlag('--free-space-min', flags.freeSpaceMin),
     uploadsMax: readNumber('--uploads-max', flags.uploadsMax ?? String(limits.uploadsMax), 1),
     tokenUploadsMax: readBound('--token-uploads-max', flags.tokenUploadsMax),
     connectionsMax: readNumber('--connections-max', flags.connectionsMax ?? String(limits.connectionsMax), 1),
@@ -152,7 +161,9 @@ export function readGuardConfig(flags: GuardFlags): GuardConfig {
     idleTimeoutMs: readTimeout('--idle-timeout', flags.idleTimeout, limits.idleTimeoutMs),
     stallTimeoutMs: readTimeout('--stall-timeout', flags.stallTimeout, limits.stallTimeoutMs),
     bodyBytesPerSecondMin:
-      flags.bodyRateMin === undefined ? limits.bodyBytesPerSecondMin : readSize(flags.bodyRateMin),
+      flags.bodyRateMin === undefined
+        ? limits.bodyBytesPerSecondMin
+        : readSizeFlag('--body-rate-min', flags.bodyRateMin),
   };
 }
 
