@@ -9,4 +9,9 @@ if (process.env['UV_THREADPOOL_SIZE'] === undefined) process.env['UV_THREADPOOL_
 if (!['token', 'backup', 'restore', 'move', 'help'].includes(process.argv[2] || '')) {
   for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
 }
-void import('./filetracker-server.ts');
+// Where not even the program can be loaded, as with too few descriptors (ulimit -n), no handler of its own is there yet.
+import('./filetracker-server.ts').catch((error: unknown) => {
+  const [line = ''] = String(error instanceof Error ? error.message : error).split('\n');
+  process.stderr.write(`filetracker-server: Cannot load the program: ${line}\n`);
+  process.exitCode = 1;
+});

@@ -69,6 +69,9 @@ function describeProgram(): Command {
   return inHouseStyle(addEngineOptions(addGuardOptions(command)).addHelpText('after', examples), program);
 }
 
+/** From here on clients depend on this process, whatever becomes of the terminal or the disk that it prints to. */
+let isServing = false;
+
 /** `help token add` is `token add --help`. */
 function wordsOf(words: readonly string[]): readonly string[] {
   return words[0] === 'help' ? [...words.slice(1), '--help'] : words;
@@ -97,6 +100,7 @@ async function main(): Promise<void> {
   const options = command.opts<Options>();
   const config = readServerConfig(options, process.env);
   const { daemon = false, pidFile, logConfig } = options;
+  isServing = !daemon;
   if (isWorker()) {
     const { runWorker } = await import('../app/worker.ts');
     return runWorker(config);
@@ -109,4 +113,7 @@ async function main(): Promise<void> {
   return serve(config, { pidFile, ignoredLogConfig: logConfig });
 }
 
-await runToEnd(program, main, { onFailure: (error) => reportFailure(withoutSecrets(messageOf(error))) });
+await runToEnd(program, main, {
+  onFailure: (error) => reportFailure(withoutSecrets(messageOf(error))),
+  serves: () => isServing,
+});

@@ -48,18 +48,26 @@ export function exitCodeOf(error: unknown): number {
   return byServer ?? codes[error.code] ?? exitCodes.failure;
 }
 
+export interface OutputOptions {
+  /** Whether the program's work is done when nobody reads its output any more. */
+  readonly onlyPrints?: () => boolean;
+  /** Whether the program serves others, and continues whether or not what it prints can be written. */
+  readonly serves?: () => boolean;
+}
+
 /**
  * Handles output that can't be written any more. A reader that closes the pipe (`| head`) has seen enough, which is no
  * error: a command that only prints (`onlyPrints`) ends quietly; one that changes something continues, so that its work
  * is complete and its exit code is true. Any other failure, such as a full disk, is reported in one line.
  */
-export function endWithReader(program: string, onlyPrints: () => boolean = () => false): void {
+export function endWithReader(program: string, { onlyPrints, serves }: OutputOptions = {}): void {
   for (const stream of [process.stdout, process.stderr]) {
     let readerGone = false;
     stream.on('error', (error) => {
       const errno = errnoOf(error);
       readerGone ||= errno === 'EPIPE';
-      if (readerGone && !onlyPrints()) return;
+      if (serves?.() === true) return;
+      if (readerGone && onlyPrints?.() !== true) return;
       if (readerGone) process.exit(exitCodes.ok);
       const state =
         errno === 'ENOSPC' ? 'the disk is full' : `the system answered with ${errno ?? messageOf(error)}`;

@@ -1,12 +1,10 @@
 import type { CommanderError } from 'commander';
-import { endWithReader, exitCodeOf, exitCodes, tellError } from './output.ts';
+import { endWithReader, exitCodeOf, exitCodes, tellError, type OutputOptions } from './output.ts';
 import { refuseUnreadableWords } from './unreadable-words.ts';
 
-export interface RunOptions {
+export interface RunOptions extends OutputOptions {
   /** Called with what ends the program, besides the line on the error output. */
   readonly onFailure?: (error: unknown) => void;
-  /** Whether the program's work is done when nobody reads its output any more. */
-  readonly onlyPrints?: () => boolean;
 }
 
 /**
@@ -16,9 +14,9 @@ export interface RunOptions {
 export async function runToEnd(
   program: string,
   main: () => Promise<void>,
-  { onFailure, onlyPrints }: RunOptions = {},
+  { onFailure, ...output }: RunOptions = {},
 ): Promise<void> {
-  endWithReader(program, onlyPrints);
+  endWithReader(program, output);
   reportUncaught(program, onFailure);
   try {
     refuseUnreadableWords();

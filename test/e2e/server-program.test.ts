@@ -1,10 +1,13 @@
-import { access, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { access, copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { release } from '../../src/app/release.ts';
 import { noise, prose } from '../support/contents.ts';
-import { Program, run, startServerProgram } from '../support/program.ts';
+import { freePort } from '../support/free-port.ts';
+import { Program, programPath, run, startServerProgram } from '../support/program.ts';
 import { RawConnection, requestBytes, requestOnce, type RawAnswer } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { versionQuery } from '../support/test-server.ts';
@@ -192,6 +195,34 @@ describe(name, () => {
     expect((await requestOnce(port, { target: '/healthz' })).status).toBe(200);
     program.kill('SIGTERM');
     expect((await program.ended()).code).toBe(0);
+  });
+
+  it.runIf(process.platform === 'linux')('serves though nothing that it prints can be written', async () => {
+    const root = await temporaryFolder();
+    const [pidFile, port] = [join(root, 'pid'), await freePort(0)];
+    const flags = ['-d', join(root, 'store'), '-p', String(port), '--workers', '1', '--pid-file', pidFile];
+    const words = [process.execPath, programPath(name), ...flags];
+    const child = spawn('bash', ['-c', 'exec "$@" > /dev/full 2> /dev/full', 'bash', ...words]);
+    onTestFinished(() => void child.kill('SIGKILL'));
+    const ended = once(child, 'exit');
+    await expect
+      .poll(async () => (await requestOnce(port, { target: '/readyz' }).catch(() => undefined))?.status, {
+        timeout: 40_000,
+      })
+      .toBe(200);
+    child.kill('SIGTERM');
+    expect(await ended).toEqual([0, null]);
+  });
+
+  it('says in one line that it cannot be loaded, as when too few files may be open', async () => {
+    const root = await temporaryFolder();
+    const alone = join(root, 'filetracker-server.cjs');
+    await copyFile(programPath(name), alone);
+    const child = spawn(process.execPath, [alone, '--help'], { stdio: ['ignore', 'ignore', 'pipe'] });
+    let errors = '';
+    child.stderr.on('data', (text) => (errors += String(text)));
+    expect(await once(child, 'close')).toEqual([1, null]);
+    expect(errors).toMatch(/^filetracker-server: Cannot load the program: [^\n]*\n$/);
   });
 
   it('stops at once on a second SIGTERM', async () => {
