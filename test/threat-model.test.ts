@@ -22,7 +22,7 @@ describe('docs/THREAT-MODEL.md', () => {
         const [, file = '', title] = /^`([\w./-]+\.test\.ts)`(?: "(.+)")?$/.exec(one) ?? [];
         expect(file, one).not.toBe('');
         const text = await readFile(join(root, file), 'utf8');
-        if (title !== undefined) expect(text).toContain(`'${title}'`);
+        if (title !== undefined) expect(text.includes(`'${title}'`), one).toBe(true);
       }
     },
   );
