@@ -277,6 +277,26 @@ it('lists that are not read on keep no connection, and no transaction open', asy
   for (const rest of held) await rest.return?.();
 });
 
+it('a pin outlives its time as long as it is held, and is over when it is released', async () => {
+  const catalog = await open({ pinLifetimeMs: 6000 });
+  await catalog.put(change('/a', 1, 'one'));
+  await catalog.remove({ name: parseFileName('/a'), version: 1 });
+  const digest = digestOf(Buffer.from('one'));
+  const pin = await catalog.pin(digest);
+  const endOf = async (): Promise<number> => {
+    const found = await client.query<{ end_ms: number }>(
+      `SELECT extract(epoch FROM expires_at)::float8 * 1000 AS end_ms FROM ${schema}.pin`,
+    );
+    return found.rows[0]?.end_ms ?? 0;
+  };
+  const first = await endOf();
+  // Renewed twice, the later time past the first end.
+  await expect.poll(endOf, { timeout: 30_000 }).toBeGreaterThan(first + 5900);
+  expect(await catalog.collect([digest], Number.MAX_SAFE_INTEGER)).toEqual([]);
+  await pin?.release();
+  expect(await catalog.collect([digest], Number.MAX_SAFE_INTEGER)).toHaveLength(1);
+});
+
 it('a server whose clock is weeks ahead forgets no removed object and collects nothing early', async () => {
   const catalog = await open();
   const upload = await blobs.stage();

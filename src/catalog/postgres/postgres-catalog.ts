@@ -50,6 +50,8 @@ export interface PostgresCatalogOptions extends ConnectionOptions, MigrationOpti
   readonly clock?: Clock | undefined;
   /** Whether a database that does not answer at the start is waited for, each call failing until it does. */
   readonly mayWait?: boolean | undefined;
+  /** For tests. */
+  readonly pinLifetimeMs?: number | undefined;
   /** How often `sweepObjects` runs by itself; never where undefined. */
   readonly objectSweepIntervalMs?: number | undefined;
   /** How often the journal is compacted by itself, where that pays; never where undefined. */
@@ -58,7 +60,7 @@ export interface PostgresCatalogOptions extends ConnectionOptions, MigrationOpti
   readonly onBackgroundError?: ((error: unknown) => void) | undefined;
 }
 
-/** How long a pin holds without being released: the time in which a put that relies on it must be made. */
+/** How long a pin holds without being renewed or released. It is renewed in half of that. */
 const pinLifetimeMs = 10 * 60_000;
 
 /**
@@ -105,12 +107,14 @@ export class PostgresCatalog implements Catalog {
   readonly #clock: Clock | undefined;
   readonly #onBackgroundError: (error: unknown) => void;
   readonly #timers: NodeJS.Timeout[] = [];
+  readonly #pinLifetimeMs: number;
 
   private constructor(connections: Connections, options: PostgresCatalogOptions) {
     this.#connections = connections;
     this.#statements = statementsFor(connections.schema);
     this.#placer = options.placer;
     this.#clock = options.clock;
+    this.#pinLifetimeMs = options.pinLifetimeMs ?? pinLifetimeMs;
     this.#onBackgroundError = options.onBackgroundError ?? (() => undefined);
     this.#objects = new ObjectRemoval({
       connections,
@@ -340,9 +344,19 @@ export class PostgresCatalog implements Catalog {
   async pin(digest: Digest): Promise<BlobPin | undefined> {
     const pinId = randomUUID();
     const bytes = digestToBytes(digest);
-    const [row] = await this.#connections.run<BlobRow>(this.#statements.pin, [bytes, pinId, pinLifetimeMs]);
+    const [row] = await this.#connections.run<BlobRow>(this.#statements.pin, [
+      bytes,
+      pinId,
+      this.#pinLifetimeMs,
+    ]);
     if (row === undefined) return undefined;
+    const renew = (): Promise<unknown> =>
+      this.#connections.run(this.#statements.renewPin, [bytes, pinId, this.#pinLifetimeMs]);
+    // The put that relies on it may take hours to come in. A server that dies renews nothing.
+    const timer = setInterval(() => void renew().catch(this.#onBackgroundError), this.#pinLifetimeMs / 2);
+    timer.unref();
     const release = async (): Promise<void> => {
+      clearInterval(timer);
       await this.#connections.run(this.#statements.release, [bytes, pinId]);
     };
     return { blob: this.#recordOf(row), release };

@@ -47,6 +47,22 @@ function changesOf(schema: string) {
   } as const;
 }
 
+function pinsOf(schema: string) {
+  return {
+    pin: statement(
+      'pin',
+      `SELECT ${blobColumns} FROM ${schema}.pin($1,$2,make_interval(secs => $3::double precision / 1000))`,
+    ),
+    renewPin: statement(
+      'renew_pin',
+      `UPDATE ${schema}.pin SET expires_at = clock_timestamp() + make_interval(secs => $3::double precision / 1000)
+        WHERE digest = $1 AND pin_id = $2`,
+    ),
+    release: statement('release', `DELETE FROM ${schema}.pin WHERE digest = $1 AND pin_id = $2`),
+    endPins: statement('end_pins', `DELETE FROM ${schema}.pin WHERE expires_at < now() - interval '1 hour'`),
+  } as const;
+}
+
 /** The statements of one schema. Each name stands for one text for ever: connections prepare by name. */
 export function statementsFor(schema: string) {
   const entries = `${schema}.entry e JOIN ${schema}.blob b USING (digest)`;
@@ -67,12 +83,7 @@ export function statementsFor(schema: string) {
     ),
     ...changesOf(schema),
     collect: renewed('collect', `SELECT ${blobColumns} FROM ${schema}.collect($1,$2,${nowOf('$3')})`),
-    pin: statement(
-      'pin',
-      `SELECT ${blobColumns} FROM ${schema}.pin($1,$2,make_interval(secs => $3::double precision / 1000))`,
-    ),
-    release: statement('release', `DELETE FROM ${schema}.pin WHERE digest = $1 AND pin_id = $2`),
-    endPins: statement('end_pins', `DELETE FROM ${schema}.pin WHERE expires_at < now() - interval '1 hour'`),
+    ...pinsOf(schema),
     mark: renewed('mark', `SELECT ${schema}.mark($1,$2,${nowOf('$3')})`),
     addBlob: renewed('add_blob', `SELECT ${schema}.add_blob($1,$2,$3,$4,$5,$6,${nowOf('$7')}) AS key`),
     doom: renewed('doom', `SELECT doom AS key FROM ${schema}.doom($1,${nowOf('$2')})`),
