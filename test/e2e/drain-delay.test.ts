@@ -13,7 +13,7 @@ async function readiness(port: number, workers: number): Promise<readonly number
   return [...new Set(statuses)];
 }
 
-describe('--drain-delay', () => {
+describe('--drain-delay', { timeout: 180_000 }, () => {
   it.each([1, 3])(
     'serves every request with /readyz 503 until a second SIGTERM ends it: %d workers',
     async (workers) => {

@@ -206,7 +206,7 @@ describe('limits', () => {
 
   it('refuse uploads, and nothing else, where the disk is too full', async () => {
     const folder = await temporaryFolder();
-    const { port } = await startServerProgram(folder, ['--workers', '1', '--free-space-min', '100000T']);
+    const { port } = await startServerProgram(folder, ['--workers', '1', '--free-space-min', '5000T']);
     const refused = await put(port, '/a', 'x');
     expect(refused.status).toBe(507);
     expect(refused.headers.get('x-exception')).toContain('too little space');

@@ -31,7 +31,7 @@ async function startNamesake(): Promise<number> {
   return child.pid ?? 0;
 }
 
-describe('--pid-file', () => {
+describe('--pid-file', { timeout: 180_000 }, () => {
   it('is taken over from a process that has ended or is another program, whatever its command line says', async () => {
     const { store, pidFile, flags } = await files();
     for (const content of [`${process.ppid}\n`, `${await startNamesake()}\n`, '4194304', '']) {

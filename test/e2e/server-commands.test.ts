@@ -66,7 +66,7 @@ describe('filetracker-server', () => {
   });
 });
 
-describe('a folder that was mistyped', () => {
+describe('a folder that was mistyped', { timeout: 180_000 }, () => {
   const store = 'filetracker-server';
   it.each([
     ['token ls', store, ['token', 'ls', '-d', 'TYPO']],

@@ -34,7 +34,7 @@ async function filesIn(folder: string): Promise<string[]> {
   return items.filter((item) => item.isFile()).map(({ name }) => name);
 }
 
-describe('a store whose parts are on several file systems', () => {
+describe('a store whose parts are on several file systems', { timeout: 180_000 }, () => {
   it.each([
     [['blobs']],
     [['uploads']],
@@ -121,7 +121,7 @@ describe('a store whose parts are on several file systems', () => {
   });
 });
 
-describe('a new disk, which holds lost+found and nothing else', () => {
+describe('a new disk, which holds lost+found and nothing else', { timeout: 180_000 }, () => {
   it('takes a backup, a restored store, and a new store', async () => {
     const root = await temporaryFolder();
     const [store, backup, restored, fresh] = ['store', 'backup', 'restored', 'fresh'].map((name) =>
