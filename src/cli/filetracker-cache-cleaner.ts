@@ -30,9 +30,9 @@ const notes = `
 Cleans caches of the filetracker program and of the Python client. When together
 they take SIZE, the least recently used files of all of them are removed until
 PERCENT of SIZE is left. Files in use and pinned ones stay. A folder that cannot
-be cleaned is reported once; with --once the exit code is 1 then. Run by root, the
-cleaner acts as the owner of each folder. A folder that is called like a pattern
-itself, such as proj[1], is taken literally.
+be cleaned is reported once; with --once the exit code is 1 then. Run by root,
+the cleaner acts as the owner of each folder. A folder that is called like a
+pattern itself, such as proj[1], is taken literally.
 
 Sizes are bytes, or chain the units B K M G T (also KB, KiB), each 1,024 times
 the one before: 1G512M.

@@ -84,8 +84,8 @@ export class Delivery {
       let size = 0;
       const onEnd = ({ sizeBytes }: { readonly sizeBytes: number }): void => void (size = sizeBytes);
       using partial = await PartialFile.beside(target);
-      await writeChunks(partial.path, verifiedChunks(remote, content, { ...options, onEnd }));
-      setVersion(partial.path, version);
+      await writeChunks(partial.ownPath, verifiedChunks(remote, content, { ...options, onEnd }));
+      setVersion(partial.ownPath, version);
       partial.publish(target);
       return size;
     } catch (error) {

@@ -1,9 +1,9 @@
 import {
-  chmodSync,
   closeSync,
   constants,
   createReadStream,
   createWriteStream,
+  fchmodSync,
   fstatSync,
   futimesSync,
   linkSync,
@@ -21,13 +21,12 @@ import { digestOf } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import type { FileVersion } from '../core/file-version.ts';
-import { digestOfFile, openBlob } from './local-cache-blob.ts';
+import { digestOfFile, openBlob, pathOfDescriptor } from './local-cache-blob.ts';
 import { isOwn } from './local-cache-folders.ts';
 import { isSealed, sealSeconds } from './local-cache-layout.ts';
 import {
   creationMode,
   keepAttributes,
-  keepAttributesAt,
   keptAttributes,
   publishTarget,
   removeIfThere,
@@ -49,6 +48,8 @@ export const handOuts: readonly HandOut[] = ['auto', 'reflink', 'link', 'copy'];
 const plainCopyMaxBytes = 64 * 1024;
 
 const copyStepBytes = 1024 * 1024;
+
+const createFlags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
 
 /** A content in the cache and the version under which it was asked for. */
 export interface HandOutSource {
@@ -211,14 +212,21 @@ function link(source: OpenSource, temporaryPath: string, how: HandOut, blob: Blo
   return false;
 }
 
-/** Creates the file that a copy goes to; gives the permissions that it shall have in the end. */
-function createForCopy(temporaryPath: string, kept: KeptAttributes | undefined): number {
-  const descriptor = openSync(temporaryPath, 'wx', creationMode(kept));
-  try {
-    return kept?.mode ?? fstatSync(descriptor).mode & 0o777;
-  } finally {
-    closeSync(descriptor);
-  }
+/** The new file that a copy goes to. It is written by its descriptor: others may be able to rename it meanwhile. */
+interface Copy extends Disposable {
+  readonly descriptor: number;
+  /** Leads to the open file. */
+  readonly path: string;
+  /** What the umask left of its permissions, which a copy takes over from the blob. */
+  readonly mode: number;
+  readonly kept: KeptAttributes | undefined;
+}
+
+function createForCopy(temporaryPath: string, kept: KeptAttributes | undefined): Copy {
+  const descriptor = openSync(temporaryPath, createFlags, creationMode(kept));
+  const mode = fstatSync(descriptor).mode & 0o777;
+  const path = pathOfDescriptor(descriptor, temporaryPath);
+  return { descriptor, path, mode, kept, [Symbol.dispose]: () => closeSync(descriptor) };
 }
 
 async function reflink(
@@ -228,9 +236,9 @@ async function reflink(
   kept: KeptAttributes | undefined,
 ): Promise<boolean> {
   if (withoutReflinks.has(device)) return false;
-  const mode = createForCopy(temporaryPath, kept);
+  using target = createForCopy(temporaryPath, kept);
   try {
-    await copyFile(source.path, temporaryPath, constants.COPYFILE_FICLONE_FORCE);
+    await copyFile(source.path, target.path, constants.COPYFILE_FICLONE_FORCE);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw missing(source, error);
     if (!isRefusal(error)) throw error;
@@ -239,7 +247,7 @@ async function reflink(
     removeIfThere(temporaryPath);
     return false;
   }
-  await finishLargeCopy(source, temporaryPath, mode, kept);
+  await finishLargeCopy(source, target);
   return true;
 }
 
@@ -249,19 +257,19 @@ async function copy(
   kept: KeptAttributes | undefined,
   isPrivate: boolean,
 ): Promise<void> {
-  const mode = createForCopy(temporaryPath, kept);
+  using target = createForCopy(temporaryPath, kept);
   try {
     if (isPrivate) {
-      const output = createWriteStream(temporaryPath, { flags: 'r+' });
+      const output = createWriteStream(target.path, { flags: 'r+' });
       await pipeline(createReadStream(source.path, { highWaterMark: copyStepBytes }), output);
     } else {
-      await copyFile(source.path, temporaryPath);
+      await copyFile(source.path, target.path);
     }
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw missing(source, error);
     throw error;
   }
-  await finishLargeCopy(source, temporaryPath, mode, kept);
+  await finishLargeCopy(source, target);
 }
 
 function copySmall(source: OpenSource, temporaryPath: string, kept: KeptAttributes | undefined): void {
@@ -272,33 +280,24 @@ function copySmall(source: OpenSource, temporaryPath: string, kept: KeptAttribut
     throw errnoOf(error) === 'ENOENT' ? missing(source, error) : error;
   }
   if (source.isForeign && digestOf(bytes) !== source.digest) throw new BlobDamagedError();
-  writeFileSync(temporaryPath, bytes, { flag: 'wx', mode: creationMode(kept) });
-  finishCopy(source, temporaryPath, undefined, kept);
+  using target = createForCopy(temporaryPath, kept);
+  writeFileSync(target.descriptor, bytes);
+  finishCopy(source, target);
 }
 
 /** The copy is what is checked: another user may write to the blob at any time. */
-async function finishLargeCopy(
-  source: OpenSource,
-  temporaryPath: string,
-  mode: number,
-  kept: KeptAttributes | undefined,
-): Promise<void> {
-  if (source.isForeign && (await digestOfFile(temporaryPath)) !== source.digest) throw new BlobDamagedError();
-  finishCopy(source, temporaryPath, mode, kept);
+async function finishLargeCopy(source: OpenSource, target: Copy): Promise<void> {
+  if (source.isForeign && (await digestOfFile(target.path)) !== source.digest) throw new BlobDamagedError();
+  if (target.kept === undefined) fchmodSync(target.descriptor, target.mode);
+  finishCopy(source, target);
 }
 
 /** The blob is looked at once more, because someone may have been writing to a link of it while it was copied. */
-function finishCopy(
-  source: OpenSource,
-  temporaryPath: string,
-  mode: number | undefined,
-  kept: KeptAttributes | undefined,
-): void {
+function finishCopy(source: OpenSource, { descriptor, kept }: Copy): void {
   const blob = statSync(source.path, { throwIfNoEntry: false });
   if (blob !== undefined && !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
-  if (kept !== undefined) keepAttributesAt(temporaryPath, kept);
-  else if (mode !== undefined) chmodSync(temporaryPath, mode);
-  setVersion(temporaryPath, source.version);
+  if (kept !== undefined) keepAttributes(descriptor, kept);
+  futimesSync(descriptor, fstatSync(descriptor).atime, new Date(source.version * 1000));
 }
 
 /** Shows the version as the file's modification time. As a date, because Node takes a number before 1970 for now. */

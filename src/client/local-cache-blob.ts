@@ -1,4 +1,4 @@
-import { closeSync, constants, createReadStream, fstatSync, lstatSync, openSync } from 'node:fs';
+import { closeSync, constants, createReadStream, existsSync, fstatSync, lstatSync, openSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { Readable } from 'node:stream';
 import { DigestMeter } from '../core/digest.ts';
@@ -24,9 +24,12 @@ export function openFile(path: string, access: number = constants.O_RDONLY): num
   return undefined;
 }
 
-/** The path of an open file: it leads to this very file, whatever its name leads to by now. */
-export function pathOfDescriptor(descriptor: number): string {
-  return `/proc/self/fd/${descriptor}`;
+let hasDescriptorPaths: boolean | undefined;
+
+/** The path of an open file: it leads to this very file, whatever its name leads to by now. `name`, if /proc is missing. */
+export function pathOfDescriptor(descriptor: number, name: string): string {
+  hasDescriptorPaths ??= existsSync('/proc/self/fd');
+  return hasDescriptorPaths ? `/proc/self/fd/${descriptor}` : name;
 }
 
 /**
@@ -52,7 +55,7 @@ export function openBlob(path: string, digest: Digest, sizeBytes: number): OpenB
   const attributes = fstatSync(descriptor);
   if (isSealed(attributes, digest, sizeBytes)) {
     const close = (): void => closeSync(descriptor);
-    return { descriptor, path: pathOfDescriptor(descriptor), attributes, [Symbol.dispose]: close };
+    return { descriptor, path: pathOfDescriptor(descriptor, path), attributes, [Symbol.dispose]: close };
   }
   closeSync(descriptor);
   return undefined;

@@ -137,7 +137,7 @@ export class CacheSpace {
     const reservation = (descriptor: number): Reservation => {
       const { mode, size: presentBytes } = fstatSync(descriptor);
       // Whatever another user puts in the place of the name, the caller writes to this very file.
-      const own = this.#parts.layout.folders.isPrivate ? path : pathOfDescriptor(descriptor);
+      const own = this.#parts.layout.folders.isPrivate ? path : pathOfDescriptor(descriptor, path);
       return { name, descriptor, mode, path: own, charge, lock, presentBytes };
     };
     if (left !== undefined) return reservation(left);

@@ -206,7 +206,7 @@ export class LocalCache implements Disposable {
     }
     if (kept === undefined) fchmodSync(blob.descriptor, 0o644);
     else keepAttributes(blob.descriptor, kept);
-    setVersion(temporaryPath, cached.version);
+    setVersion(blob.path, cached.version);
     publishTarget(temporaryPath, target);
     return true;
   }

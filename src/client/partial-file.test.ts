@@ -1,7 +1,10 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
 import { expect, onTestFinished, test } from 'vitest';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
+import { writeChunks } from './download.ts';
+import { setVersion } from './hand-out.ts';
 import { PartialFile } from './partial-file.ts';
 
 async function beside(target: string): Promise<PartialFile> {
@@ -42,4 +45,17 @@ test('a partial file is one of its target alone', async () => {
   writeFileSync(other.path, 'left behind');
   await beside(join(folder, 'target'));
   expect(existsSync(other.path)).toBe(true);
+});
+
+test('a partial file is written as it was made when another user puts a link in its place', async () => {
+  const folder = await temporaryFolder();
+  const precious = join(folder, 'precious');
+  writeFileSync(precious, 'precious');
+  const partial = await beside(join(folder, 'target'));
+  rmSync(partial.path);
+  symlinkSync(precious, partial.path);
+  await writeChunks(partial.ownPath, Readable.from([Buffer.from('content')]));
+  setVersion(partial.ownPath, 100);
+  expect(readFileSync(precious, 'utf8')).toBe('precious');
+  expect(statSync(precious).mtimeMs).not.toBe(100_000);
 });

@@ -3,8 +3,10 @@ import { basename, dirname, join } from 'node:path';
 import { digestOf } from '../core/digest.ts';
 import { loadSystemLocks, lockExclusive } from '../fs/folder-lock.ts';
 import type { SystemLocks } from '../fs/folder-lock.ts';
+import { pathOfDescriptor } from './local-cache-blob.ts';
 import {
   creationMode,
+  keepAttributes,
   keepAttributesAt,
   keptAttributes,
   publishTarget,
@@ -64,9 +66,17 @@ export class PartialFile implements Disposable {
     return new PartialFile(path, kept, descriptor);
   }
 
+  /** Leads to the file for who writes it, whatever others that can write to the folder make of its name. */
+  get ownPath(): string {
+    return this.#descriptor === undefined ? this.path : pathOfDescriptor(this.#descriptor, this.path);
+  }
+
   /** Gives the complete file its name. */
   publish(target: string): void {
-    if (this.#kept !== undefined) keepAttributesAt(this.path, this.#kept);
+    if (this.#kept !== undefined) {
+      if (this.#descriptor === undefined) keepAttributesAt(this.path, this.#kept);
+      else keepAttributes(this.#descriptor, this.#kept);
+    }
     publishTarget(this.path, target);
     this.#end();
   }
