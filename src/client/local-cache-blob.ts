@@ -8,7 +8,7 @@ import { isOwn } from './local-cache-folders.ts';
 import { isSealed } from './local-cache-layout.ts';
 
 /** Errnos of a name at which there is no regular file. */
-const noFileErrnos: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR']);
+export const noFileErrnos: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR']);
 
 /** Opens a regular file of a cache, never through a link; `undefined` if there is none. */
 export function openFile(path: string, access: number = constants.O_RDONLY): number | undefined {

@@ -5,6 +5,7 @@ import { errnoOf } from '../core/errors.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { digestOfEtag } from '../protocol/etags.ts';
+import { noFileErrnos } from './local-cache-blob.ts';
 
 /** Versions of one name that a record keeps; the oldest are forgotten. */
 const versionsMax = 32;
@@ -89,7 +90,6 @@ export function readRecord(path: string): NameRecord | undefined {
 const smallFileMaxBytes = 16 * 1024 * 1024;
 
 const readFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-const absentErrnos: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR']);
 
 /** The text of a small file of the cache; `undefined` if there is no regular file. Other system errors are thrown. */
 export function readSmallFile(path: string): string | undefined {
@@ -97,10 +97,10 @@ export function readSmallFile(path: string): string | undefined {
   const attributes = lstatSync(path, { throwIfNoEntry: false });
   if (attributes?.isFile() !== true || attributes.size > smallFileMaxBytes) return undefined;
   try {
-    // Another user of the cache may have put a link or a pipe there meanwhile.
+    // Another user of the cache may have put a link or a pipe there. Node takes numbers too; its types do not say so.
     return readFileSync(path, { encoding: 'utf8', flag: readFlags as unknown as string });
   } catch (error) {
-    if (absentErrnos.has(errnoOf(error) ?? '')) return undefined;
+    if (noFileErrnos.has(errnoOf(error) ?? '')) return undefined;
     throw error;
   }
 }
