@@ -101,10 +101,9 @@ it('makes every row what the journal says of its name', async () => {
   expect((await read(parts.store, '/a/same'))?.equals(large)).toBe(true);
   expect((await read(parts.store, '/small'))?.toString()).toBe('newer');
   expect(await read(parts.store, '/gone')).toBeUndefined();
-  expect(await put(parts.store, '/gone', 3, Buffer.from('older'))).toMatchObject({
-    stored: false,
-    version: 4,
-  });
+  const repeated = { name: '/gone' as never, version: 3, claims: {}, firstSentMs: 0 };
+  const body = { source: Buffer.from('older'), encoding: 'identity' } as const;
+  expect(await parts.store.put(repeated, body)).toMatchObject({ stored: false, version: 4, removed: true });
 });
 
 it('restores lost rows of contents whose objects are there, and tells which files are lost', async () => {
