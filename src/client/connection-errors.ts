@@ -8,6 +8,8 @@ const states: Readonly<Record<string, string>> = {
   EAI_AGAIN: 'the name of the host can not be looked up now',
   ECONNRESET: 'the connection was cut',
   EPIPE: 'the connection was cut',
+  // A write that was waiting when the connection was cut, since Node 24.
+  ECANCELED: 'the connection was cut',
   ETIMEDOUT: 'the host does not answer',
   ERR_STREAM_PREMATURE_CLOSE: 'the connection was cut',
   EHOSTUNREACH: 'the host can not be reached',

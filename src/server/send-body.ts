@@ -39,9 +39,9 @@ async function sendPieces(body: Readable, response: ServerResponse, socket: Sock
 function taken(socket: Socket, write: (done: (error?: Error | null) => void) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     write((error) => {
-      // Of a socket that was destroyed Node says that all is well.
-      if (error instanceof Error) reject(error);
-      else if (socket.destroyed) reject(cutOff());
+      // For a socket that was destroyed, Node 22 and older report success, and newer versions that the write was cancelled.
+      if (socket.destroyed) reject(cutOff());
+      else if (error instanceof Error) reject(error);
       else resolve();
     });
   });
