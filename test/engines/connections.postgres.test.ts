@@ -2,6 +2,7 @@ import { createServer } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { Connections } from '../../src/catalog/postgres/connections.ts';
 import { postgresUrl } from '../support/engines.ts';
+import { FaultProxy } from '../support/fault-proxy.ts';
 
 async function open(url: string): Promise<Connections> {
   const timeouts = { connectTimeoutMs: 2_000, queryTimeoutMs: 7_000 };
@@ -55,6 +56,20 @@ describe('Connections', () => {
       expect(start).toMatchObject({ user: 'someone', database: 'files' });
       expect(known).toEqual(expect.arrayContaining(Object.keys(start)));
     }
+  });
+
+  it('closes idle connections to a database that has gone silent', async () => {
+    const proxy = await FaultProxy.open(postgresUrl());
+    const connections = await open(`postgres://postgres@127.0.0.1:${proxy.port}/postgres`);
+    await connections.run(settings, []);
+    await connections.runForList(settings, []);
+    const sockets = (): number =>
+      process.getActiveResourcesInfo().filter((kind) => kind === 'TCPSocketWrap').length;
+    const openBefore = sockets();
+    proxy.set('silence');
+    await connections.close();
+    // A socket that stays open keeps the process alive.
+    expect(sockets()).toBe(openBefore - 2);
   });
 
   it('lets the database end what takes too long, on every new connection', async () => {

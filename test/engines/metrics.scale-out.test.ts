@@ -18,7 +18,7 @@ describe('metrics of PostgreSQL and S3', () => {
     const { port } = await place.server({
       catalogUrl: `postgres://postgres@127.0.0.1:${database.port}/postgres`,
       s3Endpoint: objects.url,
-      args: ['--workers', '2', '--catalog-timeout', '1s', '--s3-timeout', '1s'],
+      args: ['--workers', '2', '--catalog-timeout', '6s', '--s3-timeout', '6s'],
     });
     const put = async (name: string, body: Buffer | string): Promise<number> =>
       (await requestOnce(port, { method: 'PUT', target: `/files${name}?${versionQuery()}`, body })).status;

@@ -37,6 +37,7 @@ export class Connections {
   readonly schema: string;
   readonly #pool: Pool;
   readonly #listPool: Pool;
+  readonly #closePools: () => Promise<void>;
   readonly #answerMs: number;
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #prepare: Preparation;
@@ -48,7 +49,7 @@ export class Connections {
 
   private constructor(
     schema: string,
-    { pool, listPool, answerMs }: Pools,
+    { pool, listPool, answerMs, close }: Pools,
     prepare: Preparation,
     onCall: CallObserver = () => undefined,
   ) {
@@ -57,6 +58,7 @@ export class Connections {
     this.#prepare = prepare;
     this.#pool = pool;
     this.#listPool = listPool;
+    this.#closePools = close;
     this.#answerMs = answerMs;
   }
 
@@ -170,7 +172,7 @@ export class Connections {
 
   async #finish(): Promise<void> {
     await Promise.allSettled(this.#underWay);
-    await Promise.all([this.#pool.end(), this.#listPool.end()]);
+    await this.#closePools();
   }
 
   /** Tells of a call when it has ended. */

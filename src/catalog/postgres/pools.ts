@@ -1,3 +1,4 @@
+import { Socket } from 'node:net';
 import type { Pool, PoolConfig } from 'pg';
 import type * as postgres from 'pg';
 import type { CallObserver } from '../../core/backend-calls.ts';
@@ -42,7 +43,12 @@ export interface Pools {
   readonly listPool: Pool;
   /** How long the database may take for an answer, in milliseconds. */
   readonly answerMs: number;
+  /** Closes all connections. A database that does not answer delays this by `closeTimeoutMs` at most. */
+  close(): Promise<void>;
 }
+
+/** How long the database may take to close its end of a connection, in milliseconds. */
+const closeTimeoutMs = 2_000;
 
 /** Makes no connection yet. @throws FiletrackerError `invalid-argument` where the driver is not installed. */
 export async function openPools(options: ConnectionOptions): Promise<Pools> {
@@ -52,7 +58,13 @@ export async function openPools(options: ConnectionOptions): Promise<Pools> {
   // The database gives up first, so that it does not work on for someone who has gone.
   const statementTimeout = { statement_timeout: statementMs };
   const idleTimeout = { idle_in_transaction_session_timeout: transactionPauseMaxMs };
-  const settings = { ...common, ...onConnect({ ...statementTimeout, ...idleTimeout }) };
+  const sockets = new Set<Socket>();
+  const stream = (): Socket => {
+    const socket = new Socket();
+    sockets.add(socket);
+    return socket.once('close', () => sockets.delete(socket));
+  };
+  const settings = { ...common, ...onConnect({ ...statementTimeout, ...idleTimeout }), stream };
   const pool = new driver.Pool({
     ...settings,
     max: options.poolSize ?? connectionDefaults.poolSize,
@@ -63,7 +75,17 @@ export async function openPools(options: ConnectionOptions): Promise<Pools> {
   });
   // A connection that breaks while nobody uses it leaves the pool by itself.
   for (const each of [pool, listPool]) each.on('error', () => undefined);
-  return { pool, listPool, answerMs: statementMs };
+  const close = async (): Promise<void> => {
+    await Promise.all([pool.end(), listPool.end()]);
+    // The pools do not wait until their connections are closed, but a process cannot end before they are.
+    const timer = setTimeout(() => {
+      for (const socket of sockets) socket.destroy();
+    }, closeTimeoutMs);
+    const closed = Array.from(sockets, (socket) => new Promise((resolve) => socket.once('close', resolve)));
+    await Promise.all(closed);
+    clearTimeout(timer);
+  };
+  return { pool, listPool, answerMs: statementMs, close };
 }
 
 type Driver = Pick<typeof postgres, 'Pool' | 'types'>;
