@@ -51,6 +51,12 @@ export function fromConnectionError(
       false,
     );
   }
+  if (code === 'EINVAL') {
+    // What connect() answers for a link-local address without a zone of this machine.
+    const state =
+      'this machine can not use the address; name one of its networks in it, as "http://[fe80::1%eth0]:9999"';
+    return fail('unreachable', state, false);
+  }
   const state = states[code];
   return fail('unreachable', state ?? messageOf(error), state !== undefined);
 }
