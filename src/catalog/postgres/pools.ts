@@ -44,7 +44,7 @@ export interface Pools {
   /** How long the database may take for an answer, in milliseconds. */
   readonly answerMs: number;
   /** Closes all connections. A database that does not answer delays this by `closeTimeoutMs` at most. */
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** How long the database may take to close its end of a connection, in milliseconds. */
