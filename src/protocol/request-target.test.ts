@@ -81,6 +81,8 @@ describe('parseTarget()', () => {
     ['/a@b', '/a@b'],
     ['http://host/a@b', 'http://host/a@b'],
     ['http://u:secret@host/a@b?c@d', 'http://\u2026@host/a@b?c@d'],
+    ['//u:secret@host/a@b', '//\u2026@host/a@b'],
+    ['//files/a@b', '//files/a@b'],
     ['HTTP://u:p@q@host', 'HTTP://\u2026@host'],
     ['u:secret@host/a', '\u2026@host/a'],
     ['http://u:secret@host?a@b', 'http://\u2026@host?a@b'],

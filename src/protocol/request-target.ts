@@ -98,10 +98,10 @@ export function parseTarget(target: string, basePath = ''): Route | undefined {
   return path === `${basePath}/${endpoint}` ? { endpoint, query } : unknownRoute(path);
 }
 
-/** A target as logs may show it: without the user and the password that an absolute one may hold. */
+/** A target as logs may show it: without the user and the password that one with a host may hold. */
 export function withoutUserInfo(target: string): string {
-  if (target.charCodeAt(0) === slash) return target;
-  const start = /^[a-z][a-z\d+.-]{0,20}:\/\//i.exec(target)?.[0].length ?? 0;
+  if (target.charCodeAt(0) === slash && target.charCodeAt(1) !== slash) return target;
+  const start = /^(?:[a-z][a-z\d+.-]{0,20}:)?\/\//i.exec(target)?.[0].length ?? 0;
   const size = target.slice(start).search(/[/?#]/);
   const end = size === -1 ? target.length : start + size;
   const at = target.lastIndexOf('@', end);
