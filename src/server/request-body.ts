@@ -15,18 +15,22 @@ const noBody: BodyFrame = { announcedSize: 0 };
 const chunkedBody: BodyFrame = { announcedSize: undefined };
 
 /**
- * Reads Content-Length and Transfer-Encoding. Node has refused requests that carry both.
+ * Whether the body comes in chunks.
  * @throws FiletrackerError `unsupported-encoding` for a transfer coding that Node would hand over undecoded.
  */
-export function frameOf(request: IncomingMessage): BodyFrame {
+export function isChunked(request: IncomingMessage): boolean {
   const coding = request.headers['transfer-encoding'];
-  if (coding !== undefined) {
-    if (coding.toLowerCase() === 'chunked') return chunkedBody;
-    throw new FiletrackerError(
-      'unsupported-encoding',
-      'Cannot read the body: the only Transfer-Encoding that is known here is chunked',
-    );
-  }
+  if (coding === undefined) return false;
+  if (coding.toLowerCase() === 'chunked') return true;
+  throw new FiletrackerError(
+    'unsupported-encoding',
+    'Cannot read the body: the only Transfer-Encoding that is known here is chunked',
+  );
+}
+
+/** Reads Content-Length and Transfer-Encoding, as `isChunked` does. Node has refused requests that carry both. */
+export function frameOf(request: IncomingMessage): BodyFrame {
+  if (isChunked(request)) return chunkedBody;
   const length = request.headers['content-length'];
   if (length === undefined || length === '0') return noBody;
   return { announcedSize: parseSize('Content-Length', length) };

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { FiletrackerError } from '../core/errors.ts';
+import { isChunked } from './request-body.ts';
 
 const hostLength = 'host'.length;
 const authorizationLength = 'authorization'.length;
@@ -33,11 +34,16 @@ function faultOf({ headers, httpVersion, rawHeaders }: IncomingMessage): string 
 
 /**
  * Refuses a request that another on the way may have read otherwise. The connection ends with the answer.
- * @throws FiletrackerError `invalid-argument`.
+ * @throws FiletrackerError `invalid-argument`, or `unsupported-encoding` for a transfer coding.
  */
 export function requireTrusted(request: IncomingMessage, response: ServerResponse): void {
-  const fault = faultOf(request);
-  if (fault === undefined) return;
+  const { shouldKeepAlive } = response;
   response.shouldKeepAlive = false;
-  throw new FiletrackerError('invalid-argument', `Cannot read the request: ${fault}`);
+  const fault = faultOf(request);
+  if (fault !== undefined) {
+    throw new FiletrackerError('invalid-argument', `Cannot read the request: ${fault}`);
+  }
+  // Of every method: a DELETE whose end is not known is not carried out either.
+  isChunked(request);
+  response.shouldKeepAlive = shouldKeepAlive;
 }

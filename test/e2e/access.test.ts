@@ -140,6 +140,21 @@ describe('a server that is asked ambiguously', () => {
     expect((await server.request({ target: '/version', headers })).status).toBe(200);
   });
 
+  it.each(['GET', 'DELETE'])(
+    'refuses a %s in a transfer coding that it does not know, and closes the connection',
+    async (method) => {
+      const server = await openTestServer();
+      await server.request({ method: 'PUT', target: `/files/a?${versionQuery()}`, body: 'kept' });
+      const connection = await RawConnection.open(server.port);
+      connection.send(
+        `${method} /files/a?${versionQuery()} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n`,
+      );
+      const { status, headers } = await connection.answer(method);
+      expect([status, headers.get('connection')]).toEqual([415, 'close']);
+      expect((await server.request({ target: '/files/a' })).status).toBe(200);
+    },
+  );
+
   it('answers a request in a transfer coding that it does not know, and stores nothing', async () => {
     const server = await openTestServer();
     const connection = await RawConnection.open(server.port);
