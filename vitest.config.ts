@@ -30,9 +30,9 @@ const common = {
   pool: 'forks',
   maxWorkers: 2,
   // Of a slow machine, or one that does other things as well: what hangs is found a little later.
-  testTimeout: 60_000,
-  expect: { poll: { timeout: 10_000 } },
-  hookTimeout: 60_000,
+  testTimeout: 180_000,
+  expect: { poll: { timeout: 60_000 } },
+  hookTimeout: 180_000,
 } as const;
 
 /** A file for the counts of the run as JSON, which `npm run test:nodes` adds up. */

@@ -7,7 +7,7 @@ import { parseRights } from './token-rules.ts';
 import type { NewToken } from './token-source.ts';
 import { TokenFileEditor, TokenStore } from './token-store.ts';
 
-const patience = { timeout: 20_000 };
+const patience = { timeout: 60_000 };
 const judge: NewToken = { name: 'judge', prefixes: ['/p/'], rights: ['read', 'list'] };
 
 async function openStore(folder: string, problems: unknown[] = []): Promise<TokenStore> {
@@ -69,10 +69,10 @@ describe('TokenStore', () => {
     expect(store.configured).toBe(false);
     const editor = new TokenFileEditor(folder, systemClock);
     const text = await editor.add(judge);
-    await vi.waitFor(() => expect(store.book.holderOf(text)?.name).toBe('judge'), { timeout: 5000 });
+    await vi.waitFor(() => expect(store.book.holderOf(text)?.name).toBe('judge'), { timeout: 60_000 });
     expect(store.configured).toBe(true);
     await editor.remove('judge');
-    await vi.waitFor(() => expect(store.book.holderOf(text)).toBeUndefined(), { timeout: 5000 });
+    await vi.waitFor(() => expect(store.book.holderOf(text)).toBeUndefined(), { timeout: 60_000 });
     expect(store.configured).toBe(true);
   });
 

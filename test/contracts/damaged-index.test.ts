@@ -98,7 +98,7 @@ describe('a damaged row of the index', () => {
     onTestFinished(() => follower.close());
     await expect(async () => follower.find(stored.name)).rejects.toMatchObject({ code: 'unavailable' });
     for (const onUnusable of [onLeaderUnusable, onFollowerUnusable]) {
-      await vi.waitUntil(() => onUnusable.mock.calls.length > 0, { timeout: 10_000 });
+      await vi.waitUntil(() => onUnusable.mock.calls.length > 0, { timeout: 60_000 });
       expect(onUnusable.mock.calls[0]?.[0]).toMatchObject({ code: 'unavailable' });
     }
     await leader.close();

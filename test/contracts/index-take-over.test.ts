@@ -40,12 +40,12 @@ describe('SharedCatalog', () => {
     // The documentation allows it at rest; while the store is in use nothing can keep anyone from it.
     await rm(options.folders.catalog, { recursive: true });
     await expect(leader.close()).rejects.toThrow();
-    await vi.waitUntil(() => onUnusable.mock.calls.length === 1, { timeout: 10_000 });
+    await vi.waitUntil(() => onUnusable.mock.calls.length === 1, { timeout: 60_000 });
     const next = await SharedCatalog.open(options);
     onTestFinished(() => next.close());
     expect(next.leads).toBe(true);
     // A leader that has made the index anew is not followed with the old one.
-    await vi.waitUntil(() => onUnusable.mock.calls.length === 2, { timeout: 10_000 });
+    await vi.waitUntil(() => onUnusable.mock.calls.length === 2, { timeout: 60_000 });
     expect(onUnusable.mock.lastCall?.[0]).toMatchObject({ code: 'unavailable' });
     await expect(follower.put(putOf('/a', 1, 'text'))).rejects.toMatchObject({ code: 'unavailable' });
   });
@@ -62,7 +62,7 @@ describe('SharedCatalog', () => {
     const onUnusable = vi.fn<(error: unknown) => void>();
     const follower = await SharedCatalog.open({ ...options, onLead, onUnusable });
     await leader.close();
-    await vi.waitUntil(() => onUnusable.mock.calls.length > 0, { timeout: 10_000 });
+    await vi.waitUntil(() => onUnusable.mock.calls.length > 0, { timeout: 60_000 });
     expect(onUnusable).toHaveBeenCalledWith(failure);
     await follower.close();
   });

@@ -38,7 +38,7 @@ async function begin<Batch>(list: AsyncIterable<Batch>): Promise<AsyncIterator<B
 }
 
 describe('a list of the embedded catalog that is not read on', () => {
-  it('does not make the index grow with what is written meanwhile', { timeout: 120_000 }, async () => {
+  it('does not make the index grow with what is written meanwhile', { timeout: 300_000 }, async () => {
     const rounds = 30;
     for (let version = 1; version <= rounds; version += 1) await putAll(version);
     const withoutReaders = await indexSizeBytes();

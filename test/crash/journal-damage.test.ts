@@ -43,7 +43,7 @@ describe('a damaged journal', () => {
     return copy;
   }
 
-  it('loses only the last record, wherever within it the file is cut', { timeout: 120_000 }, async () => {
+  it('loses only the last record, wherever within it the file is cut', { timeout: 300_000 }, async () => {
     const records = await fiveFiles();
     const last = records.at(-1);
     const start = last?.offset ?? 0;

@@ -54,12 +54,12 @@ test('a downloader that is killed leaves its place and its bytes to the next', a
   const environment = { FILETRACKER_URL: server.url, FILETRACKER_DIR: join(folder, 'cache') };
   const target = join(folder, 'out');
   const first = startProgram('filetracker', ['get', '/package', target], { environment });
-  await expect.poll(() => server.requests.length, { timeout: 10_000 }).toBe(1);
+  await expect.poll(() => server.requests.length, { timeout: 60_000 }).toBe(1);
   const second = startProgram('filetracker', ['get', '/package', target], { environment });
   const partial = join(folder, 'cache', 'partial');
   const size = (): number =>
     readdirSync(partial).reduce((total, name) => total + statSync(join(partial, name)).size, 0);
-  await expect.poll(size, { timeout: 10_000 }).toBeGreaterThan(1_000_000);
+  await expect.poll(size, { timeout: 60_000 }).toBeGreaterThan(1_000_000);
   first.kill('SIGKILL');
   expect((await first.ended).signal).toBe('SIGKILL');
   expect(await second.ended).toMatchObject({ code: 0, stderr: '' });
@@ -85,7 +85,7 @@ test('what downloads past the cache leave when they are killed is removed by the
     const started = startProgram('filetracker', words, { environment });
     const size = (name: string): number => statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0;
     const begun = (): boolean => partials().some((name) => size(name) > 1_000_000);
-    await expect.poll(begun, { timeout: 20_000 }).toBe(true);
+    await expect.poll(begun, { timeout: 60_000 }).toBe(true);
     return started;
   };
   for (let kills = 0; kills < 3; kills += 1) {
@@ -291,7 +291,7 @@ test('a stream that is put into a cache alone ends by its signal, and leaves not
   stalled.push('the beginning');
   const stop = new AbortController();
   const put = client.putStream('/a', stalled, { signal: stop.signal });
-  await expect.poll(() => readdirSync(temporary), { timeout: 10_000 }).toHaveLength(1);
+  await expect.poll(() => readdirSync(temporary), { timeout: 60_000 }).toHaveLength(1);
   stop.abort();
   await expect(put).rejects.toMatchObject({ code: 'aborted' });
   expect(stalled.destroyed).toBe(true);

@@ -12,7 +12,7 @@ import { versionQuery } from '../support/test-server.ts';
 let root: string;
 
 /** Each test starts several programs, on a machine that may be busy. */
-const slow = { timeout: 90_000 };
+const slow = { timeout: 300_000 };
 
 beforeEach(async () => {
   root = await temporaryFolder();
@@ -72,7 +72,7 @@ describe('filetracker-server on a folder of the old server', () => {
           return (JSON.parse(status.body.toString()) as { verification?: { state: string } }).verification
             ?.state;
         },
-        { timeout: 20_000 },
+        { timeout: 60_000 },
       )
       .toBe('finished');
     await stop(program);
@@ -104,7 +104,7 @@ describe('signals to a server that is starting', () => {
     const second = await pid();
     expect(second).not.toBe(first.pid);
     process.kill(second, 'SIGTERM');
-    await expect.poll(pid, { timeout: 20_000 }).toBe(0);
+    await expect.poll(pid, { timeout: 60_000 }).toBe(0);
     expect((await first.ended()).code).toBe(0);
   });
 
@@ -115,7 +115,7 @@ describe('signals to a server that is starting', () => {
       const caught = BigInt(`0x${/^SigCgt:\s*(\w+)$/m.exec(status)?.[1] ?? '0'}`);
       return (caught & 1n) === 1n;
     };
-    await expect.poll(takesSignals, { timeout: 20_000, interval: 1 }).toBe(true);
+    await expect.poll(takesSignals, { timeout: 60_000, interval: 1 }).toBe(true);
     const again = setInterval(() => program.kill('SIGHUP'), 5);
     onTestFinished(() => clearInterval(again));
     await program.printed(/filetracker-server listens/);
@@ -174,7 +174,7 @@ describe('filetracker-migrate', () => {
     await truncate(join(blob.parentPath, blob.name), 1000);
     await requestOnce(port, { method: 'POST', target: '/admin/verify' });
     const head = (): Promise<RawAnswer> => requestOnce(port, { method: 'HEAD', target: '/files/file' });
-    await expect.poll(async () => (await head()).status, { timeout: 10_000 }).toBe(500);
+    await expect.poll(async () => (await head()).status, { timeout: 60_000 }).toBe(500);
     const again = await run('filetracker-migrate', tree, url, '--json');
     expect(JSON.parse(again.output)).toMatchObject({
       stored: 1,

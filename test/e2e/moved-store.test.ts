@@ -26,9 +26,9 @@ it('a server whose store is moved away answers changes with 503 and is not ready
     expect(body.toString()).toContain('was moved, removed or replaced');
     expect(body.toString()).not.toContain(root);
   }
-  await expect.poll(readiness, { timeout: 20_000 }).toBe(503);
+  await expect.poll(readiness, { timeout: 60_000 }).toBe(503);
   await rename(join(root, 'moved'), store);
-  await expect.poll(readiness, { timeout: 20_000 }).toBe(200);
+  await expect.poll(readiness, { timeout: 60_000 }).toBe(200);
   expect((await put('/b')).status).toBe(200);
   program.kill('SIGTERM');
   expect((await program.ended()).code).toBe(0);

@@ -10,7 +10,7 @@ import { Program, run, startServerProgram } from '../support/program.ts';
 import { requestOnce } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
-const slow = { timeout: 90_000 };
+const slow = { timeout: 300_000 };
 const content = noise(20_000);
 
 let root: string;

@@ -55,7 +55,7 @@ describe('filetracker-server token', () => {
       await get(headers),
       await get(headers),
     ];
-    const poll = { timeout: 5000 };
+    const poll = { timeout: 60_000 };
     await expect.poll(() => both({}), poll).toEqual([401, 401]);
     expect(await both({ Authorization: `Bearer ${secret}` })).toEqual([200, 200]);
     await run(name, 'token', 'rm', 'judge', '-d', folder);
@@ -109,7 +109,7 @@ describe('metrics', () => {
       .split('\n');
     process.kill(Number(children[0]), 'SIGKILL');
     await expect
-      .poll(async () => valueOf(await show(), 'filetracker_worker_deaths_total'), { timeout: 10_000 })
+      .poll(async () => valueOf(await show(), 'filetracker_worker_deaths_total'), { timeout: 60_000 })
       .toBe(1);
     expect(valueOf(await show(), puts)).toBe(6);
   });
@@ -141,7 +141,7 @@ describe('metrics', () => {
     await truncate(join(blob?.parentPath ?? '', blob?.name ?? ''), 1000);
     await requestOnce(port, { method: 'POST', target: '/admin/verify' });
     const damaged = 'filetracker_verification_damaged_blobs';
-    await expect.poll(async () => valueOf(await show(port), damaged), { timeout: 10_000 }).toBe(1);
+    await expect.poll(async () => valueOf(await show(port), damaged), { timeout: 60_000 }).toBe(1);
     const text = await show(port);
     expect(valueOf(text, 'filetracker_verified_blobs_total')).toBe(2);
     expect(valueOf(text, 'filetracker_verified_bytes_total')).toBeGreaterThan(1000);
@@ -181,7 +181,7 @@ describe('limits', () => {
     const target = `/files/r?${versionQuery()}`;
     const remove = async (): Promise<number> =>
       (await requestOnce(port, { method: 'DELETE', target })).status;
-    await expect.poll(() => remove().catch(() => 0), { timeout: 10_000 }).toBe(200);
+    await expect.poll(() => remove().catch(() => 0), { timeout: 60_000 }).toBe(200);
     expect((await put(port, '/p/more', 'x')).status).toBe(507);
     expect((await put(port, '/s', 'x')).status).toBe(200);
     expect((await put(port, '/t', 'x')).status).toBe(507);
@@ -369,7 +369,7 @@ describe('TLS', () => {
     await copyFile(join(folder, 'second.key'), join(folder, 'server.key'));
     program.kill('SIGHUP');
     await expect
-      .poll(async () => (await get(Number(port), folder)).subject, { timeout: 5000 })
+      .poll(async () => (await get(Number(port), folder)).subject, { timeout: 60_000 })
       .toBe('second');
     // Who never ends his handshake does not hold up the end of the server.
     await RawConnection.open(Number(port));
@@ -379,7 +379,7 @@ describe('TLS', () => {
     expect(performance.now() - start).toBeLessThan(10_000);
   });
 
-  it('refuses in a line what does not go together', { timeout: 60_000 }, async () => {
+  it('refuses in a line what does not go together', { timeout: 300_000 }, async () => {
     const folder = await temporaryFolder();
     await makeCertificates(folder, 'judge');
     await writeFile(join(folder, 'empty.pem'), 'no certificate\n');

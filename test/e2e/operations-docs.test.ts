@@ -8,7 +8,7 @@ import { LegacyFolder } from '../support/legacy-folder.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 describe('the commands of docs/OPERATIONS.md', () => {
-  it('upgrade folders of both old versions', { timeout: 90_000 }, async () => {
+  it('upgrade folders of both old versions', { timeout: 300_000 }, async () => {
     const shell = await DocsShell.open();
     const legacy = new LegacyFolder(join(shell.root, 'srv', 'filetracker-2'));
     await legacy.prepare();
@@ -21,7 +21,7 @@ describe('the commands of docs/OPERATIONS.md', () => {
     await shell.run('upgrade-1');
   });
 
-  it('part a folder that holds files of filetracker 2 and of ours', { timeout: 90_000 }, async () => {
+  it('part a folder that holds files of filetracker 2 and of ours', { timeout: 300_000 }, async () => {
     const shell = await DocsShell.open();
     const legacy = new LegacyFolder(join(shell.root, 'srv', 'both'));
     await legacy.prepare();
@@ -40,7 +40,7 @@ describe('the commands of docs/OPERATIONS.md', () => {
 
   it(
     'bring files in, back up, restore, verify, recover, and pass the drills',
-    { timeout: 90_000 },
+    { timeout: 300_000 },
     async () => {
       const between = join(await temporaryFolder(), 'between');
       const shell = await DocsShell.open([['2026-11-23T10:00:00Z', `"$(cat "${between}")"`]]);

@@ -47,7 +47,7 @@ async function startHeld(sockets: number): Promise<Held> {
     const last = await pid();
     if (last > 0) process.kill(last, 'SIGKILL');
   });
-  await expect.poll(() => printed, { timeout: 20_000 }).toMatch(/^filetracker-server listens/m);
+  await expect.poll(() => printed, { timeout: 60_000 }).toMatch(/^filetracker-server listens/m);
   const ports = [...printed.matchAll(/^port (\d+)$/gm)].map(([, port]) => Number(port));
   return { ports, printed, pid, ended };
 }
@@ -73,19 +73,23 @@ describe('a socket that systemd holds', () => {
     expect(new Set(statuses)).toEqual(new Set([200]));
   });
 
-  it('is one of several, which are all listened on, after a take-over too', { timeout: 60_000 }, async () => {
-    const { ports, printed, pid, ended } = await startHeld(3);
-    const urls = ports.map((port) => `http://127.0.0.1:${port}`);
-    expect(ports).toHaveLength(3);
-    expect(printed).toContain(`listens on ${urls.join(' and ')},`);
-    for (const port of ports) expect(await isServed(port)).toBe(200);
-    const first = await pid();
-    process.kill(first, 'SIGUSR2');
-    await expect.poll(pid, { timeout: 20_000 }).not.toBe(first);
-    // The second one that it starts finds that another serves the store.
-    await ended;
-    for (const port of ports) expect(await isServed(port)).toBe(200);
-    process.kill(await pid(), 'SIGTERM');
-    await expect.poll(pid, { timeout: 20_000 }).toBe(0);
-  });
+  it(
+    'is one of several, which are all listened on, after a take-over too',
+    { timeout: 300_000 },
+    async () => {
+      const { ports, printed, pid, ended } = await startHeld(3);
+      const urls = ports.map((port) => `http://127.0.0.1:${port}`);
+      expect(ports).toHaveLength(3);
+      expect(printed).toContain(`listens on ${urls.join(' and ')},`);
+      for (const port of ports) expect(await isServed(port)).toBe(200);
+      const first = await pid();
+      process.kill(first, 'SIGUSR2');
+      await expect.poll(pid, { timeout: 60_000 }).not.toBe(first);
+      // The second one that it starts finds that another serves the store.
+      await ended;
+      for (const port of ports) expect(await isServed(port)).toBe(200);
+      process.kill(await pid(), 'SIGTERM');
+      await expect.poll(pid, { timeout: 60_000 }).toBe(0);
+    },
+  );
 });

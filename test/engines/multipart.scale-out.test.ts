@@ -22,12 +22,12 @@ async function beginUpload(place: SharedPlace, port: number): Promise<void> {
   upload.on('error', () => undefined);
   onTestFinished(() => void upload.destroy());
   upload.write(bytes.subarray(0, -1));
-  await expect.poll(() => unfinished(place), { timeout: 20_000 }).toBe(1);
+  await expect.poll(() => unfinished(place), { timeout: 60_000 }).toBe(1);
 }
 
 it(
   'a server that is killed within an upload leaves no file, and what another server can end and send anew',
-  { timeout: 90_000 },
+  { timeout: 300_000 },
   async () => {
     const place = await sharedPlace();
     const [first, second] = await Promise.all([place.server(), place.server()]);
@@ -53,12 +53,12 @@ it(
 
 it(
   'an upload that is swept while it goes on is refused as a passing fault',
-  { timeout: 90_000 },
+  { timeout: 300_000 },
   async () => {
     const place = await sharedPlace();
     const upload = await place.blobs.stage();
     await upload.write(Buffer.from(bytes.subarray(0, 9 * mib)));
-    await expect.poll(() => unfinished(place), { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => unfinished(place), { timeout: 60_000 }).toBe(1);
     const other = await S3BlobStore.open(place.bucket);
     onTestFinished(() => other.close());
     expect(await other.sweepStaged(Date.now() + 60_000)).toBe(1);

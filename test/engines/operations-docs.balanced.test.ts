@@ -93,6 +93,6 @@ it(
     expect(await shell.run('two-token')).toMatch(/^judge\t/m);
     const statusNow = async (): Promise<number> =>
       (await fetch(shell.address('http://127.0.0.1:9999/files/small-0'))).status;
-    await expect.poll(statusNow, { timeout: 10_000 }).toBe(401);
+    await expect.poll(statusNow, { timeout: 60_000 }).toBe(401);
   },
 );

@@ -12,7 +12,7 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 import { versionQuery } from '../support/test-server.ts';
 
 /** It starts several programs, on a machine that may be busy. */
-const slow = { timeout: 90_000 };
+const slow = { timeout: 300_000 };
 
 it(
   '--redirect-downloads sends readers of large contents to the object store, and no others',

@@ -13,7 +13,7 @@ import { sharedPlace, type RunningServer } from '../support/scale-out-servers.ts
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 /** It starts several programs, on a machine that may be busy. */
-const slow = { timeout: 90_000 };
+const slow = { timeout: 300_000 };
 
 const judge: NewToken = { name: 'judge', prefixes: ['/p/'], rights: ['read', 'list'] };
 /** Two looks of a server, and the work of a busy machine. */

@@ -133,7 +133,7 @@ describe('adoptLegacyFolder()', () => {
     });
   });
 
-  it('takes the right size of a blob of more than 4 GiB', { timeout: 120_000 }, async () => {
+  it('takes the right size of a blob of more than 4 GiB', { timeout: 300_000 }, async () => {
     // 2^32 + 2^20 zeros as one gzip member, put together from one block that is repeated.
     const block = deflateRawSync(Buffer.alloc(2 ** 20), { level: 9, finishFlush: constants.Z_FULL_FLUSH });
     const trailer = Buffer.alloc(8);

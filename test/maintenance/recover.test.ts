@@ -154,7 +154,7 @@ describe('recoverStore()', () => {
 
   it(
     'reports the change that a cut of the journal has taken, wherever in its last record',
-    { timeout: 120_000 },
+    { timeout: 300_000 },
     async () => {
       folder = await temporaryFolder();
       files = new Map([['/first', { version: 1, bytes: prose(100) }]]);

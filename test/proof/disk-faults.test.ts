@@ -109,7 +109,7 @@ async function expectService(store: HttpStore): Promise<void> {
         const gone = [await store.remove('/service/small', 1), await store.remove('/service/large', 1)];
         return [small, large, ...gone].map((answer) => answer.status);
       },
-      { timeout: 10_000, interval: 100 },
+      { timeout: 60_000, interval: 100 },
     )
     .toEqual([200, 200, 200, 200]);
 }
@@ -293,10 +293,10 @@ function fill(path: string): void {
 async function expectReserve(folder: string): Promise<void> {
   const path = join(folder, 'catalog', 'reserve');
   const size = (): number | undefined => statSync(path, { throwIfNoEntry: false })?.size;
-  await expect.poll(size, { timeout: 10_000 }).toBe(1024 * 1024);
+  await expect.poll(size, { timeout: 60_000 }).toBe(1024 * 1024);
 }
 
-describe('a full disk', { timeout: 60_000 }, () => {
+describe('a full disk', { timeout: 300_000 }, () => {
   it('answers 507, serves what is there, and takes changes again when there is room', async ({ skip }) => {
     const place = await temporaryFolder();
     const folder = join(place, 'disk');
@@ -358,7 +358,7 @@ describe('a full disk', { timeout: 60_000 }, () => {
       expect((await store.remove(path, 1)).status).toBe(200);
       expect(await statusOf(path)).toBe(404);
     }
-    await expect.poll(() => freeBytes(folder), { timeout: 20_000 }).toBeGreaterThan(2_500_000);
+    await expect.poll(() => freeBytes(folder), { timeout: 60_000 }).toBeGreaterThan(2_500_000);
     await expectService(store);
     rmSync(join(folder, 'filler'));
     expect(await Promise.all(refused.map(statusOf))).toEqual(refused.map(() => 404));

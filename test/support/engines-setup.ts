@@ -13,7 +13,7 @@ const run = promisify(execFile);
 
 async function engine(name: 'postgres' | 'ceph', ...words: string[]): Promise<string> {
   const script = join(import.meta.dirname, '../../scripts/engines', `${name}.sh`);
-  const { stdout } = await run('bash', [script, ...words], { timeout: 120_000 });
+  const { stdout } = await run('bash', [script, ...words], { timeout: 300_000 });
   return stdout.trim();
 }
 
