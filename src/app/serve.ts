@@ -79,6 +79,7 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   const made = inFolder ? await prepareFolder(config.folder) : [];
   if (inFolder) await adoptBeforeServing(config.folder, logger);
   await using rates = await openRates(config, log);
+  signals.takeStops();
   const supervisor = await openSupervisor(config, log, {
     ratesDescriptor: rates?.fd,
     pidFileDescriptor: pidFile?.descriptor,

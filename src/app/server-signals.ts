@@ -13,6 +13,7 @@ export class ServerSignals {
   #supervisor: Supervisor | undefined;
   #stop: ((reason: string) => void) | undefined;
   #endPause: (() => void) | undefined;
+  #stopSignal: NodeJS.Signals | undefined;
   #reloadMissed = false;
   #takeOverMissed = false;
 
@@ -20,6 +21,28 @@ export class ServerSignals {
     this.#log = log;
     process.on('SIGHUP', () => this.#reload());
     process.on('SIGUSR2', () => this.#takeOver());
+  }
+
+  /**
+   * Takes the signals to stop, which end the process by default. Called before the first worker starts: a worker serves
+   * as soon as it is ready, and a server that serves stops in order. A signal that comes before `untilStop` counts then.
+   */
+  takeStops(): void {
+    const stop = (signal: NodeJS.Signals): void => {
+      if (this.#endPause !== undefined) {
+        this.#endPause();
+        return;
+      }
+      if (this.#stopSignal !== undefined) {
+        this.#log.logger.fatal(`stopped at once by a second ${signal}`);
+        this.#log.close();
+        this.#supervisor?.killWorkers();
+        process.exit(1);
+      }
+      this.#stopSignal = signal;
+      this.#stop?.(signal);
+    };
+    process.on('SIGTERM', stop).on('SIGINT', stop);
   }
 
   /**
@@ -31,22 +54,7 @@ export class ServerSignals {
     if (this.#reloadMissed) supervisor.reloadWorkers();
     return new Promise((resolve) => {
       this.#stop = resolve;
-      let stopping = false;
-      const stop = (signal: NodeJS.Signals): void => {
-        if (this.#endPause !== undefined) {
-          this.#endPause();
-          return;
-        }
-        if (stopping) {
-          this.#log.logger.fatal(`stopped at once by a second ${signal}`);
-          this.#log.close();
-          supervisor.killWorkers();
-          process.exit(1);
-        }
-        stopping = true;
-        resolve(signal);
-      };
-      process.on('SIGTERM', stop).on('SIGINT', stop);
+      if (this.#stopSignal !== undefined) resolve(this.#stopSignal);
       if (this.#takeOverMissed) this.#takeOver();
     });
   }

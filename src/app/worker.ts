@@ -58,7 +58,7 @@ export async function runWorker(config: ServerConfig): Promise<void> {
     // What is foreseen is told by the supervisor, in one line; only a bug is worth its stack.
     if (!isFiletrackerError(error)) log.logger.error({ err: error }, 'this worker cannot start');
     process.exitCode = 1;
-    process.disconnect();
+    if (process.connected) process.disconnect();
     return;
   }
   process.on('message', (message: SupervisorMessage, socket: Socket | undefined) => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { run, startServerProgram } from '../support/program.ts';
+import { Program, run, startServerProgram } from '../support/program.ts';
 import { requestOnce } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { versionQuery } from '../support/test-server.ts';
@@ -33,6 +33,17 @@ describe('--drain-delay', { timeout: 180_000 }, () => {
       expect(await program.ended()).toMatchObject({ code: 0, signal: null });
     },
   );
+
+  it('stops in order on a SIGTERM that comes before the server says that it listens', async () => {
+    const folder = await temporaryFolder();
+    const program = new Program('filetracker-server', { args: ['-d', folder, '-p', '0', '--workers', '1'] });
+    // The first worker is opening the store.
+    await program.printed(/"rebuilt"/);
+    program.kill('SIGTERM');
+    const { code, output } = await program.ended();
+    expect(code).toBe(0);
+    expect(output).toMatch(/stopping: no new connections[^]*"stopped"/);
+  });
 
   it('ends by itself', async () => {
     const { program } = await startServerProgram(await temporaryFolder(), ['--drain-delay', '0.2s']);
