@@ -3,7 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { recordSizeBytes } from '../../src/catalog/journal/record.ts';
-import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
+import {
+  seedsFileName,
+  segmentHeaderSizeBytes,
+  segmentPath,
+} from '../../src/catalog/journal/segment-header.ts';
 import { scanSegment, type ScannedRecord } from '../../src/catalog/journal/segment.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { name, namesOf, putOf, RecordingPlacer } from '../support/catalogs.ts';
@@ -76,6 +80,19 @@ describe('a damaged journal', () => {
     const catalog = await openIn(copy, { rebuild: true, salvage: true });
     expect(catalog.replay.damaged).toEqual([{ segment: 1, start: third, end: records[3]?.offset }]);
     expect(await namesOf(catalog)).toEqual(['/1', '/2', '/4', '/5']);
+    await catalog.close();
+  });
+
+  it('is damaged, not torn, if its header and the copy of its random numbers are lost', async () => {
+    await fiveFiles();
+    const copy = await copyOf('journal');
+    const path = segmentPath(join(copy, 'journal'), 1);
+    const bytes = await readFile(path);
+    await writeFile(path, bytes.fill(0xaa, 0, segmentHeaderSizeBytes));
+    await rm(join(copy, 'journal', seedsFileName));
+    await expect(openIn(copy)).rejects.toMatchObject({ code: 'corrupt-store' });
+    const catalog = await openIn(copy, { rebuild: true, salvage: true });
+    expect(catalog.replay.damaged).toEqual([{ segment: 1, start: 64, end: bytes.length }]);
     await catalog.close();
   });
 

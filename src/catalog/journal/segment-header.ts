@@ -56,6 +56,8 @@ export interface SegmentLayout {
   /** Offset of the first record. */
   readonly start: number;
   readonly seed: RecordSeed;
+  /** False if neither the header nor `seeds` names the seed, so that format 1 is only a guess. */
+  readonly isKnown: boolean;
 }
 
 export function segmentFileName(number: number): string {
@@ -141,9 +143,9 @@ export async function readLayout(folder: string, file: FileHandle, number: numbe
   const header = await readHeaderOf(file, number);
   const seed = header === undefined ? await readSeed(folder, number) : header.seed;
   if (header?.format === 1 || seed === undefined) {
-    return { format: 1, start: fieldsSizeBytes, seed: openSeed(number) };
+    return { format: 1, start: fieldsSizeBytes, seed: openSeed(number), isKnown: header !== undefined };
   }
-  return { format: 2, start: segmentHeaderSizeBytes, seed };
+  return { format: 2, start: segmentHeaderSizeBytes, seed, isKnown: true };
 }
 
 /** The same of a segment that is not open. */

@@ -13,6 +13,7 @@ import {
   failToRead,
   readLayout,
   readSegmentHeader,
+  segmentHeaderSizeBytes,
   segmentPath,
   type SegmentLayout,
 } from './segment-header.ts';
@@ -136,7 +137,8 @@ export async function* scanSegment(
     const limit = Math.min(size, options.end ?? size);
     const sealed = options.sealed ?? options.end !== undefined;
     const layout = await readLayout(folder, file, number);
-    let at = options.from ?? layout.start;
+    const begin = options.from ?? layout.start;
+    let at = begin;
     while (at < limit) {
       const window = await readWindow(file, number, at, limit);
       const { records, consumed } = decodeWindow(window, at, layout, at + window.length >= limit);
@@ -144,7 +146,9 @@ export async function* scanSegment(
       at += consumed;
       if (consumed > 0) continue;
       const { wasDurable, next } = await lookBeyond(file, layout, { at, limit, sealed });
-      if (!wasDurable && !sealed) return at;
+      // Records follow a header that is durable. With the header lost, what cannot be read is no torn write.
+      const isUnreadable = !layout.isKnown && at === begin && size > segmentHeaderSizeBytes;
+      if (!wasDurable && !sealed && !isUnreadable) return at;
       // A segment that was not cut when it was closed goes on with the zeros that it was filled with ahead.
       if (next === undefined && options.end === undefined && (await isZero(file, number, at, limit)))
         return at;
