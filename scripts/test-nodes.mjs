@@ -1,7 +1,8 @@
 // `npm run test:nodes`: the tests on every supported version of Node.js, all of them on 20 and 24 and the fast ones on the
 // others. Each version is installed by npm into a temporary folder. With arguments, runs only those: `npm run test:nodes -- 24`.
 import './supported-node.mjs';
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
@@ -14,6 +15,8 @@ const supported = [
   { major: '26', version: '26.12.1', tier: 'fast' },
 ];
 
+const stopSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
 /** Installs versions of Node; the package holds the program alone. */
 function installNodes(folder, nodes) {
   writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
@@ -25,7 +28,7 @@ function installNodes(folder, nodes) {
 }
 
 /** Runs the tests; gives how many passed and failed, of which there are none if they did not come to an end. */
-function runTests(folder, { major, tier }) {
+async function runTests(folder, { major, tier }) {
   const report = join(folder, `report-${major}.json`);
   const nodeFolder = join(folder, 'node_modules', `node-${major}`, 'bin');
   const script = join(root, 'scripts', tier === 'full' ? 'test-full.mjs' : 'test.mjs');
@@ -34,7 +37,14 @@ function runTests(folder, { major, tier }) {
     PATH: `${nodeFolder}${delimiter}${process.env.PATH}`,
     FILETRACKER_TEST_REPORT: report,
   };
-  const { status } = spawnSync(join(nodeFolder, 'node'), [script], { cwd: root, env, stdio: 'inherit' });
+  const child = spawn(join(nodeFolder, 'node'), [script], { cwd: root, env, stdio: 'inherit' });
+  const stop = (signal) => {
+    child.kill(signal);
+    process.exit(1);
+  };
+  for (const signal of stopSignals) process.on(signal, stop);
+  const [status] = await once(child, 'exit');
+  for (const signal of stopSignals) process.off(signal, stop);
   try {
     const { numPassedTests: passed, numFailedTests: failed } = JSON.parse(readFileSync(report, 'utf8'));
     return { passed, failed, isWhole: status === 0 };
@@ -53,7 +63,7 @@ installNodes(folder, nodes);
 const results = [];
 for (const node of nodes) {
   console.log(`\nNode.js ${node.version}: ${node.tier} tests`);
-  results.push({ node, ...runTests(folder, node) });
+  results.push({ node, ...(await runTests(folder, node)) });
 }
 console.log('');
 for (const { node, passed, failed, isWhole } of results) {
