@@ -1,8 +1,8 @@
 import {
   chmodSync,
   mkdtempSync,
-  readdirSync,
   readFileSync,
+  readdirSync,
   rmSync,
   statSync,
   utimesSync,
@@ -129,10 +129,16 @@ test('LocalCache.handOut() can hand out to the same target again', async () => {
 
 test('LocalCache.find() does not take a content whose size or time changed, until it is added anew', async () => {
   const cache = openCache();
+  const overwrite = (path: string, text: string): void => {
+    // Blobs are read-only; root alone could write all the same.
+    chmodSync(path, 0o644);
+    writeFileSync(path, text);
+    chmodSync(path, 0o444);
+  };
   for (const spoil of [
     (path: string) => utimesSync(path, 5, 5),
-    (path: string) => writeFileSync(path, 'HELLO'),
-    (path: string) => writeFileSync(path, ''),
+    (path: string) => overwrite(path, 'HELLO'),
+    (path: string) => overwrite(path, ''),
   ]) {
     const cached = await add(cache, '/a', 'hello');
     expect(find(cache, '/a')).toBeDefined();
