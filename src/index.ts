@@ -19,15 +19,15 @@ export type {
   RemoteListOptions,
   StoredFile,
 } from './client/file-client.ts';
-export type { ProgressListener, TransferProgress } from './client/download.ts';
-export type { HandOut } from './client/hand-out.ts';
-export { HttpTransport } from './client/http-transport.ts';
-export type { HttpTransportOptions } from './client/http-transport.ts';
-export { LocalCache } from './client/local-cache.ts';
-export type { CachedFile, LocalCacheOptions } from './client/local-cache.ts';
-export type { CacheStatus, CacheVerification } from './client/local-cache-check.ts';
-export type { RemoteStore } from './client/remote-store.ts';
-export type { RetryPolicy } from './client/retries.ts';
+export type { ProgressListener, TransferProgress } from './client/transfer/download.ts';
+export type { HandOut } from './client/cache/materialize.ts';
+export { HttpTransport } from './client/http/transport.ts';
+export type { HttpTransportOptions } from './client/http/transport.ts';
+export { LocalCache } from './client/cache/local-cache.ts';
+export type { CachedFile, LocalCacheOptions } from './client/cache/local-cache.ts';
+export type { CacheStatus, CacheVerification } from './client/cache/check.ts';
+export type { RemoteStore } from './client/http/remote-store.ts';
+export type { RetryPolicy } from './client/http/retries.ts';
 export { FiletrackerError, isFiletrackerError } from './core/errors.ts';
 export type { ErrorCode, ErrorDetails } from './core/errors.ts';
 export { formatVersionedName, parseFileName, parseVersionedName } from './core/file-name.ts';

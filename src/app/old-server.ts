@@ -1,5 +1,5 @@
-import { HttpTransport } from '../client/http-transport.ts';
-import { remoteVersion } from '../client/remote-store.ts';
+import { HttpTransport } from '../client/http/transport.ts';
+import { remoteVersion } from '../client/http/remote-store.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import type { OldServer } from '../maintenance/importing/old-server.ts';
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { release } from '../app/release.ts';
-import { cleanCaches } from '../client/cache-cleaner.ts';
-import { expandGlob } from '../client/glob.ts';
+import { cleanCaches } from '../client/cache/cleaner.ts';
+import { expandGlob } from '../client/cache/glob.ts';
 import { fromLocalError } from '../client/local-errors.ts';
 import { formatSize } from '../client/size-text.ts';
 import { FiletrackerError, messageOf } from '../core/errors.ts';

@@ -63,7 +63,7 @@ async function bringToServer(files: string, url: string, flags: Flags): Promise<
   const { optionsFromEnvironment } = await import('../client/client-options.ts');
   const { defaultJobs, migrateTree } = await import('../maintenance/migrate.ts');
   const jobs = readJobs(flags.jobs) ?? defaultJobs;
-  const { patientRetries } = await import('../client/retries.ts');
+  const { patientRetries } = await import('../client/http/retries.ts');
   const { tls, retries } = optionsFromEnvironment();
   await using client = new Client({
     remoteUrl: url,

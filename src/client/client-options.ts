@@ -3,14 +3,14 @@ import { FiletrackerError, messageOf } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { homeFolder } from '../fs/home-folder.ts';
 import { isCount, requireCounts } from './arguments.ts';
-import { readTlsFiles } from './certificate-files.ts';
-import { handOuts } from './hand-out.ts';
-import type { HandOut } from './hand-out.ts';
-import type { TlsOptions } from './http-connection.ts';
-import type { LocalCache, LocalCacheOptions } from './local-cache.ts';
-import type { ProxySetting } from './proxies.ts';
-import type { RemoteStore } from './remote-store.ts';
-import type { RetryPolicy } from './retries.ts';
+import { readTlsFiles } from './http/certificate-files.ts';
+import { handOuts } from './cache/materialize.ts';
+import type { HandOut } from './cache/materialize.ts';
+import type { TlsOptions } from './http/connection.ts';
+import type { LocalCache, LocalCacheOptions } from './cache/local-cache.ts';
+import type { ProxySetting } from './http/proxies.ts';
+import type { RemoteStore } from './http/remote-store.ts';
+import type { RetryPolicy } from './http/retries.ts';
 
 /** How a client is set up. What is given here wins over the environment. */
 export interface ClientOptions {

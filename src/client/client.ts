@@ -12,13 +12,13 @@ import type { FileVersion } from '../core/file-version.ts';
 import type { RangeLock } from '../fs/range-locks.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
-import { checkCacheFolder } from './cache-folder-check.ts';
+import { checkCacheFolder } from './cache/folder-check.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
-import { Delivery } from './delivery.ts';
-import { SinkError, writeChunks } from './download.ts';
-import { Fetcher } from './fetcher.ts';
-import type { FetchRequest, Found } from './fetcher.ts';
+import { Delivery } from './transfer/delivery.ts';
+import { SinkError, writeChunks } from './transfer/download.ts';
+import { Fetcher } from './transfer/fetcher.ts';
+import type { FetchRequest, Found } from './transfer/fetcher.ts';
 import type {
   CallOptions,
   DeletedFile,
@@ -35,16 +35,16 @@ import type {
   RemoteListOptions,
   StoredFile,
 } from './file-client.ts';
-import { HttpTransport } from './http-transport.ts';
-import type { KnownVersion } from './local-cache-names.ts';
-import { LocalCache } from './local-cache.ts';
+import { HttpTransport } from './http/transport.ts';
+import type { KnownVersion } from './cache/names.ts';
+import { LocalCache } from './cache/local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
-import { eitherSignal, PutSource } from './put-source.ts';
-import { remoteVersion, type RemoteFile, type RemoteStore } from './remote-store.ts';
-import { defaultRetryPolicy } from './retries.ts';
-import { streamTo } from './stream-target.ts';
-import { resolveTarget } from './target-file.ts';
-import { Uploader } from './uploader.ts';
+import { eitherSignal, PutSource } from './transfer/put-source.ts';
+import { remoteVersion, type RemoteFile, type RemoteStore } from './http/remote-store.ts';
+import { defaultRetryPolicy } from './http/retries.ts';
+import { streamTo } from './transfer/stream-target.ts';
+import { resolveTarget } from './transfer/target-file.ts';
+import { Uploader } from './transfer/uploader.ts';
 
 /** Warnings remembered, so that none is told twice. */
 const warningsMax = 1000;

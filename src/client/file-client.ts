@@ -3,7 +3,7 @@ import type { Digest } from '../core/digest.ts';
 import type { FileName, GivenName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
-import type { ProgressListener } from './download.ts';
+import type { ProgressListener } from './transfer/download.ts';
 
 /** What is known of a file. */
 export interface FileInfo {

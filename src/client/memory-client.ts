@@ -32,14 +32,14 @@ import type {
   StoredFile,
 } from './file-client.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
-import { cancellableStream } from './cancellable-stream.ts';
-import { handOutBytes } from './hand-out.ts';
+import { cancellableStream } from './transfer/cancellable-stream.ts';
+import { handOutBytes } from './cache/materialize.ts';
 import { fromLocalError } from './local-errors.ts';
-import { eitherSignal, PutSource } from './put-source.ts';
-import { streamTo } from './stream-target.ts';
-import { resolveTarget } from './target-file.ts';
-import { sourceFile } from './upload-content.ts';
-import { storedNowhere } from './uploader.ts';
+import { eitherSignal, PutSource } from './transfer/put-source.ts';
+import { streamTo } from './transfer/stream-target.ts';
+import { resolveTarget } from './transfer/target-file.ts';
+import { sourceFile } from './transfer/upload-content.ts';
+import { storedNowhere } from './transfer/uploader.ts';
 
 interface MemoryFile {
   readonly name: FileName;

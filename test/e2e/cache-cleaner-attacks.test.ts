@@ -15,8 +15,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { cleanCaches } from '../../src/client/cache-cleaner.ts';
-import type { CleaningReport } from '../../src/client/cache-cleaner.ts';
+import { cleanCaches } from '../../src/client/cache/cleaner.ts';
+import type { CleaningReport } from '../../src/client/cache/cleaner.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { HeldFolder } from '../../src/fs/held-folder.ts';
 import { pythonCache } from '../support/cached-clients.ts';

@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
-import { cleanCaches } from '../../src/client/cache-cleaner.ts';
+import { cleanCaches } from '../../src/client/cache/cleaner.ts';
 import { FolderLock } from '../../src/fs/folder-lock.ts';
 import { pythonCache, setting, usedBytes } from '../support/cached-clients.ts';
 import { noise } from '../support/contents.ts';

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
-import { secureContextOf, trustedAuthorities } from '../../src/client/trusted-authorities.ts';
+import { secureContextOf, trustedAuthorities } from '../../src/client/http/trusted-authorities.ts';
 import { formatDate } from '../../src/protocol/dates.ts';
 import { madeCertificate } from '../support/certificates.ts';
 import { runProgram } from '../support/programs.ts';

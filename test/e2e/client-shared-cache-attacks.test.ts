@@ -20,8 +20,8 @@ import {
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { expect, onTestFinished, test } from 'vitest';
-import { LocalCache } from '../../src/client/local-cache.ts';
-import { sealOf } from '../../src/client/local-cache-layout.ts';
+import { LocalCache } from '../../src/client/cache/local-cache.ts';
+import { sealOf } from '../../src/client/cache/layout.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { programPath } from '../support/built-programs.ts';
 import { setting } from '../support/cached-clients.ts';

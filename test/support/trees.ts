@@ -1,10 +1,10 @@
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { Exclusions } from '../../src/client/exclusions.ts';
+import { Exclusions } from '../../src/client/sync/exclusions.ts';
 import type { FileClient } from '../../src/client/file-client.ts';
-import { pullTree } from '../../src/client/tree-pull.ts';
-import { pushTree } from '../../src/client/tree-push.ts';
-import type { TreeEvent, TreeOptions, TreeSummary } from '../../src/client/tree-tally.ts';
+import { pullTree } from '../../src/client/sync/pull.ts';
+import { pushTree } from '../../src/client/sync/push.ts';
+import type { TreeEvent, TreeOptions, TreeSummary } from '../../src/client/sync/tally.ts';
 import { temporaryFolder } from './temporary-folder.ts';
 
 /** What a transfer of a tree did and said. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { requireNoStore } from '../../client/local-cache-files.ts';
-import type { LocalCache } from '../../client/local-cache.ts';
+import { requireNoStore } from '../../client/cache/files.ts';
+import type { LocalCache } from '../../client/cache/local-cache.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { formatVersionedName, parseVersionedName } from '../../core/file-name.ts';

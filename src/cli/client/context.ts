@@ -1,8 +1,8 @@
-import { readTlsFiles } from '../../client/certificate-files.ts';
+import { readTlsFiles } from '../../client/http/certificate-files.ts';
 import { Client } from '../../client/client.ts';
 import { parseHandOut, parseRetryFor } from '../../client/client-options.ts';
 import type { ClientOptions } from '../../client/client-options.ts';
-import { patientRetries } from '../../client/retries.ts';
+import { patientRetries } from '../../client/http/retries.ts';
 import { asShown } from '../shown-text.ts';
 import { printJson, printLine, tell } from '../output.ts';
 import { Progress } from './progress.ts';

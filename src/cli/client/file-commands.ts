@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { FileInfo, PutOptions, StoredFile } from '../../client/file-client.ts';
 import { linesOf } from '../../client/lines.ts';
-import { listFiles } from '../../client/listed-files.ts';
+import { listFiles } from '../../client/sync/listed-files.ts';
 import { fromLocalError } from '../../client/local-errors.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';

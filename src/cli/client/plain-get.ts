@@ -1,8 +1,8 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { optionsFromEnvironment } from '../../client/client-options.ts';
-import { LocalCache } from '../../client/local-cache.ts';
-import { resolveTarget } from '../../client/target-file.ts';
+import { LocalCache } from '../../client/cache/local-cache.ts';
+import { resolveTarget } from '../../client/transfer/target-file.ts';
 import { parseVersionedName } from '../../core/file-name.ts';
 import { replacement } from '../unreadable-words.ts';
 

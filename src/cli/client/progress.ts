@@ -1,4 +1,4 @@
-import type { TransferProgress } from '../../client/download.ts';
+import type { TransferProgress } from '../../client/transfer/download.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { isSmartTerminal } from '../../core/terminal.ts';
 import { asShown } from '../shown-text.ts';

@@ -1,9 +1,9 @@
-import { Exclusions } from '../../client/exclusions.ts';
+import { Exclusions } from '../../client/sync/exclusions.ts';
 import { formatSize } from '../../client/size-text.ts';
-import { listFiles } from '../../client/listed-files.ts';
-import { pullTree } from '../../client/tree-pull.ts';
-import { pushTree } from '../../client/tree-push.ts';
-import type { TreeAction, TreeEvent, TreeOptions, TreeSummary } from '../../client/tree-tally.ts';
+import { listFiles } from '../../client/sync/listed-files.ts';
+import { pullTree } from '../../client/sync/pull.ts';
+import { pushTree } from '../../client/sync/push.ts';
+import type { TreeAction, TreeEvent, TreeOptions, TreeSummary } from '../../client/sync/tally.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { exitCodes, printJson, printLine, tell } from '../output.ts';
 import { asShown } from '../shown-text.ts';

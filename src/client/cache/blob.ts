@@ -1,0 +1,110 @@
+import { closeSync, constants, createReadStream, existsSync, fstatSync, lstatSync, openSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { Readable } from 'node:stream';
+import { DigestMeter } from '../../core/digest.ts';
+import type { Digest } from '../../core/digest.ts';
+import { errnoOf, FiletrackerError } from '../../core/errors.ts';
+import { isOwn } from './folders.ts';
+import { isSealed } from './layout.ts';
+
+/** Errnos of a name at which there is no regular file. */
+export const noFileErrnos: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR']);
+
+/** Opens a regular file of a cache, never through a link; `undefined` if there is none. */
+export function openFile(path: string, access: number = constants.O_RDONLY): number | undefined {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, access | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    if (noFileErrnos.has(errnoOf(error) ?? '')) return undefined;
+    throw error;
+  }
+  if (fstatSync(descriptor).isFile()) return descriptor;
+  closeSync(descriptor);
+  return undefined;
+}
+
+let hasDescriptorPaths: boolean | undefined;
+
+/** The path of an open file: it leads to this very file, whatever its name leads to by now. `name`, if /proc is missing. */
+export function pathOfDescriptor(descriptor: number, name: string): string {
+  hasDescriptorPaths ??= existsSync('/proc/self/fd');
+  return hasDescriptorPaths ? `/proc/self/fd/${descriptor}` : name;
+}
+
+/**
+ * Whether a path is the only name of an open file. One look at both: then no name outside of the cache leads to the
+ * file, and what is written to it changes no file of the user's that somebody linked into the cache.
+ */
+export function isOnlyName(path: string, descriptor: number): boolean {
+  const [named, held] = [lstatSync(path, { throwIfNoEntry: false }), fstatSync(descriptor)];
+  return named?.nlink === 1 && named.ino === held.ino && named.dev === held.dev;
+}
+
+/** A content that is open, and as it was when it was sealed. */
+export interface OpenBlob extends Disposable {
+  readonly descriptor: number;
+  readonly path: string;
+  readonly attributes: Stats;
+}
+
+/** Opens a content; `undefined` if there is none that is sealed. */
+export function openBlob(path: string, digest: Digest, sizeBytes: number): OpenBlob | undefined {
+  const descriptor = openFile(path);
+  if (descriptor === undefined) return undefined;
+  const attributes = fstatSync(descriptor);
+  if (isSealed(attributes, digest, sizeBytes)) {
+    const close = (): void => closeSync(descriptor);
+    return { descriptor, path: pathOfDescriptor(descriptor, path), attributes, [Symbol.dispose]: close };
+  }
+  closeSync(descriptor);
+  return undefined;
+}
+
+/** Reads a whole file and returns its digest. */
+export async function digestOfFile(path: string, signal?: AbortSignal): Promise<Digest> {
+  const meter = new DigestMeter();
+  const stream = createReadStream(path, { highWaterMark: 1024 * 1024, ...(signal ? { signal } : {}) });
+  for await (const piece of stream) meter.update(piece as Buffer);
+  return meter.finish();
+}
+
+interface Content {
+  readonly name: string;
+  readonly path: string;
+  readonly digest: Digest;
+  readonly size: number;
+}
+
+/**
+ * A content as a stream; `undefined` if it is gone or not sealed. A file that another user wrote fails at its end if its
+ * bytes are not what they should be, after `onDamaged`.
+ */
+export function openContentStream(content: Content, onDamaged: () => void): Readable | undefined {
+  const blob = openBlob(content.path, content.digest, content.size);
+  if (blob === undefined) return undefined;
+  // The stream closes the descriptor.
+  const stream = createReadStream('', { fd: blob.descriptor, highWaterMark: 256 * 1024 });
+  if (isOwn(blob.attributes)) return stream;
+  const checked = Readable.from(checkedPieces(stream, content, onDamaged), {
+    objectMode: false,
+    highWaterMark: 256 * 1024,
+  });
+  return checked.once('close', () => stream.destroy());
+}
+
+async function* checkedPieces(
+  source: Readable,
+  { name, digest }: Content,
+  onDamaged: () => void,
+): AsyncGenerator<Buffer> {
+  const meter = new DigestMeter();
+  for await (const piece of source) {
+    meter.update(piece as Buffer);
+    yield piece as Buffer;
+  }
+  if (meter.finish() === digest) return;
+  onDamaged();
+  const state = 'another user of the cache stored a damaged content, which was removed; try again';
+  throw new FiletrackerError('damaged-blob', `Cannot read "${name}": ${state}`);
+}

@@ -1,0 +1,185 @@
+import { chmodSync, fchmodSync, fstatSync, lstatSync, mkdirSync, realpathSync, statSync } from 'node:fs';
+import type { Stats } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { errnoOf, FiletrackerError } from '../../core/errors.ts';
+import { makeFoldersSync } from '../../fs/folders.ts';
+import { HeldFolder } from '../../fs/held-folder.ts';
+
+/** No process has so many descriptors: below this path there is nothing, and nobody can put anything there. */
+const nowhere = '/proc/self/fd/2147483647';
+
+/** Folders are never made writable for everyone, whatever the umask. */
+const defaultFolderMode = 0o775;
+
+const root = 0;
+const groupOrOtherWrite = 0o022;
+const sticky = 0o1000;
+
+/**
+ * Paths of the folders of a cache.
+ *
+ * Invariant: no link that another user puts in the place of a folder is followed. If only this user and root can
+ * change what is on the way to a folder, its plain path is used. Otherwise every folder is opened, one by one
+ * (O_NOFOLLOW), and used by its descriptor, so that it is the same folder between a check and a use.
+ */
+export class CacheFolders {
+  readonly folder: string;
+  readonly #folderMode: number | undefined;
+  readonly #known = new Map<string, string>();
+  readonly #held = new Map<string, HeldFolder>();
+  #isPrivate: boolean | undefined;
+
+  /** Touches nothing on disk. `folder` is a path, or a folder that the caller opened and gives away, whoever owns it. */
+  constructor(folder: string | HeldFolder, folderMode?: number) {
+    this.folder = typeof folder === 'string' ? folder : folder.path;
+    this.#folderMode = folderMode;
+    if (typeof folder === 'string') return;
+    this.#isPrivate = false;
+    this.#held.set('', folder);
+  }
+
+  /** Whether nobody but this user and root can put a link or file into the cache. */
+  get isPrivate(): boolean {
+    return this.#isPrivate ?? false;
+  }
+
+  /**
+   * The path of the cache's folder, of one in it, or of one in that. If it is missing, there is nothing at that path.
+   * @throws FiletrackerError `io` for a link of another user, or a cache that belongs to another user.
+   */
+  at(name = '', shard = ''): string {
+    const key = shard === '' ? name : `${name}/${shard}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    this.#isPrivate ??= this.#judge();
+    // Nothing is made there before `make` has looked at the folder.
+    if (this.#isPrivate === undefined)
+      return [this.folder, name, shard].filter((part) => part !== '').join('/');
+    if (!this.#isPrivate) return this.#hold(name, shard)?.path ?? nowhere;
+    if (shard !== '') this.at(name);
+    if (!this.#isPrivate) return this.at(name, shard);
+    const path = key === '' ? this.folder : `${this.folder}/${key}`;
+    const attributes = lstatSync(path, { throwIfNoEntry: false });
+    if (attributes === undefined) return path;
+    if (isOwn(attributes) && (attributes.isSymbolicLink() || !isOpenToOthers(attributes))) {
+      this.#known.set(key, path);
+      return path;
+    }
+    this.#isPrivate = false;
+    this.#known.clear();
+    return this.at(name, shard);
+  }
+
+  /** Creates a folder and those above it that are missing; returns those that it made, the topmost first. */
+  make(name = '', shard = ''): readonly string[] {
+    if (name === '') return this.#makeCache();
+    const made = [...this.make(shard === '' ? '' : name)];
+    const path = `${this.at(shard === '' ? '' : name)}/${shard === '' ? name : shard}`;
+    try {
+      mkdirSync(path, this.#folderMode ?? defaultFolderMode);
+      made.push(path);
+    } catch (error) {
+      if (errnoOf(error) === 'EEXIST') return made;
+      throw error;
+    }
+    // The umask takes from the permissions what the option asks for.
+    if (this.#folderMode === undefined) return made;
+    if (this.isPrivate) chmodSync(path, this.#folderMode);
+    else {
+      const held = this.#hold(name, shard);
+      if (held !== undefined && isOwn(fstatSync(held.descriptor)))
+        fchmodSync(held.descriptor, this.#folderMode);
+    }
+    return made;
+  }
+
+  #makeCache(): readonly string[] {
+    if (this.#held.get('')?.isThere() === true) return [];
+    const made = makeFoldersSync(this.folder, defaultFolderMode);
+    if (this.#folderMode !== undefined) for (const folder of made) chmodSync(folder, this.#folderMode);
+    return made;
+  }
+
+  /** Whether the folder is private; `undefined` if it is missing. */
+  #judge(): boolean | undefined {
+    const attributes = statSync(this.folder, { throwIfNoEntry: false });
+    if (attributes === undefined) return undefined;
+    this.#requireConsent(attributes);
+    return isOwn(attributes) && !isOpenToOthers(attributes) && isPathSafe(this.folder);
+  }
+
+  /** The owner of a cache reads what others fetch, and chooses what they find: never without their consent. */
+  #requireConsent({ uid }: Stats): void {
+    if (uid === root || uid === process.geteuid?.() || this.#folderMode !== undefined) return;
+    throw new FiletrackerError(
+      'io',
+      `Cannot use the cache folder "${this.folder}": it belongs to another user (uid ${uid}); name another folder, or ` +
+        'set cacheMode (FILETRACKER_CACHE_MODE=2770) if you share it with that user',
+    );
+  }
+
+  #hold(name: string, shard: string): HeldFolder | undefined {
+    const key = shard === '' ? name : `${name}/${shard}`;
+    const held = this.#held.get(key);
+    if (held?.isThere() === true) return held;
+    held?.[Symbol.dispose]();
+    this.#held.delete(key);
+    try {
+      const opened =
+        key === ''
+          ? this.#holdCache()
+          : this.#hold(shard === '' ? '' : name, '')?.below(shard === '' ? name : shard);
+      if (opened !== undefined) this.#held.set(key, opened);
+      return opened;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      if (errnoOf(error) !== 'ELOOP' && errnoOf(error) !== 'ENOTDIR') throw error;
+      throw new FiletrackerError(
+        'io',
+        `Cannot use the cache folder "${this.folder}": "${key}" in it is not a folder; remove it`,
+        { cause: error },
+      );
+    }
+  }
+
+  #holdCache(): HeldFolder {
+    const opened = HeldFolder.open(this.folder);
+    try {
+      this.#requireConsent(fstatSync(opened.descriptor));
+    } catch (error) {
+      opened[Symbol.dispose]();
+      throw error;
+    }
+    return opened;
+  }
+
+  /** Closes all descriptors. Idempotent. */
+  close(): void {
+    for (const held of this.#held.values()) held[Symbol.dispose]();
+    this.#held.clear();
+    this.#known.clear();
+    this.#isPrivate = undefined;
+  }
+}
+
+/** Whether a file belongs to this user, or to root, whom everyone trusts. */
+export function isOwn({ uid }: { readonly uid: number }): boolean {
+  return uid === root || uid === process.geteuid?.();
+}
+
+function isOpenToOthers({ mode }: Stats): boolean {
+  return (mode & groupOrOtherWrite) !== 0;
+}
+
+/** Whether only this user and root can rename the folders above. */
+function isPathSafe(folder: string): boolean {
+  if (!isOwn(lstatSync(folder))) return false;
+  return [resolve(folder), realpathSync(folder)].every((whole) => {
+    for (let path = dirname(whole); ; path = dirname(path)) {
+      const attributes = statSync(path);
+      const isOpen = isOpenToOthers(attributes) && (attributes.mode & sticky) === 0;
+      if (isOpen || !isOwn(attributes)) return false;
+      if (path === dirname(path)) return true;
+    }
+  });
+}

@@ -1,0 +1,14 @@
+import { expect, test } from 'vitest';
+import { isFiletrackerError } from '../../core/errors.ts';
+import { fromConnectionError } from './connection-errors.ts';
+
+test('an address whose zone this machine does not have is refused with an advice and not retried', () => {
+  const raw = Object.assign(new Error('connect EINVAL fe80::1%eth9:9999 - Local (:::0)'), { code: 'EINVAL' });
+  const error = fromConnectionError(raw, 'get "/f"', '"http://[fe80::1%25eth9]:9999"', undefined);
+  if (!isFiletrackerError(error)) throw new Error('no error of ours');
+  expect(error.message).toBe(
+    'Cannot get "/f" at "http://[fe80::1%25eth9]:9999": this machine can not use the address; name one of its networks in it, as "http://[fe80::1%eth0]:9999"',
+  );
+  expect(error.code).toBe('unreachable');
+  expect(error.retryable).toBe(false);
+});
