@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
-import type { ServerConfig } from './config.ts';
+import type { ServerConfig } from '../config/server-config.ts';
 
 /** What the background process tells the one that started it. */
 export type DaemonMessage =

@@ -8,7 +8,7 @@ import type { TlsMaterial } from '../server/node-server.ts';
 import { TokenAccess, type AnonymousAccess } from '../server/token-access.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';
-import type { GuardConfig } from './guard-config.ts';
+import type { GuardConfig } from '../config/guard-config.ts';
 import { openTokens, type TokenPlace } from './open-tokens.ts';
 import { StoreDisks } from './store-disks.ts';
 import { readTlsMaterial } from './tls-files.ts';

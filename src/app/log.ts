@@ -3,7 +3,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import type { DestinationStream, Logger } from 'pino';
 import { pino, stdTimeFunctions } from 'pino';
 import { FiletrackerError, errnoOf } from '../core/errors.ts';
-import type { LogLevel } from './config.ts';
+import type { LogLevel } from '../config/server-config.ts';
 import { mayColor } from '../core/terminal.ts';
 import { errorInLog } from './error-in-log.ts';
 

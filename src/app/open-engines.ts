@@ -8,7 +8,7 @@ import type { CommitTimes } from '../catalog/lmdb/record-committer.ts';
 import { SharedCatalog } from '../catalog/shared/shared-catalog.ts';
 import type { CallObserver } from '../core/backend-calls.ts';
 import type { ReportProblem } from '../core/report.ts';
-import type { EngineConfig } from './engine-config.ts';
+import type { EngineConfig } from '../config/engine-config.ts';
 
 /** How often objects are looked for whose removal was begun and not ended. */
 const objectSweepIntervalMs = 60_000;

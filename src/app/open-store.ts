@@ -10,7 +10,7 @@ import { folderToOpen } from '../maintenance/folder-kind.ts';
 import { GarbageCollector } from '../store/garbage-collector.ts';
 import type { Verification } from '../maintenance/verification.ts';
 import { BackgroundWork } from './background-work.ts';
-import { embeddedEngines, usesFolder, type EngineConfig } from './engine-config.ts';
+import { embeddedEngines, usesFolder, type EngineConfig } from '../config/engine-config.ts';
 import { openBlobs, openCatalog } from './open-engines.ts';
 import { prepareFolder } from './prepare-folder.ts';
 

@@ -4,7 +4,7 @@ import type { Clock } from '../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { folderKind, folderToOpen, type FolderKind } from '../maintenance/folder-kind.ts';
 import { tokensFileName, tokensMarkerName } from '../maintenance/token-files.ts';
-import type { EngineConfig } from './engine-config.ts';
+import type { EngineConfig } from '../config/engine-config.ts';
 import type { TokenEditor, TokenSource } from './token-source.ts';
 import { TokenFileEditor, TokenStore } from './token-store.ts';
 

@@ -1,10 +1,10 @@
 import type { FileHandle } from 'node:fs/promises';
 import { localMessageOf } from '../core/errors.ts';
 import { adoptBeforeServing } from './adopt-before-serving.ts';
-import { addressError, hostInUrl } from './listen-address.ts';
-import type { ServerConfig } from './config.ts';
+import { addressError, hostInUrl } from '../config/listen-address.ts';
+import type { ServerConfig } from '../config/server-config.ts';
 import { exposureOf } from './guard.ts';
-import { liesInFolder } from './engine-config.ts';
+import { liesInFolder } from '../config/engine-config.ts';
 import { PidFile } from './pid-file.ts';
 import { prepareFolder, removeUnused } from './prepare-folder.ts';
 import { Log } from './log.ts';

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { ImportingFileStore } from '../maintenance/importing/importing-file-store.ts';
 import { importFolderName } from '../maintenance/importing/tombstones.ts';
 import type { FileStore } from '../store/file-store.ts';
-import type { ServerConfig } from './config.ts';
+import type { ServerConfig } from '../config/server-config.ts';
 
 /** The store itself, or in a migration by import the one that brings files of the old server into it. */
 export async function storeToServe(

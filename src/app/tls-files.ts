@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import { errnoOf, FiletrackerError, messageOf } from '../core/errors.ts';
 import type { TlsMaterial } from '../server/node-server.ts';
-import type { TlsFiles } from './guard-config.ts';
+import type { TlsFiles } from '../config/guard-config.ts';
 
 /**
  * Reads what TLS is spoken with, and sees to it that it goes together: what OpenSSL says of it names no file.

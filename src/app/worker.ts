@@ -1,7 +1,7 @@
 import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { isFiletrackerError, localMessageOf } from '../core/errors.ts';
-import type { ServerConfig } from './config.ts';
+import type { ServerConfig } from '../config/server-config.ts';
 import type { DrainTimes } from '../server/connection-table.ts';
 import { Log } from './log.ts';
 import { ServerProcess } from './server-process.ts';

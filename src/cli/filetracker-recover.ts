@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { fileURLToPath } from 'node:url';
-import type { EngineTuningFlags } from '../app/engine-config.ts';
+import type { EngineTuningFlags } from '../config/engine-config.ts';
 import { release } from '../app/release.ts';
-import { namesEngines, readStoreAddress } from '../app/store-address.ts';
+import { namesEngines, readStoreAddress } from '../config/store-address.ts';
 import { compareIndexes } from '../catalog/lmdb/index-comparison.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { compareInChild } from '../maintenance/compare-in-child.ts';

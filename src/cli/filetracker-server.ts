@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { reportFailure, startDaemon } from '../app/daemon.ts';
-import { readServerConfig, type ServerFlags } from '../app/config.ts';
+import { readServerConfig, type ServerFlags } from '../config/server-config.ts';
 import { messageOf } from '../core/errors.ts';
 import { withoutSecrets } from '../core/shown-address.ts';
 import { release } from '../app/release.ts';

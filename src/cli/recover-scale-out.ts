@@ -1,4 +1,4 @@
-import type { EngineConfig, EngineTuningFlags } from '../app/engine-config.ts';
+import type { EngineConfig, EngineTuningFlags } from '../config/engine-config.ts';
 import { openBlobs } from '../app/open-engines.ts';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import { DiskBlobStore } from '../blobs/disk-blob-store.ts';

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { readServerConfig } from '../app/config.ts';
+import { readServerConfig } from '../config/server-config.ts';
 import { openTokenEditor } from '../app/open-tokens.ts';
 import { parseRights } from '../app/token-rules.ts';
 import type { TokenEditor } from '../app/token-source.ts';

@@ -1,7 +1,7 @@
 import { inspect } from 'node:util';
 import { join } from 'node:path';
 import { expect, onTestFinished, test, vi } from 'vitest';
-import { readServerConfig } from '../../src/app/config.ts';
+import { readServerConfig } from '../../src/config/server-config.ts';
 import { Client } from '../../src/client/client.ts';
 import { runProgram } from '../support/programs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';

@@ -1,7 +1,7 @@
 import { Client } from 'pg';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { openTokenEditor, openTokens } from '../../src/app/open-tokens.ts';
-import { readEngineConfig } from '../../src/app/engine-config.ts';
+import { readEngineConfig } from '../../src/config/engine-config.ts';
 import type { NewToken, TokenEditor, TokenSource } from '../../src/app/token-source.ts';
 import { TokenFileEditor } from '../../src/app/token-store.ts';
 import { systemClock } from '../../src/core/clock.ts';

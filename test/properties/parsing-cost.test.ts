@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { readServerConfig } from '../../src/app/config.ts';
+import { readServerConfig } from '../../src/config/server-config.ts';
 import { isToken, makeToken, parseRights } from '../../src/app/token-rules.ts';
 import { componentMatcher } from '../../src/client/cache/glob.ts';
 import { parseServerAddress } from '../../src/client/http/server-address.ts';

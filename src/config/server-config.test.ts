@@ -2,7 +2,7 @@ import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { readGuardConfig } from './guard-config.ts';
-import { readServerConfig, type ServerFlags } from './config.ts';
+import { readServerConfig, type ServerFlags } from './server-config.ts';
 
 describe('readServerConfig()', () => {
   it('has a default for everything', () => {
