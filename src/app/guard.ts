@@ -1,18 +1,18 @@
 import type { Logger } from 'pino';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { listsMax } from '../core/limits.ts';
-import { RateLimiter } from '../server/rate-limiter.ts';
-import type { RateTable } from '../server/rate-table.ts';
+import { RateLimiter } from '../access/rate-limiter.ts';
+import type { RateTable } from '../access/rate-table.ts';
 import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
 import type { TlsMaterial } from '../server/node-server.ts';
-import { TokenAccess, type AnonymousAccess } from '../server/token-access.ts';
+import { TokenAccess, type AnonymousAccess } from '../access/token-access.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';
 import type { GuardConfig } from '../config/guard-config.ts';
 import { openTokens, type TokenPlace } from './open-tokens.ts';
 import { StoreDisks } from './store-disks.ts';
-import { readTlsMaterial } from './tls-files.ts';
-import type { TokenSource } from './token-source.ts';
+import { readTlsMaterial } from '../access/tls-files.ts';
+import type { TokenSource } from '../access/token-source.ts';
 
 export interface GuardOptions {
   readonly config: GuardConfig;

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { folderKind, folderToOpen, type FolderKind } from '../maintenance/folder-kind.ts';
-import { tokensFileName, tokensMarkerName } from '../maintenance/token-files.ts';
+import { tokensFileName, tokensMarkerName } from '../access/token-files.ts';
 import type { EngineConfig } from '../config/engine-config.ts';
-import type { TokenEditor, TokenSource } from './token-source.ts';
-import { TokenFileEditor, TokenStore } from './token-store.ts';
+import type { TokenEditor, TokenSource } from '../access/token-source.ts';
+import { TokenFileEditor, TokenStore } from '../access/token-store.ts';
 
 /** Where the tokens of a store are: in its folder, or in the database that its servers share. */
 export interface TokenPlace {
@@ -32,7 +32,7 @@ export async function openTokens(
   onProblem: (error: unknown) => void,
 ): Promise<TokenSource> {
   if (engines.catalog === undefined) return TokenStore.open(folder, onProblem);
-  const { PostgresTokens } = await import('./postgres-tokens.ts');
+  const { PostgresTokens } = await import('../access/postgres-tokens.ts');
   return PostgresTokens.open({
     ...engines.catalog,
     folderHasTokens: await folderHasTokens(folder),
@@ -72,6 +72,6 @@ export async function openTokenEditor(
     await requireStore(folder, create);
     return new TokenFileEditor(folder, clock);
   }
-  const { PostgresTokenEditor } = await import('./postgres-tokens.ts');
+  const { PostgresTokenEditor } = await import('../access/postgres-tokens.ts');
   return PostgresTokenEditor.open(engines.catalog, options);
 }

@@ -9,7 +9,7 @@ import { PidFile } from './pid-file.ts';
 import { prepareFolder, removeUnused } from './prepare-folder.ts';
 import { Log } from './log.ts';
 import { ServerSignals, takeoverReason } from './server-signals.ts';
-import { makeSharedRates } from './shared-rates.ts';
+import { makeSharedRates } from '../access/shared-rates.ts';
 import { Supervisor, type BoundAddress, type SupervisorEvent, type SupervisorOptions } from './supervisor.ts';
 
 export interface ServeOptions {

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { RateTable } from '../server/rate-table.ts';
+import type { RateTable } from '../access/rate-table.ts';
 import type { DrainTimes } from '../server/connection-table.ts';
 import { HttpServer } from '../server/http-server.ts';
 import type { ServerConfig } from '../config/server-config.ts';

@@ -5,7 +5,7 @@ import type { ServerConfig } from '../config/server-config.ts';
 import type { DrainTimes } from '../server/connection-table.ts';
 import { Log } from './log.ts';
 import { ServerProcess } from './server-process.ts';
-import { sharedRates } from './shared-rates.ts';
+import { sharedRates } from '../access/shared-rates.ts';
 import {
   firstWorkerVariable,
   workerNumber,

@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import { readServerConfig } from '../config/server-config.ts';
 import { openTokenEditor } from '../app/open-tokens.ts';
-import { parseRights } from '../app/token-rules.ts';
-import type { TokenEditor } from '../app/token-source.ts';
+import { parseRights } from '../access/token-rules.ts';
+import type { TokenEditor } from '../access/token-source.ts';
 import { systemClock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseDurationMs } from '../core/quantities.ts';

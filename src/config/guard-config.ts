@@ -4,7 +4,7 @@ import { isFiletrackerError } from '../core/errors.ts';
 import { parseFileName, withoutTrailingSlashes, type FileName } from '../core/file-name.ts';
 import * as limits from '../core/limits.ts';
 import { timerMs } from '../core/timers.ts';
-import type { AnonymousAccess } from '../server/token-access.ts';
+import type { AnonymousAccess } from '../access/token-access.ts';
 import { readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
 
 /** What protects a server from those who reach it. */

@@ -15,7 +15,7 @@ import {
   unfinishedRestoreName,
   type StoreFolders,
 } from './store-folders.ts';
-import { tokensFileName, tokensLockName, tokensMarkerName } from './token-files.ts';
+import { tokensFileName, tokensLockName, tokensMarkerName } from '../access/token-files.ts';
 
 /**
  * What a folder is that somebody names as a store. Every program asks here before it opens one, because the old

@@ -8,7 +8,7 @@ import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.
 import { folderNames } from './backup-layout.ts';
 import { importFolderName } from './importing/tombstones.ts';
 import { storeFolders, unfinishedRestoreName } from './store-folders.ts';
-import { tokensFileName, tokensMarkerName } from './token-files.ts';
+import { tokensFileName, tokensMarkerName } from '../access/token-files.ts';
 
 /**
  * The folder that a restore fills.

@@ -17,7 +17,7 @@ import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';
 import { writingTo } from './target-disk.ts';
-import { restoreTokens } from './token-files.ts';
+import { restoreTokens } from '../access/token-files.ts';
 
 export interface RestoreOptions {
   /** The state at this time, in milliseconds since 1970; that of the last snapshot unless given. */

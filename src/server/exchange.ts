@@ -14,7 +14,7 @@ import {
   wantsProblem,
 } from '../protocol/problems.ts';
 import { defaultRetryAfterSeconds, statusOf } from '../protocol/statuses.ts';
-import type { Principal, Right } from './access.ts';
+import type { Principal, Right } from '../access/access.ts';
 import type { Connection } from './connection.ts';
 import { announcesBody, lingerOn } from './request-body.ts';
 import { sendBody } from './send-body.ts';

@@ -21,8 +21,8 @@ import {
 } from '../core/limits.ts';
 import { parseTarget } from '../protocol/request-target.ts';
 import type { FileStore } from '../store/file-store.ts';
-import { openAccess, type Access } from './access.ts';
-import { admitAll, type MetricsSource, type RequestAdmission } from './admission.ts';
+import { openAccess, type Access } from '../access/access.ts';
+import { admitAll, type MetricsSource, type RequestAdmission } from '../access/admission.ts';
 import { ConnectionTable, type DrainTimes } from './connection-table.ts';
 import { brokenBody, slowBody, stalledBody, truncatedBody } from './connection.ts';
 import { Exchange } from './exchange.ts';

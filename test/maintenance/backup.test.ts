@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../src/app/open-store.ts';
-import { TokenFileEditor } from '../../src/app/token-store.ts';
+import { TokenFileEditor } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { ManualClock } from '../../src/core/clock.ts';
 import { digestOf } from '../../src/core/digest.ts';

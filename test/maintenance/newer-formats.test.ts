@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../src/app/open-store.ts';
-import { TokenFileEditor, TokenStore } from '../../src/app/token-store.ts';
+import { TokenFileEditor, TokenStore } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, expect, it, onTestFinished } from 'vitest';
 import { openStore } from '../../src/app/open-store.ts';
-import { TokenFileEditor } from '../../src/app/token-store.ts';
+import { TokenFileEditor } from '../../src/access/token-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';

@@ -6,7 +6,7 @@ import { formatEntryLines, formatNameLines } from '../../protocol/list-format.ts
 import { namesType } from '../../protocol/quality.ts';
 import { parseListQuery } from '../../protocol/query.ts';
 import type { Entry, ListOptions } from '../../store/file-store.ts';
-import type { Principal } from '../access.ts';
+import type { Principal } from '../../access/access.ts';
 import type { Exchange } from '../exchange.ts';
 import type { ServerContext } from './context.ts';
 

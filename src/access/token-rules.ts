@@ -1,8 +1,8 @@
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseFileName, withoutTrailingSlashes } from '../core/file-name.ts';
-import { rights, type Right } from '../server/access.ts';
-import { makeSecret, type Token } from '../server/token.ts';
+import { rights, type Right } from './access.ts';
+import { makeSecret, type Token } from './token.ts';
 import type { NewToken } from './token-source.ts';
 
 const nameForm = /^[A-Za-z0-9][\w.-]{0,63}$/;

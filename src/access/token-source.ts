@@ -1,5 +1,5 @@
-import type { Right } from '../server/access.ts';
-import type { Token, TokenBook } from '../server/token.ts';
+import type { Right } from './access.ts';
+import type { Token, TokenBook } from './token.ts';
 
 /** How often a running server looks whether the tokens have changed: one that was removed works so long at the most. */
 export const tokensIntervalMs = 500;

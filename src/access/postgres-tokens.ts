@@ -4,7 +4,7 @@ import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import type { Session } from '../catalog/postgres/sessions.ts';
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import { TokenBook, type Token } from '../server/token.ts';
+import { TokenBook, type Token } from './token.ts';
 import { checkNameIsNew, isToken, makeToken, noSuchToken } from './token-rules.ts';
 import { tokensIntervalMs, type NewToken, type TokenEditor, type TokenSource } from './token-source.ts';
 

@@ -3,7 +3,7 @@ import { close } from 'node:fs';
 import { open, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mapDescriptor } from '../fs/mapped-file.ts';
-import { RateTable } from '../server/rate-table.ts';
+import { RateTable } from './rate-table.ts';
 
 /** Set in the environment of a worker that has been given the table, to its descriptor there. */
 export const ratesVariable = 'FILETRACKER_RATES';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import type { RequestAdmission } from './admission.ts';
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from '../server/exchange.ts';
 import { RateTable, type RateRule } from './rate-table.ts';
 
 const secondUs = 1_000_000;

@@ -1,4 +1,4 @@
-import type { Exchange } from './exchange.ts';
+import type { Exchange } from '../server/exchange.ts';
 
 /** Decides whether a request is dealt with now. Asked once a request, when it is known who sent it. */
 export interface RequestAdmission {

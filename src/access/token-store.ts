@@ -12,8 +12,8 @@ import {
   tokensFileName as fileName,
   tokensLockName,
   tokensMarkerName,
-} from '../maintenance/token-files.ts';
-import { TokenBook, type Token } from '../server/token.ts';
+} from './token-files.ts';
+import { TokenBook, type Token } from './token.ts';
 import { checkNameIsNew, isToken, makeToken, noSuchToken } from './token-rules.ts';
 import { tokensIntervalMs, type NewToken, type TokenEditor, type TokenSource } from './token-source.ts';
 
