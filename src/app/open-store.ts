@@ -4,7 +4,7 @@ import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { ComposedFileStore } from '../store/composed-file-store.ts';
 import type { FileStore } from '../store/file-store.ts';
 import type { CatalogLimits } from '../catalog/quotas.ts';
-import type { ServerMetrics } from './server-metrics.ts';
+import type { ServerMetrics } from '../telemetry/server-metrics.ts';
 import type { StoreLimits } from '../store/store-limits.ts';
 import { folderToOpen } from '../maintenance/folder-kind.ts';
 import { GarbageCollector } from '../store/garbage-collector.ts';

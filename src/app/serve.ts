@@ -7,7 +7,7 @@ import { exposureOf } from './guard.ts';
 import { liesInFolder } from '../config/engine-config.ts';
 import { PidFile } from './pid-file.ts';
 import { prepareFolder, removeUnused } from './prepare-folder.ts';
-import { Log } from './log.ts';
+import { Log } from '../telemetry/log.ts';
 import { ServerSignals, takeoverReason } from './server-signals.ts';
 import { makeSharedRates } from '../access/shared-rates.ts';
 import { Supervisor, type BoundAddress, type SupervisorEvent, type SupervisorOptions } from './supervisor.ts';

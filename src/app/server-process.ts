@@ -6,14 +6,14 @@ import type { ServerConfig } from '../config/server-config.ts';
 import { usesFolder } from '../config/engine-config.ts';
 import { capacityOf } from '../config/guard-config.ts';
 import { Guard } from './guard.ts';
-import type { Log } from './log.ts';
-import { LostConnections } from './lost-connections.ts';
+import type { Log } from '../telemetry/log.ts';
+import { LostConnections } from '../telemetry/lost-connections.ts';
 import { openStore, type OpenStore } from './open-store.ts';
 import { release } from './release.ts';
-import { MetricsLink, type MetricsAnswer, type MetricsQuestion } from './metrics-hub.ts';
+import { MetricsLink, type MetricsAnswer, type MetricsQuestion } from '../telemetry/metrics-hub.ts';
 import { storeToServe } from './store-to-serve.ts';
-import { RequestLog } from './request-log.ts';
-import { bothObservers, ServerMetrics } from './server-metrics.ts';
+import { RequestLog } from '../telemetry/request-log.ts';
+import { bothObservers, ServerMetrics } from '../telemetry/server-metrics.ts';
 
 /**
  * What a worker runs: a store and a server on top of it. Owns both, and closes the server first, so that

@@ -1,4 +1,4 @@
-import type { Log } from './log.ts';
+import type { Log } from '../telemetry/log.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /** What `untilStop` resolves to when another process has taken over. */

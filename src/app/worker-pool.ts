@@ -1,6 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
-import { MetricsHub, type MetricsAnswer, type MetricsQuestion } from './metrics-hub.ts';
+import { MetricsHub, type MetricsAnswer, type MetricsQuestion } from '../telemetry/metrics-hub.ts';
 import { ratesVariable } from '../access/shared-rates.ts';
 import type { Clock } from '../core/clock.ts';
 import type { ErrorCode } from '../core/errors.ts';

@@ -4,9 +4,9 @@ import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { MetricsHub } from '../../src/app/metrics-hub.ts';
-import { mergedText } from '../../src/app/metrics-snapshot.ts';
-import { ServerMetrics } from '../../src/app/server-metrics.ts';
+import { MetricsHub } from '../../src/telemetry/metrics-hub.ts';
+import { mergedText } from '../../src/telemetry/metrics-snapshot.ts';
+import { ServerMetrics } from '../../src/telemetry/server-metrics.ts';
 import { Program, startServerProgram } from '../support/program.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 

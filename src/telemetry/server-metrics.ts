@@ -8,15 +8,15 @@ import {
   type VerificationCounters,
   type VerificationStatus,
 } from '../maintenance/verification.ts';
-import { addCounter, addGauge, addHistogram, ValueCounts } from '../server/counted-metrics.ts';
+import { addCounter, addGauge, addHistogram, ValueCounts } from './counted-metrics.ts';
 import type { Exchange } from '../server/exchange.ts';
 import type { RequestObserver } from '../server/observer.ts';
-import { RequestMetrics } from '../server/request-metrics.ts';
+import { RequestMetrics } from './request-metrics.ts';
 import type { FileStore, StoreStats } from '../store/file-store.ts';
 import type { CollectionReport } from '../store/garbage-collector.ts';
 import type { LimitedFileStore } from '../store/limited-file-store.ts';
 import { BackendMetrics } from './backend-metrics.ts';
-import type { ServerLimits } from './guard.ts';
+import type { ServerLimits } from '../app/guard.ts';
 import { snapshotOf, type MetricsSnapshot } from './metrics-snapshot.ts';
 
 /** Seconds; a sync of a fast disk, of a slow one, of one in trouble. */

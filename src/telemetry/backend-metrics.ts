@@ -1,6 +1,6 @@
 import type { Registry } from 'prom-client';
 import type { CallObserver } from '../core/backend-calls.ts';
-import { addCounter, addHistogram, ValueCounts } from '../server/counted-metrics.ts';
+import { addCounter, addHistogram, ValueCounts } from './counted-metrics.ts';
 
 /** What a store may rest on besides its folder. */
 export type Backend = 'postgres' | 's3';

@@ -1,8 +1,8 @@
 import type { Registry } from 'prom-client';
 import { isFiletrackerError } from '../core/errors.ts';
 import { addCounter, addHistogram, ValueCounts } from './counted-metrics.ts';
-import type { Exchange } from './exchange.ts';
-import type { RequestObserver } from './observer.ts';
+import type { Exchange } from '../server/exchange.ts';
+import type { RequestObserver } from '../server/observer.ts';
 
 /** What a request does, as the metrics tell it. */
 export type Operation = 'get' | 'head' | 'put' | 'delete' | 'list' | 'other';
