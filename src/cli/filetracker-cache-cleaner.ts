@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
-import { release } from '../app/release.ts';
+import { release } from '../core/release.ts';
 import { cleanCaches } from '../client/cache/cleaner.ts';
 import { expandGlob } from '../client/cache/glob.ts';
 import { fromLocalError } from '../client/local-errors.ts';

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
-import { release } from '../app/release.ts';
+import { release } from '../core/release.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import type { AdoptionReport } from '../maintenance/legacy/adopt.ts';

@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
-import { reportFailure, startDaemon } from '../app/daemon.ts';
+import { reportFailure, startDaemon } from '../runtime/daemon.ts';
 import { readServerConfig, type ServerFlags } from '../config/server-config.ts';
 import { messageOf } from '../core/errors.ts';
 import { withoutSecrets } from '../core/shown-address.ts';
-import { release } from '../app/release.ts';
-import { isWorker } from '../app/worker-pool.ts';
+import { release } from '../core/release.ts';
+import { isWorker } from '../runtime/worker-pool.ts';
 import { addEngineOptions } from './engine-options.ts';
 import { addGuardOptions } from './guard-options.ts';
 import { inHouseStyle } from './house-style.ts';
@@ -102,14 +102,14 @@ async function main(): Promise<void> {
   const { daemon = false, pidFile, logConfig } = options;
   isServing = !daemon;
   if (isWorker()) {
-    const { runWorker } = await import('../app/worker.ts');
+    const { runWorker } = await import('../runtime/worker.ts');
     return runWorker(config);
   }
   const { refuseOthersFolders } = await import('../maintenance/folder-owner.ts');
   await refuseOthersFolders([config.folder]);
   if (daemon) return startDaemon(config, process.argv.slice(2));
   // Loaded when the flags are known to be good, so that help and mistakes are answered at once.
-  const { serve } = await import('../app/serve.ts');
+  const { serve } = await import('../runtime/serve.ts');
   return serve(config, { pidFile, ignoredLogConfig: logConfig });
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { pino, type Logger } from 'pino';
 import type { EngineTuningFlags } from '../config/engine-config.ts';
-import { openStore, type OpenStore } from '../app/open-store.ts';
+import { openStore, type OpenStore } from '../runtime/open-store.ts';
 import { readStoreAddress } from '../config/store-address.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { contentsFolder, findStore } from '../maintenance/folder-kind.ts';

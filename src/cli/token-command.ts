@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { readServerConfig } from '../config/server-config.ts';
-import { openTokenEditor } from '../app/open-tokens.ts';
+import { openTokenEditor } from '../runtime/open-tokens.ts';
 import { parseRights } from '../access/token-rules.ts';
 import type { TokenEditor } from '../access/token-source.ts';
 import { systemClock } from '../core/clock.ts';

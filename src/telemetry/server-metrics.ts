@@ -16,7 +16,7 @@ import type { FileStore, StoreStats } from '../store/file-store.ts';
 import type { CollectionReport } from '../store/garbage-collector.ts';
 import type { LimitedFileStore } from '../store/limited-file-store.ts';
 import { BackendMetrics } from './backend-metrics.ts';
-import type { ServerLimits } from '../app/guard.ts';
+import type { ServerLimits } from '../runtime/guard.ts';
 import { snapshotOf, type MetricsSnapshot } from './metrics-snapshot.ts';
 
 /** Seconds; a sync of a fast disk, of a slow one, of one in trouble. */

@@ -4,7 +4,7 @@ import { access, copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { release } from '../../src/app/release.ts';
+import { release } from '../../src/core/release.ts';
 import { noise, prose } from '../support/contents.ts';
 import { freePort } from '../support/free-port.ts';
 import { programPath } from '../support/built-programs.ts';

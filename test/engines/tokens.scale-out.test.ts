@@ -1,6 +1,6 @@
 import { Client } from 'pg';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { openTokenEditor, openTokens } from '../../src/app/open-tokens.ts';
+import { openTokenEditor, openTokens } from '../../src/runtime/open-tokens.ts';
 import { readEngineConfig } from '../../src/config/engine-config.ts';
 import type { NewToken, TokenEditor, TokenSource } from '../../src/access/token-source.ts';
 import { TokenFileEditor } from '../../src/access/token-store.ts';

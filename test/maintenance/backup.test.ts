@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/p
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { openStore } from '../../src/app/open-store.ts';
+import { openStore } from '../../src/runtime/open-store.ts';
 import { TokenFileEditor } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { ManualClock } from '../../src/core/clock.ts';

@@ -2,7 +2,7 @@ import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { openStore } from '../../src/app/open-store.ts';
+import { openStore } from '../../src/runtime/open-store.ts';
 import { TokenFileEditor, TokenStore } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';

@@ -2,7 +2,7 @@ import { mkdir, readdir, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, expect, it, onTestFinished } from 'vitest';
-import { openStore } from '../../src/app/open-store.ts';
+import { openStore } from '../../src/runtime/open-store.ts';
 import { TokenFileEditor } from '../../src/access/token-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { openStore } from '../../src/app/open-store.ts';
+import { openStore } from '../../src/runtime/open-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';

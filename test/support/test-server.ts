@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { expect, onTestFinished } from 'vitest';
-import { openStore } from '../../src/app/open-store.ts';
+import { openStore } from '../../src/runtime/open-store.ts';
 import { HttpServer, type HttpServerOptions } from '../../src/server/http-server.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
 import { requestOnce, type RawAnswer, type RawRequest } from './raw-http.ts';

@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import { withoutSecrets } from '../../core/shown-address.ts';
-import { release } from '../../app/release.ts';
+import { release } from '../../core/release.ts';
 import { helpWidth } from '../output.ts';
 import { runToEnd } from '../run-to-end.ts';
 import { programName } from './context.ts';

@@ -9,7 +9,7 @@ import { Guard } from './guard.ts';
 import type { Log } from '../telemetry/log.ts';
 import { LostConnections } from '../telemetry/lost-connections.ts';
 import { openStore, type OpenStore } from './open-store.ts';
-import { release } from './release.ts';
+import { release } from '../core/release.ts';
 import { MetricsLink, type MetricsAnswer, type MetricsQuestion } from '../telemetry/metrics-hub.ts';
 import { storeToServe } from './store-to-serve.ts';
 import { RequestLog } from '../telemetry/request-log.ts';
