@@ -2,7 +2,7 @@ import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import { errnoOf, FiletrackerError, messageOf } from '../core/errors.ts';
-import type { TlsMaterial } from '../server/node-server.ts';
+import type { TlsMaterial } from '../server/connections/node-server.ts';
 import type { TlsFiles } from '../config/guard-config.ts';
 
 /**

@@ -4,7 +4,7 @@ import { listsMax } from '../core/limits.ts';
 import { RateLimiter } from '../access/rate-limiter.ts';
 import type { RateTable } from '../access/rate-table.ts';
 import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
-import type { TlsMaterial } from '../server/node-server.ts';
+import type { TlsMaterial } from '../server/connections/node-server.ts';
 import { TokenAccess, type AnonymousAccess } from '../access/token-access.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';

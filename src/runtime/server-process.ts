@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { RateTable } from '../access/rate-table.ts';
-import type { DrainTimes } from '../server/connection-table.ts';
+import type { DrainTimes } from '../server/connections/connection-table.ts';
 import { HttpServer } from '../server/http-server.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 import { usesFolder } from '../config/engine-config.ts';

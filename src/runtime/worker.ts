@@ -2,7 +2,7 @@ import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { isFiletrackerError, localMessageOf } from '../core/errors.ts';
 import type { ServerConfig } from '../config/server-config.ts';
-import type { DrainTimes } from '../server/connection-table.ts';
+import type { DrainTimes } from '../server/connections/connection-table.ts';
 import { Log } from '../telemetry/log.ts';
 import { ServerProcess } from './server-process.ts';
 import { sharedRates } from '../access/shared-rates.ts';

@@ -15,9 +15,9 @@ import {
 } from '../protocol/problems.ts';
 import { defaultRetryAfterSeconds, statusOf } from '../protocol/statuses.ts';
 import type { Principal, Right } from '../access/access.ts';
-import type { Connection } from './connection.ts';
-import { announcesBody, lingerOn } from './request-body.ts';
-import { sendBody } from './send-body.ts';
+import type { Connection } from './connections/connection.ts';
+import { announcesBody, lingerOn } from './connections/request-body.ts';
+import { sendBody } from './connections/send-body.ts';
 
 /** Asked of the system once. */
 const processId = process.pid.toString(36);

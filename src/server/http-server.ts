@@ -23,8 +23,8 @@ import { parseTarget } from '../protocol/request-target.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { openAccess, type Access } from '../access/access.ts';
 import { admitAll, type MetricsSource, type RequestAdmission } from '../access/admission.ts';
-import { ConnectionTable, type DrainTimes } from './connection-table.ts';
-import { brokenBody, slowBody, stalledBody, truncatedBody } from './connection.ts';
+import { ConnectionTable, type DrainTimes } from './connections/connection-table.ts';
+import { brokenBody, slowBody, stalledBody, truncatedBody } from './connections/connection.ts';
 import { Exchange } from './exchange.ts';
 import type { ServerContext, VerificationControl } from './handlers/context.ts';
 import {
@@ -32,14 +32,14 @@ import {
   replaceTlsMaterial,
   type ServerTimeouts,
   type TlsMaterial,
-} from './node-server.ts';
+} from './connections/node-server.ts';
 import { silentObserver, type RequestObserver } from './observer.ts';
-import { faultTexts, PaceWatch } from './pace-watch.ts';
-import { rawAnswer, refusalOf } from './raw-answer.ts';
+import { faultTexts, PaceWatch } from './connections/pace-watch.ts';
+import { rawAnswer, refusalOf } from './connections/raw-response.ts';
 import { requireTrusted } from './request-faults.ts';
 import { handle } from './router.ts';
 import { SeekQueue } from './seek-queue.ts';
-import { answerTaken, WaitingRequests } from './waiting-requests.ts';
+import { answerTaken, WaitingRequests } from './connections/waiting-requests.ts';
 
 export interface HttpServerOptions {
   readonly store: FileStore;

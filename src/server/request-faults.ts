@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { FiletrackerError } from '../core/errors.ts';
-import { isChunked } from './request-body.ts';
+import { isChunked } from './connections/request-body.ts';
 
 const hostLength = 'host'.length;
 const authorizationLength = 'authorization'.length;

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import { FiletrackerError } from '../core/errors.ts';
 import { seeksMax, seeksWaitingMax } from '../core/limits.ts';
-import type { Connection } from './connection.ts';
+import type { Connection } from './connections/connection.ts';
 
 /**
  * Admits seeks: unpacking of a compressed content up to where a range begins, which costs a second for a GiB and

@@ -15,7 +15,7 @@ import { requiredVersion } from '../../protocol/query.ts';
 import type { Precondition, PutIntent, PutResult } from '../../store/file-store.ts';
 import type { Exchange } from '../exchange.ts';
 import { singleValue } from '../header-value.ts';
-import { collectBody, frameOf, type BodyFrame } from '../request-body.ts';
+import { collectBody, frameOf, type BodyFrame } from '../connections/request-body.ts';
 import type { Encoding } from '../../core/encoding.ts';
 import type { ServerContext } from './context.ts';
 

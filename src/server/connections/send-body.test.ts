@@ -3,8 +3,8 @@ import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { noise } from '../../test/support/contents.ts';
-import { RawConnection, requestBytes, requestOnce } from '../../test/support/raw-http.ts';
+import { noise } from '../../../test/support/contents.ts';
+import { RawConnection, requestBytes, requestOnce } from '../../../test/support/raw-http.ts';
 import { sendBody } from './send-body.ts';
 
 const pieceSizeBytes = 256 * 1024;

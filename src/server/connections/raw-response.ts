@@ -1,4 +1,4 @@
-import { exceptionHeader } from '../protocol/problems.ts';
+import { exceptionHeader } from '../../protocol/problems.ts';
 
 /** What is wrong with bytes that are no request, by Node's code for it. */
 const refusals: ReadonlyMap<string, readonly [status: string, text: string]> = new Map([

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { timerMs } from '../core/timers.ts';
+import { timerMs } from '../../core/timers.ts';
 import { Connection, truncatedBody } from './connection.ts';
 
 /** What the socket that speaks TLS has in common with the one below it. */

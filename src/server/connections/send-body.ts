@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
-import { giveBack } from '../streams/reused-pieces.ts';
+import { giveBack } from '../../streams/reused-pieces.ts';
 
 /**
  * Sends what a stream gives as the body of an answer, and ends the answer. Destroys the stream, whatever happens; rejects

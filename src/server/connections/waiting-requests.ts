@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import { waitingRequestsMax, waitingRequestsPauseAt, waitingRequestsTotalMax } from '../core/limits.ts';
+import { waitingRequestsMax, waitingRequestsPauseAt, waitingRequestsTotalMax } from '../../core/limits.ts';
 import type { Connection } from './connection.ts';
 
 /**

@@ -1,7 +1,7 @@
 import { createServer, type Server, type ServerOptions } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { Server as TlsServer } from 'node:tls';
-import { headersSizeMaxBytes } from '../core/limits.ts';
+import { headersSizeMaxBytes } from '../../core/limits.ts';
 
 /** What a server needs to speak TLS; PEM texts. */
 export interface TlsMaterial {

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as wait } from 'node:timers/promises';
-import { FiletrackerError } from '../core/errors.ts';
-import { lingerSizeMaxBytes, lingerTimeMs } from '../core/limits.ts';
-import { parseSize } from '../protocol/content-claims.ts';
+import { FiletrackerError } from '../../core/errors.ts';
+import { lingerSizeMaxBytes, lingerTimeMs } from '../../core/limits.ts';
+import { parseSize } from '../../protocol/content-claims.ts';
 import type { Connection } from './connection.ts';
 
 /** How the body of a request is framed. */
