@@ -39,7 +39,7 @@ import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { findStore } from './folder-kind.ts';
 import { refuseNewerFormats } from './newer-formats.ts';
-import { copyDeletions } from './importing/tombstones.ts';
+import { copyDeletions } from '../store/import/tombstones.ts';
 import { goesOnFrom } from './snapshot-segments.ts';
 import { identityFileName, identityOf, readIdentity } from './store-identity.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';

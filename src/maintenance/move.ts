@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import { messageOf } from '../core/errors.ts';
 import { reportItemsMax } from '../core/limits.ts';
 import type { Entry, FileStore } from '../store/file-store.ts';
-import { isBadContent } from './bad-content.ts';
+import { isBadContent } from '../store/bad-content.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { flattened, sideBySide } from '../streams/side-by-side.ts';
 

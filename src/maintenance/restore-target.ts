@@ -6,7 +6,7 @@ import { removeFile } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
 import { folderNames } from './backup-layout.ts';
-import { importFolderName } from './importing/tombstones.ts';
+import { importFolderName } from '../store/import/tombstones.ts';
 import { storeFolders, unfinishedRestoreName } from './store-folders.ts';
 import { tokensFileName, tokensMarkerName } from '../access/token-files.ts';
 

@@ -12,7 +12,7 @@ import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-la
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { Steps, type ProgressListener, type StepReport } from './progress.ts';
 import { refuseNewerFormats } from './newer-formats.ts';
-import { copyDeletions } from './importing/tombstones.ts';
+import { copyDeletions } from '../store/import/tombstones.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
 import { storeFolders, type StoreFolders } from './store-folders.ts';

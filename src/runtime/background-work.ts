@@ -4,11 +4,7 @@ import type { Catalog } from '../catalog/catalog.ts';
 import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { systemClock } from '../core/clock.ts';
 import { readAdoptionState, writeAdoptionState } from '../maintenance/legacy/adoption-state.ts';
-import {
-  Verification,
-  type VerificationCounters,
-  type VerificationStatus,
-} from '../maintenance/verification.ts';
+import { Verification, type VerificationCounters, type VerificationStatus } from '../store/verification.ts';
 import { countStrays } from '../store/strays.ts';
 
 export interface BackgroundSettings {

@@ -1,7 +1,7 @@
 import { HttpTransport } from '../client/http/transport.ts';
 import { remoteVersion } from '../client/http/remote-store.ts';
 import { isFiletrackerError } from '../core/errors.ts';
-import type { OldServer } from '../maintenance/importing/old-server.ts';
+import type { OldServer } from '../store/import/old-server.ts';
 
 const toldNamesMax = 1000;
 

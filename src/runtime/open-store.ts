@@ -8,7 +8,7 @@ import type { ServerMetrics } from '../telemetry/server-metrics.ts';
 import type { StoreLimits } from '../store/store-limits.ts';
 import { folderToOpen } from '../maintenance/folder-kind.ts';
 import { GarbageCollector } from '../store/garbage-collector.ts';
-import type { Verification } from '../maintenance/verification.ts';
+import type { Verification } from '../store/verification.ts';
 import { BackgroundWork } from './background-work.ts';
 import { embeddedEngines, usesFolder, type EngineConfig } from '../config/engine-config.ts';
 import { openBlobs, openCatalog } from './open-engines.ts';

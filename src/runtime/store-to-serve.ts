@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { ImportingFileStore } from '../maintenance/importing/importing-file-store.ts';
-import { importFolderName } from '../maintenance/importing/tombstones.ts';
+import { ImportingFileStore } from '../store/import/importing-file-store.ts';
+import { importFolderName } from '../store/import/tombstones.ts';
 import type { FileStore } from '../store/file-store.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 

@@ -7,7 +7,7 @@ import {
   type Verification,
   type VerificationCounters,
   type VerificationStatus,
-} from '../maintenance/verification.ts';
+} from '../store/verification.ts';
 import { addCounter, addGauge, addHistogram, ValueCounts } from './counted-metrics.ts';
 import type { Exchange } from '../server/exchange.ts';
 import type { RequestObserver } from '../server/observer.ts';

@@ -9,7 +9,7 @@ import { backupStore } from '../../src/maintenance/backup.ts';
 import { recoverStore, type RecoverOptions } from '../../src/maintenance/recover.ts';
 import type { RecoveryReport } from '../../src/maintenance/recovery-report.ts';
 import { restoreStore } from '../../src/maintenance/restore.ts';
-import { Verification } from '../../src/maintenance/verification.ts';
+import { Verification } from '../../src/store/verification.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';

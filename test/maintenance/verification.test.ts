@@ -10,7 +10,7 @@ import {
   lastFinishedMs,
   Verification,
   type VerificationOptions,
-} from '../../src/maintenance/verification.ts';
+} from '../../src/store/verification.ts';
 import { openTestServer } from '../support/test-server.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { noise, prose } from '../support/contents.ts';

@@ -9,8 +9,8 @@ import { pause, timerMs } from '../core/timers.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { checkStoredFormat } from '../core/stored-format.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { checkBlob, type BlobVerdict } from '../store/integrity.ts';
-import { countStrays } from '../store/strays.ts';
+import { checkBlob, type BlobVerdict } from './integrity.ts';
+import { countStrays } from './strays.ts';
 import { flattened, sideBySide } from '../streams/side-by-side.ts';
 
 /** How the last verification got on, whichever process of the server made it. */

@@ -20,7 +20,7 @@ import type {
   ReadOptions,
   RemoveResult,
   StoreStats,
-} from '../../store/file-store.ts';
+} from '../file-store.ts';
 import { isBadContent } from '../bad-content.ts';
 import { mergedNames } from './merged-names.ts';
 import type { OldServer } from './old-server.ts';

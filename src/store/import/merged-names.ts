@@ -1,6 +1,6 @@
 import type { FileName } from '../../core/file-name.ts';
 import { listBatchNames } from '../../core/limits.ts';
-import type { ListOptions } from '../../store/file-store.ts';
+import type { ListOptions } from '../file-store.ts';
 
 /**
  * The names of two sources, each once, in byte order. Those here come sorted; those of the old server come in any
