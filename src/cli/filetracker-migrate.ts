@@ -3,8 +3,8 @@ import { Command } from 'commander';
 import { release } from '../core/release.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
-import type { AdoptionReport } from '../maintenance/legacy/adopt.ts';
-import type { MigrationReport, MigrationTarget } from '../maintenance/migrate.ts';
+import type { AdoptionReport } from '../maintenance/migration/legacy/adopt.ts';
+import type { MigrationReport, MigrationTarget } from '../maintenance/migration/migrate.ts';
 import { inHouseStyle } from './house-style.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { exitCodes, printJson, printLine } from './output.ts';
@@ -61,7 +61,7 @@ function readJobs(text: string | undefined): number | undefined {
 async function bringToServer(files: string, url: string, flags: Flags): Promise<MigrationReport> {
   const { Client } = await import('../client/client.ts');
   const { optionsFromEnvironment } = await import('../client/client-options.ts');
-  const { defaultJobs, migrateTree } = await import('../maintenance/migrate.ts');
+  const { defaultJobs, migrateTree } = await import('../maintenance/migration/migrate.ts');
   const jobs = readJobs(flags.jobs) ?? defaultJobs;
   const { patientRetries } = await import('../client/http/retries.ts');
   const { tls, retries } = optionsFromEnvironment();
@@ -127,11 +127,11 @@ async function main(): Promise<void> {
     );
   }
   if (flags.adopt === true) {
-    const { adoptLegacyFolder } = await import('../maintenance/legacy/adopt.ts');
+    const { adoptLegacyFolder } = await import('../maintenance/migration/legacy/adopt.ts');
     await refuseOthersFolders([files, target], { mayMake: true });
     tellAdoption(await adoptLegacyFolder(files, target, { listener: stepsFor(flags) }), flags);
   } else if (flags.adopt1x === true) {
-    const { adoptPlainFiles } = await import('../maintenance/legacy/adopt-plain-files.ts');
+    const { adoptPlainFiles } = await import('../maintenance/migration/legacy/adopt-plain-files.ts');
     const options = { listener: stepsFor(flags), jobs: readJobs(flags.jobs) };
     await refuseOthersFolders([files, target], { mayMake: true });
     tellMigration(await adoptPlainFiles(files, target, options), flags);

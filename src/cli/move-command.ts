@@ -8,7 +8,7 @@ import { openStore, type OpenStore } from '../runtime/open-store.ts';
 import { readStoreAddress } from '../config/store-address.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { contentsFolder, findStore } from '../maintenance/folder-kind.ts';
-import { moveStore, type MoveReport } from '../maintenance/move.ts';
+import { moveStore, type MoveReport } from '../maintenance/migration/move.ts';
 import { addEngineTuningOptions } from './engine-options.ts';
 import { inHouseStyle } from './house-style.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';

@@ -5,9 +5,9 @@ import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
 import { S3BlobStore } from '../blobs/s3/s3-blob-store.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { PostgresCatalog } from '../catalog/postgres/postgres-catalog.ts';
-import { BucketContents } from '../maintenance/bucket-contents.ts';
+import { BucketContents } from '../maintenance/recovery/bucket-contents.ts';
 import { contentsFolder } from '../maintenance/folder-kind.ts';
-import { recoverScaleOut, type ScaleOutRecoveryReport } from '../maintenance/recover-scale-out.ts';
+import { recoverScaleOut, type ScaleOutRecoveryReport } from '../maintenance/recovery/recover-scale-out.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { exitCodes, printJson, printLine } from './output.ts';
 

@@ -5,16 +5,16 @@ import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { cacheMarks, ofFileSystem } from '../core/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
-import { checkApart } from './apart.ts';
+import { checkApart } from './backup/apart.ts';
 import { refuseNewerFormats } from './newer-formats.ts';
-import { readAdoptionState } from './legacy/adoption-state.ts';
+import { readAdoptionState } from './migration/legacy/adoption-state.ts';
 import {
   adoptedStoreName,
   isFolder,
   storeFolders,
   unfinishedRestoreName,
   type StoreFolders,
-} from './store-folders.ts';
+} from './backup/store-folders.ts';
 import { tokensFileName, tokensLockName, tokensMarkerName } from '../access/token-files.ts';
 
 /**

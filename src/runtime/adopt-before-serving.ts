@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import { folderKind } from '../maintenance/folder-kind.ts';
-import { adoptLegacyFolder } from '../maintenance/legacy/adopt.ts';
+import { adoptLegacyFolder } from '../maintenance/migration/legacy/adopt.ts';
 import type { ProgressListener } from '../maintenance/progress.ts';
 
 /** Large blobs are decoded for their size before serving begins only up to so much; the rest is verified behind it. */

@@ -3,7 +3,7 @@ import type { BlobStore } from '../blobs/blob-store.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { systemClock } from '../core/clock.ts';
-import { readAdoptionState, writeAdoptionState } from '../maintenance/legacy/adoption-state.ts';
+import { readAdoptionState, writeAdoptionState } from '../maintenance/migration/legacy/adoption-state.ts';
 import { Verification, type VerificationCounters, type VerificationStatus } from '../store/verification.ts';
 import { countStrays } from '../store/strays.ts';
 

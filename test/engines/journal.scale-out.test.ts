@@ -4,7 +4,7 @@ import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { PostgresCatalog } from '../../src/catalog/postgres/postgres-catalog.ts';
 import type { Clock } from '../../src/core/clock.ts';
 import { removalMemoryMs } from '../../src/core/limits.ts';
-import { recoverScaleOut } from '../../src/maintenance/recover-scale-out.ts';
+import { recoverScaleOut } from '../../src/maintenance/recovery/recover-scale-out.ts';
 import { noise } from '../support/contents.ts';
 import { freshBucket, freshSchema, postgresUrl } from '../support/engines.ts';
 import { composed, put, read, type FileStoreParts } from '../support/file-stores.ts';

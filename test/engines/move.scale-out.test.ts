@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Client } from 'pg';
 import { expect, it } from 'vitest';
-import { moveStore } from '../../src/maintenance/move.ts';
+import { moveStore } from '../../src/maintenance/migration/move.ts';
 import { noise, prose } from '../support/contents.ts';
 import { freshBucket, freshSchema, postgresUrl } from '../support/engines.ts';
 import { embeddedFileStore, put, read, type FileStoreParts } from '../support/file-stores.ts';

@@ -6,9 +6,12 @@ import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
-import { BucketContents, type BucketContentsOptions } from '../../src/maintenance/bucket-contents.ts';
-import { recoverStore, type RecoverOptions } from '../../src/maintenance/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery-report.ts';
+import {
+  BucketContents,
+  type BucketContentsOptions,
+} from '../../src/maintenance/recovery/bucket-contents.ts';
+import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
+import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
 import { noise, prose } from '../support/contents.ts';
 import { s3Credentials } from '../support/engine-names.ts';
 import { freshBucket } from '../support/engines.ts';

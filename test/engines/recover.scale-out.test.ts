@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { PostgresCatalog } from '../../src/catalog/postgres/postgres-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
-import { recoverScaleOut } from '../../src/maintenance/recover-scale-out.ts';
+import { recoverScaleOut } from '../../src/maintenance/recovery/recover-scale-out.ts';
 import { noise } from '../support/contents.ts';
 import { freshBucket, freshSchema, postgresUrl } from '../support/engines.ts';
 import { composed, put, read, type FileStoreParts } from '../support/file-stores.ts';

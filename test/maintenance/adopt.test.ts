@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { constants, deflateRawSync, gzipSync } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { parseFileName } from '../../src/core/file-name.ts';
-import { adoptLegacyFolder, type AdoptionReport } from '../../src/maintenance/legacy/adopt.ts';
+import { adoptLegacyFolder, type AdoptionReport } from '../../src/maintenance/migration/legacy/adopt.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { noise, prose } from '../support/contents.ts';
 import { LegacyFolder } from '../support/legacy-folder.ts';

@@ -10,12 +10,12 @@ import {
   folderToOpen,
 } from '../../src/maintenance/folder-kind.ts';
 import { Client } from '../../src/client/client.ts';
-import { adoptLegacyFolder } from '../../src/maintenance/legacy/adopt.ts';
-import { adoptPlainFiles } from '../../src/maintenance/legacy/adopt-plain-files.ts';
-import { writeAdoptionState } from '../../src/maintenance/legacy/adoption-state.ts';
-import { backupStore } from '../../src/maintenance/backup.ts';
-import { recoverStore } from '../../src/maintenance/recover.ts';
-import { restoreStore } from '../../src/maintenance/restore.ts';
+import { adoptLegacyFolder } from '../../src/maintenance/migration/legacy/adopt.ts';
+import { adoptPlainFiles } from '../../src/maintenance/migration/legacy/adopt-plain-files.ts';
+import { writeAdoptionState } from '../../src/maintenance/migration/legacy/adoption-state.ts';
+import { backupStore } from '../../src/maintenance/backup/backup.ts';
+import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
+import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { LegacyFolder } from '../support/legacy-folder.ts';

@@ -5,8 +5,8 @@ import { beforeEach, describe, expect, it, onTestFinished, type TestContext } fr
 import { segmentHeaderSizeBytes } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { ManualClock } from '../../src/core/clock.ts';
-import { backupStore } from '../../src/maintenance/backup.ts';
-import { recoverStore } from '../../src/maintenance/recover.ts';
+import { backupStore } from '../../src/maintenance/backup/backup.ts';
+import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';

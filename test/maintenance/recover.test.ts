@@ -2,8 +2,8 @@ import { cp, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } fro
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
-import { recoverStore, type RecoverOptions } from '../../src/maintenance/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery-report.ts';
+import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
+import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { noise, prose } from '../support/contents.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';

@@ -7,7 +7,7 @@ import { openStore } from '../../src/runtime/open-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';
-import { recoverStore } from '../../src/maintenance/recover.ts';
+import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';

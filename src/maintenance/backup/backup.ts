@@ -1,0 +1,357 @@
+import { copyFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
+import { readSegmentHeader, segmentPath } from '../../catalog/journal/segment-header.ts';
+import { listSegments } from '../../catalog/journal/segment.ts';
+import type { IndexDatabase } from '../../catalog/lmdb/index-database.ts';
+import { JournalLock } from '../../catalog/lmdb/journal-lock.ts';
+import { LmdbReader } from '../../catalog/lmdb/lmdb-reader.ts';
+import {
+  checkSegmentsThere,
+  endOfIndexedSegment,
+  isWholeSegment,
+  segmentLost,
+} from '../../catalog/lmdb/sealed-segments.ts';
+import { systemClock, type Clock } from '../../core/clock.ts';
+import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
+import { linkOrCopy } from '../../fs/link-or-copy.ts';
+import { syncFile } from '../../fs/sync-file.ts';
+import { checkApart } from './apart.ts';
+import {
+  backupStateName,
+  claimBackupTarget,
+  historyFolder,
+  isBefore,
+  isSameSegment,
+  isUnchanged,
+  listSnapshots,
+  makeSnapshotFolder,
+  putAsideSuffix,
+  removeUnfinished,
+  writeBackupState,
+  writeSnapshot,
+  type BackupState,
+  type StoredSnapshot,
+} from './backup-layout.ts';
+import { BackupSource, isReadOnly } from './backup-source.ts';
+import { copyBlobs, type CopiedBlobs } from '../migration/copy-blobs.ts';
+import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
+import { findStore } from '../folder-kind.ts';
+import { refuseNewerFormats } from '../newer-formats.ts';
+import { copyDeletions } from '../../store/import/tombstones.ts';
+import { goesOnFrom } from './snapshot-segments.ts';
+import { identityFileName, identityOf, readIdentity } from './store-identity.ts';
+import { storeFolders, type StoreFolders } from './store-folders.ts';
+import { writingTo } from './target-disk.ts';
+
+export interface BackupOptions {
+  readonly listener?: ProgressListener | undefined;
+  readonly clock?: Clock | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface BackupReport {
+  readonly target: string;
+  readonly timeMs: number;
+  readonly steps: readonly StepReport[];
+  readonly entries: number;
+  readonly segments: number;
+  readonly blobs: CopiedBlobs;
+  /** A server had gone on from the backup; what it had changed was put aside here. */
+  readonly putAside: string | undefined;
+}
+
+/**
+ * Takes a snapshot of a store into a folder that is a store itself, while a server may change the source. What
+ * the folder has already from earlier backups is not copied again.
+ *
+ * Why the snapshot is consistent: from before it begins to its end no process removes a segment or a blob, which
+ * `BackupSource` sees to. Then it reads from the index the end E of the journal.
+ * All before E is durable and never changes, so the segments up to E are the state at E, whenever they are
+ * copied. An entry at E names a blob that was placed before its record was written (invariant 5), so its file is
+ * there at E, and because nothing is removed, still there when it is copied, however much later. Blobs that
+ * are placed meanwhile are copied too or not; nothing at E names them.
+ *
+ * Why the target is a store at any instant: blobs go first; then the journal takes the new segments in ascending
+ * order, so that it is always a beginning of the source's; and at last it loses those that the source has
+ * compacted away, the oldest first, as a later one may hold the removal of what an older one stored.
+ *
+ * Why no snapshot is mixed with another: the source's journal goes on from that of the last one, which is looked at
+ * first, so that a segment of a number is the same, or a beginning of it, in all of them.
+ * @throws FiletrackerError `store-locked` while a server serves the target, `invalid-argument` for a target that
+ * holds something else, or backups of another store, or of a state that the store was put back from, `not-found`,
+ * `no-space` or `read-only` of the target's disk, `unavailable` while a server makes its catalog anew.
+ */
+export async function backupStore(
+  folder: string,
+  target: string,
+  options: BackupOptions = {},
+): Promise<BackupReport> {
+  const source = await findStore(folder);
+  await checkApart(folder, target, 'back up');
+  const store = await ((await isReadOnly(source.root)) ? readIdentity : identityOf)(source.root);
+  await using opened = await BackupSource.open(source, options.signal);
+  return await writingTo(`back up to "${target}"`, async () => {
+    await refuseNewerFormats(target);
+    const wanted = { format: 1, source: source.root, store } as const;
+    const state = await claimBackupTarget(target, wanted, source.journal);
+    const goal = storeFolders(resolve(target));
+    await makeFolderDurably(goal.journal, privateFolderMode);
+    await using lock = await JournalLock.tryAcquire(goal.journal);
+    if (lock === undefined) {
+      throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
+    }
+    await removeUnfinished(target);
+    return await new Backup(source, goal, options).run(folder, state, opened);
+  });
+}
+
+/** What tells of one folder alone: a backup that is served becomes a store of its own. */
+const notTaken: ReadonlySet<string> = new Set([backupStateName, identityFileName]);
+
+class Backup {
+  readonly #source: StoreFolders;
+  readonly #goal: StoreFolders;
+  readonly #options: BackupOptions;
+  readonly #steps: Steps;
+
+  constructor(source: StoreFolders, goal: StoreFolders, options: BackupOptions) {
+    this.#source = source;
+    this.#goal = goal;
+    this.#options = options;
+    this.#steps = new Steps(options.listener);
+  }
+
+  async run(root: string, state: BackupState, opened: BackupSource): Promise<BackupReport> {
+    const { index } = opened;
+    const { clock = systemClock } = this.#options;
+    const reader = new LmdbReader(index, this.#source);
+    try {
+      // The time is taken before the end: what was acknowledged until then is in the snapshot.
+      const timeMs = clock.nowMs();
+      const { segment, offset, entries } = index.readTotals();
+      const earlier = await listSnapshots(this.#goal.root);
+      await this.#checkGoesOn(earlier.at(-1), { segment, offset });
+      const blobs = await this.#takeBlobs(reader);
+      const snapshot = await this.#takeJournal(opened, timeMs, { segment, offset }, earlier);
+      const putAside = await this.#showJournal(snapshot, earlier.at(-1));
+      await this.#takeLooseFiles(root);
+      await writeBackupState(this.#goal.root, state);
+      const { segments } = snapshot;
+      const steps = this.#steps.reports;
+      return { target: this.#goal.root, timeMs, steps, entries, segments: segments.length, blobs, putAside };
+    } finally {
+      await reader.close();
+    }
+  }
+
+  /** Two histories in one backup would be mixed: what a segment holds is told from another by its number alone. */
+  async #checkGoesOn(before: StoredSnapshot | undefined, end: StoredSnapshot['end']): Promise<void> {
+    if (before === undefined) return;
+    const where = `Cannot back up "${this.#source.root}" to "${this.#goal.root}"`;
+    if (!(await goesOnFrom(before, this.#source.journal))) {
+      const state =
+        'the journal of the store does not go on from what the backup holds of it, as the store was put back to an ' +
+        'earlier state, or has lost the end of its journal';
+      const remedy = 'choose a new folder, and keep this one as long as what it holds is wanted';
+      throw new FiletrackerError('invalid-argument', `${where}: ${state}; ${remedy}`);
+    }
+    if (isBefore(end, before.end)) {
+      // A server that starts makes its index anew: what that shows is the beginning of the journal.
+      const state = 'its catalog is not brought up to the journal yet; try again when the server has started';
+      throw new FiletrackerError('unavailable', `${where}: ${state}`);
+    }
+  }
+
+  #takeBlobs(reader: LmdbReader): Promise<CopiedBlobs> {
+    return this.#steps.run('blobs', 'Linking or copying the blobs', async (advance) => {
+      const target = await DiskBlobStore.open(this.#goal.root);
+      const { signal } = this.#options;
+      const result = await copyBlobs(reader, this.#source.blobs, target, { advance, signal });
+      await target.close();
+      const { blobs, added, missing, unreadable } = result;
+      return {
+        counts: { blobs, new: added, missing: missing.length, unreadable: unreadable.length },
+        result,
+      };
+    });
+  }
+
+  /** Puts the segments of the snapshot into its folder of the history. */
+  #takeJournal(
+    opened: BackupSource,
+    timeMs: number,
+    end: { segment: number; offset: number },
+    earlier: readonly StoredSnapshot[],
+  ): Promise<StoredSnapshot> {
+    const { index } = opened;
+    return this.#steps.run('journal', 'Taking the journal', async (advance) => {
+      const before = earlier.at(-1);
+      const folder = await makeSnapshotFolder(this.#goal.root, timeMs);
+      const segments = (await listSegments(this.#source.journal)).filter((segment) => segment <= end.segment);
+      checkSegmentsThere(index, segments, end.segment);
+      for (const [at, segment] of segments.entries()) {
+        this.#options.signal?.throwIfAborted();
+        // One of a newer format is refused here.
+        await readSegmentHeader(this.#source.journal, segment);
+        const path = segmentPath(folder, segment);
+        if (segment === end.segment) await this.#takeLast(end, path);
+        else await this.#takeSealed(index, segment, path, before);
+        advance(at + 1, segments.length);
+      }
+      await syncFolder(folder);
+      opened.check();
+      const snapshot = { format: 1, timeMs, end, segments } as const;
+      await writeSnapshot(folder, snapshot);
+      await syncFolder(historyFolder(this.#goal.root));
+      if (before !== undefined) {
+        const { segment } = before.end;
+        for (const other of earlier.filter(({ segments: theirs }) => theirs.includes(segment))) {
+          await shareSegment(segment, other, { ...snapshot, folder });
+        }
+      }
+      return { counts: { segments: segments.length }, result: { ...snapshot, folder } };
+    });
+  }
+
+  async #takeLast({ segment, offset }: { segment: number; offset: number }, path: string): Promise<void> {
+    const { journal } = this.#source;
+    if (!(await isWholeSegment(journal, segment, offset))) throw segmentLost(segment, 'was cut short');
+    await copyUpTo(segmentPath(journal, segment), path, offset);
+  }
+
+  /**
+   * A sealed segment never changes, but for what is cut off behind its end: the snapshot before has it already.
+   * @throws FiletrackerError `corrupt-store` where neither is whole: a copy would look like a sound one.
+   */
+  async #takeSealed(
+    index: IndexDatabase,
+    segment: number,
+    path: string,
+    before: StoredSnapshot | undefined,
+  ): Promise<void> {
+    const { journal } = this.#source;
+    const known = before !== undefined && before.segments.includes(segment) && segment < before.end.segment;
+    const end = await endOfIndexedSegment(index, journal, segment);
+    for (const folder of known ? await keptFirst(before.folder, journal, segment) : [journal]) {
+      if (!(await isWholeSegment(folder, segment, end))) continue;
+      await linkOrCopy(segmentPath(folder, segment), path, `${path}.temporary`);
+      return;
+    }
+    throw segmentLost(segment, 'was cut short');
+  }
+
+  /** Makes the journal of the backup that of the snapshot. Gives where a changed one was put aside. */
+  async #showJournal(
+    snapshot: StoredSnapshot,
+    before: StoredSnapshot | undefined,
+  ): Promise<string | undefined> {
+    const { journal, catalog } = this.#goal;
+    const there = await listSegments(journal);
+    const changed = before !== undefined && there.length > 0 && !(await isUnchanged(journal, before));
+    const putAside = changed ? await this.#putAside(there) : undefined;
+    // The index is made anew when the backup is served: it would have to be copied in one instant.
+    await rm(catalog, { recursive: true, force: true });
+    for (const segment of snapshot.segments) {
+      const { end, folder } = snapshot;
+      // A server that serves the backup writes on in the last one, so it has a copy of its own.
+      const take = segment === end.segment ? copyOf(end.offset) : linkOrCopyOf;
+      await replace(segmentPath(journal, segment), segmentPath(folder, segment), take);
+    }
+    await syncFolder(journal);
+    const wanted = new Set(snapshot.segments);
+    for (const segment of there)
+      if (!wanted.has(segment)) await rm(segmentPath(journal, segment), { force: true });
+    await syncFolder(journal);
+    return putAside;
+  }
+
+  async #putAside(segments: readonly number[]): Promise<string> {
+    const folder = await makeSnapshotFolder(
+      this.#goal.root,
+      (this.#options.clock ?? systemClock).nowMs() + 1,
+    );
+    const aside = `${folder}${putAsideSuffix}`;
+    await rename(folder, aside);
+    for (const segment of segments) {
+      const path = segmentPath(aside, segment);
+      await linkOrCopy(segmentPath(this.#goal.journal, segment), path, `${path}.temporary`);
+    }
+    return aside;
+  }
+
+  /**
+   * Tokens and the like: the files that lie loose in the folder of the store; and the deletions that were recorded beside
+   * the journal, before they were carried out: those that the snapshot knows of are all among what is read after it.
+   */
+  async #takeLooseFiles(root: string): Promise<void> {
+    const folders = [...new Set([resolve(root), this.#source.root])];
+    await copyDeletions(folders, this.#goal.root);
+    for (const folder of folders) {
+      for (const item of await readdir(folder, { withFileTypes: true })) {
+        if (!item.isFile() || !item.name.endsWith('.json') || notTaken.has(item.name)) continue;
+        const temporary = join(this.#goal.root, `.${item.name}.temporary`);
+        await copyFile(join(folder, item.name), temporary);
+        await syncFile(temporary);
+        await rename(temporary, join(this.#goal.root, item.name));
+      }
+    }
+  }
+}
+
+/**
+ * The last segment of a snapshot is a beginning of the same segment in later ones, and its end is told beside
+ * it: one copy is enough for all.
+ */
+async function shareSegment(
+  segment: number,
+  before: StoredSnapshot,
+  snapshot: StoredSnapshot,
+): Promise<void> {
+  const { end, segments, folder } = snapshot;
+  const needed = segment === before.end.segment ? before.end.offset : Infinity;
+  const reaches = segments.includes(segment) && (segment < end.segment || needed <= end.offset);
+  if (!reaches || !(await isSameSegment(before.folder, folder, segment))) return;
+  await replace(segmentPath(before.folder, segment), segmentPath(folder, segment), linkOrCopyOf);
+}
+
+/** Where to look for a segment: in the snapshot before, unless the journal's own has other bytes behind its end by now. */
+async function keptFirst(kept: string, journal: string, segment: number): Promise<readonly string[]> {
+  const sizes = await Promise.all(
+    [kept, journal].map(async (folder) => (await stat(segmentPath(folder, segment))).size),
+  );
+  return sizes[0] === sizes[1] ? [kept, journal] : [journal, kept];
+}
+
+type Take = (source: string, target: string) => Promise<void>;
+
+const linkOrCopyOf: Take = async (source, target) => {
+  await linkOrCopy(source, target, `${target}2`);
+};
+
+const copyOf =
+  (sizeBytes: number): Take =>
+  (source, target) =>
+    copyUpTo(source, target, sizeBytes);
+
+/** Puts what `take` makes of a source in the place of a file. */
+async function replace(path: string, source: string, take: Take): Promise<void> {
+  const temporary = `${path}.temporary`;
+  await rm(temporary, { force: true });
+  await take(source, temporary);
+  await rename(temporary, path);
+  // Where both are names of the same file already, a rename leaves both.
+  await rm(temporary, { force: true });
+}
+
+async function copyUpTo(source: string, target: string, sizeBytes: number): Promise<void> {
+  try {
+    await rm(target, { force: true });
+    await copyFile(source, target);
+    await truncate(target, sizeBytes);
+    await syncFile(target);
+  } catch (error) {
+    throw fromSystemError(error, 'copy the journal');
+  }
+}

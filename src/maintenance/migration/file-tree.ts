@@ -1,0 +1,106 @@
+import { isUtf8 } from 'node:buffer';
+import type { BigIntStats } from 'node:fs';
+import { lstat, opendir, stat } from 'node:fs/promises';
+import { join, relative, resolve, sep } from 'node:path';
+import { errnoOf, FiletrackerError, fromSystemError, messageOf } from '../../core/errors.ts';
+import { parseFileName, type FileName } from '../../core/file-name.ts';
+import { versionFromNs, type FileVersion } from '../../core/file-version.ts';
+import { unfinishedName } from '../../core/folder-marks.ts';
+import { isCacheFolder } from '../../fs/cache-folder.ts';
+
+/** A file of a tree as it would be stored, or why it cannot be. */
+export type TreeItem =
+  | {
+      readonly kind: 'file';
+      readonly path: string;
+      readonly name: FileName;
+      readonly version: FileVersion;
+      readonly size: number;
+    }
+  | {
+      /** Vanished is what was removed between being listed and being looked at. */
+      readonly kind: 'skipped' | 'refused' | 'vanished';
+      readonly path: string;
+      readonly reason: string;
+    };
+
+/**
+ * Everything below `files`, a folder or a single file. Names are paths relative to `root`, versions the times of
+ * modification, rounded down to a second. `files` itself may be a symbolic link. Other links, special files, caches
+ * of clients and unfinished downloads are skipped, and reported.
+ * @throws FiletrackerError `not-found`, `invalid-argument` if `files` is not below `root`.
+ */
+export async function* treeItems(files: string, root: string): AsyncGenerator<TreeItem, void, void> {
+  const start = resolve(files);
+  const base = resolve(root);
+  if (start !== base && !start.startsWith(base.endsWith(sep) ? base : base + sep)) {
+    throw new FiletrackerError(
+      'invalid-argument',
+      `Cannot use --root "${root}": "${files}" does not lie in it`,
+    );
+  }
+  const stats = await stat(start, { bigint: true }).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, `read "${files}"`);
+    throw new FiletrackerError('not-found', `Cannot read "${files}": there is no such file or folder`);
+  });
+  if (!stats.isDirectory()) {
+    yield itemOf(start, start === base ? join(base, '..') : base, stats);
+    return;
+  }
+  if (isCacheFolder(start)) {
+    throw new FiletrackerError('invalid-argument', `Cannot read "${files}": it is the cache of a client`);
+  }
+  yield* itemsBelow(start, base);
+}
+
+async function* itemsBelow(folder: string, base: string): AsyncGenerator<TreeItem, void, void> {
+  const items = await opendir(folder, { encoding: 'buffer' as BufferEncoding, bufferSize: 256 }).catch(
+    (error: unknown) => errnoOf(error) ?? messageOf(error),
+  );
+  if (typeof items === 'string') {
+    yield items === 'ENOENT'
+      ? { kind: 'vanished', path: folder, reason: vanishedReason }
+      : { kind: 'refused', path: folder, reason: `the folder cannot be read (${items})` };
+    return;
+  }
+  for await (const item of items) {
+    const bytes = item.name as unknown as Buffer;
+    const name = bytes.toString();
+    const path = join(folder, name);
+    if (!isUtf8(bytes)) yield { kind: 'refused', path, reason: 'its name is not valid UTF-8' };
+    else if (!item.isDirectory()) yield await itemAt(path, name, base);
+    else if (isCacheFolder(path)) yield { kind: 'skipped', path, reason: 'it is the cache of a client' };
+    else yield* itemsBelow(path, base);
+  }
+}
+
+const vanishedReason = 'it was removed meanwhile';
+
+async function itemAt(path: string, name: string, base: string): Promise<TreeItem> {
+  if (unfinishedName.test(name)) return { kind: 'skipped', path, reason: 'it is an unfinished download' };
+  try {
+    return itemOf(path, base, await lstat(path, { bigint: true }));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return { kind: 'vanished', path, reason: vanishedReason };
+    return { kind: 'refused', path, reason: messageOf(error) };
+  }
+}
+
+function itemOf(path: string, base: string, stats: BigIntStats): TreeItem {
+  if (stats.isSymbolicLink()) return { kind: 'skipped', path, reason: 'it is a symbolic link' };
+  if (!stats.isFile()) return { kind: 'skipped', path, reason: 'it is no regular file' };
+  try {
+    const name = parseFileName(`/${relative(base, path).split(sep).join('/')}`);
+    return { kind: 'file', path, name, version: versionFromNs(stats.mtimeNs), size: Number(stats.size) };
+  } catch (error) {
+    return { kind: 'refused', path, reason: messageOf(error) };
+  }
+}
+
+/** Whether a file that was listed is not there any more. */
+export async function hasVanished(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => false,
+    (error: unknown) => errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR',
+  );
+}

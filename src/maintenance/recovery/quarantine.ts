@@ -1,0 +1,88 @@
+import { lstat, mkdir, open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Clock } from '../../core/clock.ts';
+import { errnoOf, fromSystemError } from '../../core/errors.ts';
+import { writeFileDurably } from '../../fs/durable-file.ts';
+import { makeFolders, privateFolderMode } from '../../fs/folders.ts';
+import { moveFile, moveFolder } from '../../fs/move-file.ts';
+
+const tailSizeMaxBytes = 16 * 1024 * 1024;
+
+/** The folder of one recovery below `quarantine/`, which takes what is damaged. It is made when first needed. */
+export class Quarantine {
+  readonly #parent: string;
+  readonly #stamp: string;
+  #folder: string | undefined;
+
+  constructor(folder: string, clock: Clock) {
+    this.#stamp = new Date(clock.nowMs()).toISOString().replaceAll(/[-:]/g, '').replace(/\.\d+/, '');
+    this.#parent = folder;
+  }
+
+  /** The folder, if anything was put into it. */
+  get folder(): string | undefined {
+    return this.#folder;
+  }
+
+  /** A path in the quarantine whose folder is there. */
+  async pathFor(relative: string): Promise<string> {
+    try {
+      this.#folder ??= await this.#makeFolder();
+      const path = join(this.#folder, relative);
+      await makeFolders(dirname(path), privateFolderMode);
+      return path;
+    } catch (error) {
+      throw fromSystemError(error, 'make the quarantine');
+    }
+  }
+
+  async #makeFolder(): Promise<string> {
+    await makeFolders(this.#parent, privateFolderMode);
+    for (let attempt = 1; ; attempt += 1) {
+      const folder = join(this.#parent, attempt === 1 ? this.#stamp : `${this.#stamp}-${attempt}`);
+      try {
+        await mkdir(folder, privateFolderMode);
+        return folder;
+      } catch (error) {
+        if (errnoOf(error) !== 'EEXIST') throw error;
+      }
+    }
+  }
+
+  /** Moves a file or folder of the store here, which may be another file system; of a link the link itself. */
+  async take(path: string, relative: string): Promise<void> {
+    const target = await this.pathFor(relative);
+    try {
+      if ((await lstat(path)).isDirectory()) await moveFolder(path, target);
+      else await moveFile(path, target);
+    } catch (error) {
+      throw fromSystemError(error, 'move a damaged file to the quarantine');
+    }
+  }
+
+  /** Moves what is in a part of the store here; a link to it or a mount of it stays, as an operator has made it. */
+  async takePart(path: string, relative: string): Promise<void> {
+    const target = await this.pathFor(relative);
+    try {
+      await moveFolder(path, target);
+    } catch (error) {
+      throw fromSystemError(error, 'move a damaged file to the quarantine');
+    }
+  }
+
+  async write(relative: string, text: string): Promise<void> {
+    await writeFileDurably(await this.pathFor(relative), Buffer.from(text));
+  }
+
+  /** Copies what follows `offset` of a file, at most 16 MiB of it. */
+  async copyTail(path: string, offset: number, length: number, relative: string): Promise<void> {
+    const file = await open(path, 'r');
+    try {
+      const bytes = Buffer.alloc(Math.min(length, tailSizeMaxBytes));
+      const { bytesRead } = await file.read(bytes, 0, bytes.length, offset);
+      await writeFileDurably(await this.pathFor(relative), bytes.subarray(0, bytesRead));
+    } finally {
+      await file.close();
+    }
+  }
+}
