@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { EngineTuningFlags } from '../config/engine-config.ts';
 import { release } from '../core/release.ts';
 import { namesEngines, readStoreAddress } from '../config/store-address.ts';
-import { compareIndexes } from '../catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../catalog/lmdb/index/comparison.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { compareInChild } from '../maintenance/recovery/compare-in-child.ts';
 import type { ContentPlace } from '../maintenance/recovery/content-place.ts';

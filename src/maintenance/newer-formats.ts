@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readSegmentHeader } from '../catalog/journal/segment-header.ts';
 import { listSegments } from '../catalog/journal/segment.ts';
-import { checkIndexFormat } from '../catalog/lmdb/index-state.ts';
+import { checkIndexFormat } from '../catalog/lmdb/index/state.ts';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { checkStoredFormat } from '../core/stored-format.ts';
 import { storeFolders } from './backup/store-folders.ts';

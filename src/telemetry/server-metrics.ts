@@ -1,5 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry, type Aggregator } from 'prom-client';
-import type { CommitTimes } from '../catalog/lmdb/record-committer.ts';
+import type { CommitTimes } from '../catalog/lmdb/writer/record-committer.ts';
 import type { QuotaUsage } from '../catalog/quotas.ts';
 import {
   damagedBlobsOf,

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { SharedCatalog } from '../../src/catalog/shared/shared-catalog.ts';
+import { SharedCatalog } from '../../src/catalog/leader/shared-catalog.ts';
 import { describeCatalog } from './catalog.contract.ts';
 
 describeCatalog('SharedCatalog that follows a leader', async (placer, clock) => {

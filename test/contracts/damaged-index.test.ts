@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { EmbeddedFolders } from '../../src/catalog/lmdb/embedded-folders.ts';
-import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
+import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
-import { totalsKey } from '../../src/catalog/lmdb/rows.ts';
-import { SharedCatalog } from '../../src/catalog/shared/shared-catalog.ts';
+import { totalsKey } from '../../src/catalog/lmdb/index/rows.ts';
+import { SharedCatalog } from '../../src/catalog/leader/shared-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { name, namesOf, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
 import { present } from '../support/present.ts';

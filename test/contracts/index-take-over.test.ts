@@ -1,10 +1,10 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
-import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
-import { JournalLock } from '../../src/catalog/lmdb/journal-lock.ts';
+import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
+import { JournalLock } from '../../src/catalog/lmdb/writer/journal-lock.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
-import { SharedCatalog, type SharedCatalogOptions } from '../../src/catalog/shared/shared-catalog.ts';
+import { SharedCatalog, type SharedCatalogOptions } from '../../src/catalog/leader/shared-catalog.ts';
 import { makeFolders } from '../../src/fs/folders.ts';
 import { SharedCounter } from '../../src/fs/shared-counter.ts';
 import { putOf, RecordingPlacer } from '../support/catalogs.ts';

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
-import { ChangeClient } from '../../src/catalog/shared/change-client.ts';
-import { ChangeServer } from '../../src/catalog/shared/change-server.ts';
-import { SharedCatalog } from '../../src/catalog/shared/shared-catalog.ts';
-import { socketPathIn } from '../../src/catalog/shared/socket-path.ts';
+import { ChangeClient } from '../../src/catalog/leader/change-client.ts';
+import { ChangeServer } from '../../src/catalog/leader/change-server.ts';
+import { SharedCatalog } from '../../src/catalog/leader/shared-catalog.ts';
+import { socketPathIn } from '../../src/catalog/leader/socket-path.ts';
 import { name, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 

@@ -3,7 +3,7 @@ import { cp, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
+import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { contentOf } from '../support/proof/history.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { readSegmentHeader, segmentPath } from '../../src/catalog/journal/segment-header.ts';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';

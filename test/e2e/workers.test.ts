@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { IndexDatabase } from '../../src/catalog/lmdb/index-database.ts';
+import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { present } from '../support/present.ts';
 import { run, startServerProgram } from '../support/program.ts';

@@ -1,7 +1,7 @@
 import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { lockJournal } from '../../src/catalog/lmdb/journal-lock.ts';
+import { lockJournal } from '../../src/catalog/lmdb/writer/journal-lock.ts';
 import { ManualClock } from '../../src/core/clock.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';

@@ -2,7 +2,7 @@ import { cp, mkdir, readdir, rm, symlink, utimes, writeFile } from 'node:fs/prom
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import {
   checkAdoptionTarget,
   findStore,

@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../src/runtime/open-store.ts';
 import { TokenFileEditor, TokenStore } from '../../src/access/token-store.ts';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { recoverStore } from '../../src/maintenance/recovery/recover.ts';

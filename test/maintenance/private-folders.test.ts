@@ -5,7 +5,7 @@ import { beforeEach, expect, it, onTestFinished } from 'vitest';
 import { openStore } from '../../src/runtime/open-store.ts';
 import { TokenFileEditor } from '../../src/access/token-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { recoverStore } from '../../src/maintenance/recovery/recover.ts';

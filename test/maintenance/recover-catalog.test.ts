@@ -1,7 +1,7 @@
 import { cp, mkdir, open, readdir, readFile, rename, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { ManualClock } from '../../src/core/clock.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';

@@ -1,7 +1,7 @@
 import { cp, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
 import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { scanSegment } from '../../src/catalog/journal/segment.ts';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { recoverStore } from '../../src/maintenance/recovery/recover.ts';

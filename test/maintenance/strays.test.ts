@@ -5,7 +5,7 @@ import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../src/runtime/open-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise } from '../support/contents.ts';

@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { compareIndexes } from '../../src/catalog/lmdb/index-comparison.ts';
+import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { localMessageOf } from '../../src/core/errors.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';

@@ -3,8 +3,8 @@ import { makeFolders, privateFolderMode } from '../../fs/folders.ts';
 import type { BlobPlacer } from '../catalog.ts';
 import { failToRead, isUnfinished, readSegmentHeader, segmentPath } from '../journal/segment-header.ts';
 import { listSegments, type DamagedRange } from '../journal/segment.ts';
-import { IndexDatabase } from './index-database.ts';
-import { rollForward } from './replay.ts';
+import { IndexDatabase } from './index/database.ts';
+import { rollForward } from './writer/replay.ts';
 
 const windowSizeBytes = 1024 * 1024;
 

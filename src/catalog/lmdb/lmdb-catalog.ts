@@ -20,25 +20,25 @@ import { conflictingName, corrects } from '../decisions.ts';
 import { JournalWriter } from '../journal/journal-writer.ts';
 import type { JournalRecord } from '../journal/record.ts';
 import type { CatalogLimits, QuotaUsage } from '../quotas.ts';
-import { BlobPins } from './blob-pins.ts';
-import { ChangeSequence } from './change-sequence.ts';
-import { Compactor } from './compactor.ts';
-import { recordOfRemoval, type IndexedRemoval } from './index-comparison.ts';
-import type { IndexDatabase } from './index-database.ts';
-import { DamagedIndexError } from './index-failures.ts';
-import { lockJournal, type JournalLock } from './journal-lock.ts';
+import { BlobPins } from './writer/blob-pins.ts';
+import { ChangeSequence } from './writer/change-sequence.ts';
+import { Compactor } from './writer/compactor.ts';
+import { recordOfRemoval, type IndexedRemoval } from './index/comparison.ts';
+import type { IndexDatabase } from './index/database.ts';
+import { DamagedIndexError } from './index/failures.ts';
+import { lockJournal, type JournalLock } from './writer/journal-lock.ts';
 import type { EmbeddedFolders } from './embedded-folders.ts';
-import { LmdbReader } from './lmdb-reader.ts';
-import { openReserve, RecordCommitter, type CommitTimes } from './record-committer.ts';
+import { LmdbReader } from './index/lmdb-reader.ts';
+import { openReserve, RecordCommitter, type CommitTimes } from './writer/record-committer.ts';
 import {
   closeIndex,
   replayJournal,
   type ReplayedIndex,
   type ReplayOptions,
   type ReplayReport,
-} from './replay.ts';
-import { unlessRetained } from './retention.ts';
-import { roomOf, type Room } from './room.ts';
+} from './writer/replay.ts';
+import { unlessRetained } from './writer/retention.ts';
+import { roomOf, type Room } from './writer/room.ts';
 
 /** Removals that recovery makes in one group. */
 const restoredAtOnce = 256;

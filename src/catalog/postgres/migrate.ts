@@ -1,6 +1,6 @@
 import { FiletrackerError } from '../../core/errors.ts';
 import type { Connections, Preparation } from './connections.ts';
-import { migrations } from './schema.ts';
+import { migrations } from './schema/schema.ts';
 
 export interface MigrationOptions {
   /**

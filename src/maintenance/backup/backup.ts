@@ -3,15 +3,15 @@ import { join, resolve } from 'node:path';
 import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
 import { readSegmentHeader, segmentPath } from '../../catalog/journal/segment-header.ts';
 import { listSegments } from '../../catalog/journal/segment.ts';
-import type { IndexDatabase } from '../../catalog/lmdb/index-database.ts';
-import { JournalLock } from '../../catalog/lmdb/journal-lock.ts';
-import { LmdbReader } from '../../catalog/lmdb/lmdb-reader.ts';
+import type { IndexDatabase } from '../../catalog/lmdb/index/database.ts';
+import { JournalLock } from '../../catalog/lmdb/writer/journal-lock.ts';
+import { LmdbReader } from '../../catalog/lmdb/index/lmdb-reader.ts';
 import {
   checkSegmentsThere,
   endOfIndexedSegment,
   isWholeSegment,
   segmentLost,
-} from '../../catalog/lmdb/sealed-segments.ts';
+} from '../../catalog/lmdb/writer/sealed-segments.ts';
 import { systemClock, type Clock } from '../../core/clock.ts';
 import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';

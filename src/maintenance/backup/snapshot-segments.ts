@@ -2,7 +2,7 @@ import { open, stat } from 'node:fs/promises';
 import { checkRecord, recordSizeMaxBytes } from '../../catalog/journal/record.ts';
 import { layoutOf, readSegmentHeader, segmentPath } from '../../catalog/journal/segment-header.ts';
 import { endOfSealedSegment, listSegments } from '../../catalog/journal/segment.ts';
-import { isWholeSegment } from '../../catalog/lmdb/sealed-segments.ts';
+import { isWholeSegment } from '../../catalog/lmdb/writer/sealed-segments.ts';
 import { isSameSegment, type StoredSnapshot } from './backup-layout.ts';
 
 /** A segment in a folder, and how far it is to be read. */

@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import type { S3BlobStore } from '../../blobs/s3/s3-blob-store.ts';
 import type { PlacedBlob } from '../../catalog/catalog.ts';
-import type { LmdbReader } from '../../catalog/lmdb/lmdb-reader.ts';
+import type { LmdbReader } from '../../catalog/lmdb/index/lmdb-reader.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { stagedLifetimeMs } from '../../core/limits.ts';
 import { checkStoredBytes } from '../../store/integrity.ts';

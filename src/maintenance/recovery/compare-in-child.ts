@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { indexDataFileName } from '../../catalog/lmdb/index-state.ts';
-import type { IndexComparison } from '../../catalog/lmdb/index-comparison.ts';
+import { indexDataFileName } from '../../catalog/lmdb/index/state.ts';
+import type { IndexComparison } from '../../catalog/lmdb/index/comparison.ts';
 
 const patienceMs = 60_000;
 /** Slower than any disk that reads an index. */

@@ -4,7 +4,7 @@ import { blobFoldersToRead, reservedNames } from '../../blobs/blob-folders.ts';
 import type { BlobStore } from '../../blobs/blob-store.ts';
 import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
 import type { PlacedBlob } from '../../catalog/catalog.ts';
-import type { LmdbReader } from '../../catalog/lmdb/lmdb-reader.ts';
+import type { LmdbReader } from '../../catalog/lmdb/index/lmdb-reader.ts';
 import type { BlobDescription } from '../../core/blob-description.ts';
 import type { Digest } from '../../core/digest.ts';
 import { encodings } from '../../core/encoding.ts';

@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
-import type { JournalLock } from '../../catalog/lmdb/journal-lock.ts';
+import type { JournalLock } from '../../catalog/lmdb/writer/journal-lock.ts';
 import type { JournalInspection } from '../../catalog/lmdb/inspection.ts';
 import { segmentFileName, segmentPath } from '../../catalog/journal/segment-header.ts';
 import type { Clock } from '../../core/clock.ts';

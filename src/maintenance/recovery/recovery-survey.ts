@@ -6,10 +6,10 @@ import {
   type IndexComparison,
   type IndexedEntry,
   type IndexedRemoval,
-} from '../../catalog/lmdb/index-comparison.ts';
+} from '../../catalog/lmdb/index/comparison.ts';
 import type { JournalInspection } from '../../catalog/lmdb/inspection.ts';
-import { trustOfIndex } from '../../catalog/lmdb/index-state.ts';
-import type { LmdbReader } from '../../catalog/lmdb/lmdb-reader.ts';
+import { trustOfIndex } from '../../catalog/lmdb/index/state.ts';
+import type { LmdbReader } from '../../catalog/lmdb/index/lmdb-reader.ts';
 import type { Digest } from '../../core/digest.ts';
 import { mediumErrnoOf } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';

@@ -1,6 +1,6 @@
 // A program that opens the index of a store and closes it again, over and over, as workers do that are started while
 // another changes it.
-import { IndexDatabase } from '../../../src/catalog/lmdb/index-database.ts';
+import { IndexDatabase } from '../../../src/catalog/lmdb/index/database.ts';
 import type { EmbeddedFolders } from '../../../src/catalog/lmdb/embedded-folders.ts';
 
 export interface OpeningOrder {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { digestOf } from '../../core/digest.ts';
-import { parseFileName } from '../../core/file-name.ts';
-import type { LocatedEntry } from '../catalog.ts';
+import { digestOf } from '../../../core/digest.ts';
+import { parseFileName } from '../../../core/file-name.ts';
+import type { LocatedEntry } from '../../catalog.ts';
 import { RememberedEntries } from './remembered-entries.ts';
 
 const name = parseFileName('/a');

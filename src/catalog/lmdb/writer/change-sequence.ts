@@ -1,9 +1,9 @@
-import type { Clock } from '../../core/clock.ts';
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
-import { pendingChangesMax } from '../../core/limits.ts';
-import type { BlobPlacer } from '../catalog.ts';
+import type { Clock } from '../../../core/clock.ts';
+import { FiletrackerError, isFiletrackerError } from '../../../core/errors.ts';
+import { pendingChangesMax } from '../../../core/limits.ts';
+import type { BlobPlacer } from '../../catalog.ts';
 import { ChangeGroup, type GroupMember, type PendingChange } from './change-group.ts';
-import type { IndexDatabase } from './index-database.ts';
+import type { IndexDatabase } from '../index/database.ts';
 import type { RecordCommitter } from './record-committer.ts';
 import type { Room } from './room.ts';
 

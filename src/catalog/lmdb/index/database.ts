@@ -1,15 +1,15 @@
 import { join } from 'node:path';
 import type { RootDatabase } from 'lmdb';
-import type { Digest } from '../../core/digest.ts';
-import { FiletrackerError } from '../../core/errors.ts';
-import { FileGuard } from '../../fs/file-guard.ts';
-import { SharedCounter } from '../../fs/shared-counter.ts';
-import type { BlobPlacer } from '../catalog.ts';
-import type { EmbeddedFolders } from './embedded-folders.ts';
-import { IndexChanges, type PlacedRecord } from './index-changes.ts';
-import { indexWriteError, type DamagedIndexError } from './index-failures.ts';
-import { distrustIndex, indexDataFileName, inodeOfIndex } from './index-state.ts';
-import { IndexTables, openIndexFile } from './index-tables.ts';
+import type { Digest } from '../../../core/digest.ts';
+import { FiletrackerError } from '../../../core/errors.ts';
+import { FileGuard } from '../../../fs/file-guard.ts';
+import { SharedCounter } from '../../../fs/shared-counter.ts';
+import type { BlobPlacer } from '../../catalog.ts';
+import type { EmbeddedFolders } from '../embedded-folders.ts';
+import { IndexChanges, type PlacedRecord } from './changes.ts';
+import { indexWriteError, type DamagedIndexError } from './failures.ts';
+import { distrustIndex, indexDataFileName, inodeOfIndex } from './state.ts';
+import { IndexTables, openIndexFile } from './tables.ts';
 import {
   decodeBlobRow,
   decodeDigestKey,

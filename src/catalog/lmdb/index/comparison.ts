@@ -1,11 +1,11 @@
-import { isDigest } from '../../core/digest.ts';
-import { isFiletrackerError } from '../../core/errors.ts';
-import { parseFileName, type FileName } from '../../core/file-name.ts';
-import { checkVersion, type FileVersion } from '../../core/file-version.ts';
-import type { Entry } from '../catalog.ts';
-import type { JournalRecord } from '../journal/record.ts';
-import { IndexDatabase } from './index-database.ts';
-import type { IndexTables } from './index-tables.ts';
+import { isDigest } from '../../../core/digest.ts';
+import { isFiletrackerError } from '../../../core/errors.ts';
+import { parseFileName, type FileName } from '../../../core/file-name.ts';
+import { checkVersion, type FileVersion } from '../../../core/file-version.ts';
+import type { Entry } from '../../catalog.ts';
+import type { JournalRecord } from '../../journal/record.ts';
+import { IndexDatabase } from './database.ts';
+import type { IndexTables } from './tables.ts';
 import {
   decodeBlobRow,
   decodeEntryRow,

@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises';
-import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { layoutOf, segmentPath } from '../journal/segment-header.ts';
-import { endOfSealedSegment } from '../journal/segment.ts';
-import type { IndexTables } from './index-tables.ts';
+import { errnoOf, FiletrackerError, fromSystemError } from '../../../core/errors.ts';
+import { layoutOf, segmentPath } from '../../journal/segment-header.ts';
+import { endOfSealedSegment } from '../../journal/segment.ts';
+import type { IndexTables } from '../index/tables.ts';
 
 /**
  * The end of a segment that is not the last. Where compaction has removed the one after it, which told the end, the index

@@ -1,8 +1,8 @@
 import { closeSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { checkStoredFormat } from '../../core/stored-format.ts';
-import { writeFileDurably } from '../../fs/durable-file.ts';
+import { checkStoredFormat } from '../../../core/stored-format.ts';
+import { writeFileDurably } from '../../../fs/durable-file.ts';
 
 // `catalog/state.json` says whether the index may be trusted. LMDB runs without syncs, so what it wrote is
 // certain only as long as the system's page cache that took it: until the next boot of the kernel, and for

@@ -1,8 +1,8 @@
 import { setImmediate as immediate } from 'node:timers/promises';
-import { systemClock, type Clock } from '../../core/clock.ts';
-import type { Digest } from '../../core/digest.ts';
-import type { FileName } from '../../core/file-name.ts';
-import { inlineSizeMaxBytes, listBatchNames } from '../../core/limits.ts';
+import { systemClock, type Clock } from '../../../core/clock.ts';
+import type { Digest } from '../../../core/digest.ts';
+import type { FileName } from '../../../core/file-name.ts';
+import { inlineSizeMaxBytes, listBatchNames } from '../../../core/limits.ts';
 import type {
   BlobLocation,
   BlobRecord,
@@ -13,11 +13,11 @@ import type {
   ListOptions,
   LocatedEntry,
   NameStanding,
-} from '../catalog.ts';
-import { SegmentReader } from '../journal/segment-reader.ts';
-import type { IndexDatabase } from './index-database.ts';
-import type { EmbeddedFolders } from './embedded-folders.ts';
-import { boundsOf } from './index-tables.ts';
+} from '../../catalog.ts';
+import { SegmentReader } from '../../journal/segment-reader.ts';
+import type { IndexDatabase } from './database.ts';
+import type { EmbeddedFolders } from '../embedded-folders.ts';
+import { boundsOf } from './tables.ts';
 import { RememberedEntries } from './remembered-entries.ts';
 import {
   decodeBlobRow,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { digestOf } from '../../core/digest.ts';
-import type { FileName } from '../../core/file-name.ts';
-import { DamagedIndexError } from './index-failures.ts';
+import { digestOf } from '../../../core/digest.ts';
+import type { FileName } from '../../../core/file-name.ts';
+import { DamagedIndexError } from './failures.ts';
 import {
   decodeBlobRow,
   decodeDigestKey,

@@ -1,8 +1,8 @@
-import { fromSystemError } from '../../core/errors.ts';
-import { removalMemoryMs, segmentSizeBytes } from '../../core/limits.ts';
-import { syncFolder } from '../../fs/folders.ts';
-import { moveFile } from '../../fs/move-file.ts';
-import { recordHeaderSizeBytes, type JournalRecord } from '../journal/record.ts';
+import { fromSystemError } from '../../../core/errors.ts';
+import { removalMemoryMs, segmentSizeBytes } from '../../../core/limits.ts';
+import { syncFolder } from '../../../fs/folders.ts';
+import { moveFile } from '../../../fs/move-file.ts';
+import { recordHeaderSizeBytes, type JournalRecord } from '../../journal/record.ts';
 import {
   cutSegment,
   cutSegmentIfThere,
@@ -11,9 +11,9 @@ import {
   scanSegment,
   type DamagedRange,
   type ScannedRecord,
-} from '../journal/segment.ts';
-import { segmentPath } from '../journal/segment-header.ts';
-import type { IndexDatabase } from './index-database.ts';
+} from '../../journal/segment.ts';
+import { segmentPath } from '../../journal/segment-header.ts';
+import type { IndexDatabase } from '../index/database.ts';
 import { isRetained, unlessRetained } from './retention.ts';
 import { endOfIndexedSegment } from './sealed-segments.ts';
 

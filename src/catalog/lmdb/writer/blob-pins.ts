@@ -1,5 +1,5 @@
-import type { Digest } from '../../core/digest.ts';
-import type { BlobPin, BlobRecord } from '../catalog.ts';
+import type { Digest } from '../../../core/digest.ts';
+import type { BlobPin, BlobRecord } from '../../catalog.ts';
 
 /** The blobs that must not be collected, each with the number of those who rely on it. */
 export class BlobPins {

@@ -1,5 +1,5 @@
-import type { FileName } from '../../core/file-name.ts';
-import type { LocatedEntry } from '../catalog.ts';
+import type { FileName } from '../../../core/file-name.ts';
+import type { LocatedEntry } from '../../catalog.ts';
 
 const namesMax = 16_384;
 const nameLengthMax = 512;

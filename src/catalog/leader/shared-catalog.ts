@@ -18,12 +18,12 @@ import type {
   RemoveChange,
   RemoveOutcome,
 } from '../catalog.ts';
-import { IndexDatabase } from '../lmdb/index-database.ts';
-import type { DamagedIndexError } from '../lmdb/index-failures.ts';
-import { trustOfIndex } from '../lmdb/index-state.ts';
-import { JournalLock } from '../lmdb/journal-lock.ts';
+import { IndexDatabase } from '../lmdb/index/database.ts';
+import type { DamagedIndexError } from '../lmdb/index/failures.ts';
+import { trustOfIndex } from '../lmdb/index/state.ts';
+import { JournalLock } from '../lmdb/writer/journal-lock.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../lmdb/lmdb-catalog.ts';
-import { LmdbReader } from '../lmdb/lmdb-reader.ts';
+import { LmdbReader } from '../lmdb/index/lmdb-reader.ts';
 import { ChangeClient, ConnectionLost } from './change-client.ts';
 import { ChangeServer } from './change-server.ts';
 import { carryOut, type ChangeAnswers, type ChangeRequest } from './frames.ts';

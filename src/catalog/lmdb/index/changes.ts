@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
-import { digestToBytes, type Digest } from '../../core/digest.ts';
-import { inlineOffset, recordHeaderSizeBytes, type JournalRecord } from '../journal/record.ts';
-import type { IndexTables } from './index-tables.ts';
+import { digestToBytes, type Digest } from '../../../core/digest.ts';
+import { inlineOffset, recordHeaderSizeBytes, type JournalRecord } from '../../journal/record.ts';
+import type { IndexTables } from './tables.ts';
 import {
   decodeEntryRow,
   decodeRemovalRow,

@@ -1,5 +1,5 @@
-import { QuotaBook, type CatalogLimits } from '../quotas.ts';
-import type { LmdbReader } from './lmdb-reader.ts';
+import { QuotaBook, type CatalogLimits } from '../../quotas.ts';
+import type { LmdbReader } from '../index/lmdb-reader.ts';
 
 /** How much more may be taken in. */
 export interface Room {

@@ -1,14 +1,14 @@
 import { join } from 'node:path';
-import type { Digest } from '../../core/digest.ts';
-import { isFiletrackerError, type FiletrackerError } from '../../core/errors.ts';
-import { isFull } from '../../fs/folders.ts';
-import { SpaceReserve } from '../../fs/space-reserve.ts';
-import type { JournalWriter, WrittenGroup } from '../journal/journal-writer.ts';
-import { recordSizeBytes, type JournalRecord } from '../journal/record.ts';
-import { listSegments } from '../journal/segment.ts';
-import type { IndexDatabase } from './index-database.ts';
-import { diskFull, indexFailure, outcomeUnknown } from './index-failures.ts';
-import type { EmbeddedFolders } from './embedded-folders.ts';
+import type { Digest } from '../../../core/digest.ts';
+import { isFiletrackerError, type FiletrackerError } from '../../../core/errors.ts';
+import { isFull } from '../../../fs/folders.ts';
+import { SpaceReserve } from '../../../fs/space-reserve.ts';
+import type { JournalWriter, WrittenGroup } from '../../journal/journal-writer.ts';
+import { recordSizeBytes, type JournalRecord } from '../../journal/record.ts';
+import { listSegments } from '../../journal/segment.ts';
+import type { IndexDatabase } from '../index/database.ts';
+import { diskFull, indexFailure, outcomeUnknown } from '../index/failures.ts';
+import type { EmbeddedFolders } from '../embedded-folders.ts';
 import type { JournalLock } from './journal-lock.ts';
 import { rollForward } from './replay.ts';
 

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
-import { isFull } from '../../fs/folders.ts';
+import { FiletrackerError, isFiletrackerError } from '../../../core/errors.ts';
+import { isFull } from '../../../fs/folders.ts';
 
 /**
  * What the index holds was never written to it. It is `unavailable`, and so worth a retry, because the index is rebuilt

@@ -1,19 +1,19 @@
-import type { Digest } from '../../core/digest.ts';
-import { ancestorsOf, type FileName } from '../../core/file-name.ts';
-import { groupChangesMax, groupSizeMaxBytes } from '../../core/limits.ts';
-import type { PutChange, PutOutcome, RemoveChange, RemoveOutcome } from '../catalog.ts';
+import type { Digest } from '../../../core/digest.ts';
+import { ancestorsOf, type FileName } from '../../../core/file-name.ts';
+import { groupChangesMax, groupSizeMaxBytes } from '../../../core/limits.ts';
+import type { PutChange, PutOutcome, RemoveChange, RemoveOutcome } from '../../catalog.ts';
 import {
   conflictingName,
   outcomeOfRepeatedPut,
   outcomeOfRepeatedRemove,
   refusalOfPut,
   refusalOfRemove,
-} from '../decisions.ts';
-import type { UsageChange } from '../quotas.ts';
-import type { JournalRecord } from '../journal/record.ts';
-import type { IndexDatabase } from './index-database.ts';
+} from '../../decisions.ts';
+import type { UsageChange } from '../../quotas.ts';
+import type { JournalRecord } from '../../journal/record.ts';
+import type { IndexDatabase } from '../index/database.ts';
 import type { Room } from './room.ts';
-import type { BlobRow } from './rows.ts';
+import type { BlobRow } from '../index/rows.ts';
 
 /** A change in the queue. */
 export type PendingChange =

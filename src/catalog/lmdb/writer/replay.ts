@@ -1,9 +1,9 @@
 import { access, constants, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Digest } from '../../core/digest.ts';
-import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { makeFolders, privateFolderMode, syncFolder } from '../../fs/folders.ts';
-import { syncFile } from '../../fs/sync-file.ts';
+import type { Digest } from '../../../core/digest.ts';
+import { errnoOf, FiletrackerError } from '../../../core/errors.ts';
+import { makeFolders, privateFolderMode, syncFolder } from '../../../fs/folders.ts';
+import { syncFile } from '../../../fs/sync-file.ts';
 import {
   cutSegment,
   endToldByNext,
@@ -11,13 +11,13 @@ import {
   removeSegment,
   scanSegment,
   type DamagedRange,
-} from '../journal/segment.ts';
-import { isUnfinished, layoutOf, readSegmentHeader, segmentPath } from '../journal/segment-header.ts';
-import type { JournalEnd } from '../journal/journal-writer.ts';
-import { IndexDatabase } from './index-database.ts';
-import { indexDataFileName, indexFileNames, trustOfIndex, writeIndexState } from './index-state.ts';
-import type { BlobPlacer } from '../catalog.ts';
-import type { EmbeddedFolders } from './embedded-folders.ts';
+} from '../../journal/segment.ts';
+import { isUnfinished, layoutOf, readSegmentHeader, segmentPath } from '../../journal/segment-header.ts';
+import type { JournalEnd } from '../../journal/journal-writer.ts';
+import { IndexDatabase } from '../index/database.ts';
+import { indexDataFileName, indexFileNames, trustOfIndex, writeIndexState } from '../index/state.ts';
+import type { BlobPlacer } from '../../catalog.ts';
+import type { EmbeddedFolders } from '../embedded-folders.ts';
 
 /** What was found and done while the index was brought up to the journal. */
 export interface ReplayReport {

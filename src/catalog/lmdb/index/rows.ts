@@ -1,9 +1,9 @@
-import type { BlobDescription } from '../../core/blob-description.ts';
-import { digestFromBytes, type Digest } from '../../core/digest.ts';
-import type { FileName } from '../../core/file-name.ts';
-import type { FileVersion } from '../../core/file-version.ts';
-import { recordSizeMaxBytes } from '../journal/record.ts';
-import { damagedRow } from './index-failures.ts';
+import type { BlobDescription } from '../../../core/blob-description.ts';
+import { digestFromBytes, type Digest } from '../../../core/digest.ts';
+import type { FileName } from '../../../core/file-name.ts';
+import type { FileVersion } from '../../../core/file-version.ts';
+import { recordSizeMaxBytes } from '../../journal/record.ts';
+import { damagedRow } from './failures.ts';
 
 // The values of the index, byte by byte. Numbers are little endian unless a key's order asks for big endian.
 //

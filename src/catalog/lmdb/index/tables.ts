@@ -1,12 +1,12 @@
 import { accessSync, closeSync, constants, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type Database, type RootDatabase } from 'lmdb';
-import { digestToBytes, type Digest } from '../../core/digest.ts';
-import { errnoOf, fromSystemError } from '../../core/errors.ts';
-import type { FileName } from '../../core/file-name.ts';
-import type { NameStanding } from '../catalog.ts';
-import { DamagedIndexError } from './index-failures.ts';
-import { indexDataFileName, indexLockFileName } from './index-state.ts';
+import { digestToBytes, type Digest } from '../../../core/digest.ts';
+import { errnoOf, fromSystemError } from '../../../core/errors.ts';
+import type { FileName } from '../../../core/file-name.ts';
+import type { NameStanding } from '../../catalog.ts';
+import { DamagedIndexError } from './failures.ts';
+import { indexDataFileName, indexLockFileName } from './state.ts';
 import {
   decodeBlobRow,
   decodeEntryRow,
