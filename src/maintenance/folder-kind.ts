@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
-import { reservedNames } from '../blobs/blob-folders.ts';
+import { reservedNames } from '../blobs/disk/blob-folders.ts';
 import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { cacheMarks, ofFileSystem } from '../core/folder-marks.ts';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { BlobStore } from '../blobs/blob-store.ts';
-import { DiskBlobStore } from '../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../blobs/disk/disk-blob-store.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { CatalogLimits } from '../catalog/quotas.ts';
 import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DiskBlobStore } from '../../src/blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
 import { MemoryBlobStore } from '../../src/blobs/memory-blob-store.ts';
 import { describeBlobStore } from './blob-store.contract.ts';
 

@@ -1,7 +1,7 @@
 import { readdir, truncate, utimes, writeFile, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, expect, it, onTestFinished } from 'vitest';
-import { DiskBlobStore } from '../../src/blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
 import { PostgresCatalog } from '../../src/catalog/postgres/postgres-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { noise } from '../support/contents.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { DiskBlobStore } from '../../src/blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { BlobStore } from '../../src/blobs/blob-store.ts';
-import { DiskBlobStore } from '../../src/blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
 import { MemoryBlobStore } from '../../src/blobs/memory-blob-store.ts';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DiskBlobStore } from '../../src/blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
 import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { PostgresCatalog } from '../../src/catalog/postgres/postgres-catalog.ts';

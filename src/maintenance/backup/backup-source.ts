@@ -1,7 +1,7 @@
 import { access, constants, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import { IndexDatabase } from '../../catalog/lmdb/index/database.ts';
 import { checkIndexFormat } from '../../catalog/lmdb/index/state.ts';
 import { inspectJournal } from '../../catalog/lmdb/inspection.ts';

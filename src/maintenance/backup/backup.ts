@@ -1,6 +1,6 @@
 import { copyFile, readdir, rename, rm, stat, truncate } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import { readSegmentHeader, segmentPath } from '../../catalog/journal/segment-header.ts';
 import { listSegments } from '../../catalog/journal/segment.ts';
 import type { IndexDatabase } from '../../catalog/lmdb/index/database.ts';

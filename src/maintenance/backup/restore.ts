@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import { JournalWriter } from '../../catalog/journal/journal-writer.ts';
 import type { JournalRecord } from '../../catalog/journal/record.ts';
 import { scanSegment, type DamagedRange } from '../../catalog/journal/segment.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
+import type { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import type { BlobRecord, CatalogReader } from '../../catalog/catalog.ts';
 import type { Digest } from '../../core/digest.ts';
 

@@ -1,8 +1,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { blobFoldersToRead, reservedNames } from '../../blobs/blob-folders.ts';
+import { blobFoldersToRead, reservedNames } from '../../blobs/disk/blob-folders.ts';
 import type { BlobStore } from '../../blobs/blob-store.ts';
-import { DiskBlobStore } from '../../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import type { PlacedBlob } from '../../catalog/catalog.ts';
 import type { LmdbReader } from '../../catalog/lmdb/index/lmdb-reader.ts';
 import type { BlobDescription } from '../../core/blob-description.ts';

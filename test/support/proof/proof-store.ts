@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '../../../src/core/clock.ts';
-import { DiskBlobStore } from '../../../src/blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../../src/blobs/disk/disk-blob-store.ts';
 import { LmdbCatalog } from '../../../src/catalog/lmdb/lmdb-catalog.ts';
 import { ComposedFileStore } from '../../../src/store/composed-file-store.ts';
 import { GarbageCollector } from '../../../src/store/garbage-collector.ts';

@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
-import { DiskBlobStore } from '../../../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../../blobs/disk/disk-blob-store.ts';
 import { LmdbCatalog } from '../../../catalog/lmdb/lmdb-catalog.ts';
 import { FiletrackerError } from '../../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode } from '../../../fs/folders.ts';

@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { DiskBlobStore } from '../../../blobs/disk-blob-store.ts';
+import { DiskBlobStore } from '../../../blobs/disk/disk-blob-store.ts';
 import type { PlacedBlob } from '../../../catalog/catalog.ts';
 import { LmdbCatalog } from '../../../catalog/lmdb/lmdb-catalog.ts';
 import { isDigest } from '../../../core/digest.ts';

@@ -4,15 +4,15 @@ import { opendir, readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
-import { throwIfAborted } from '../core/abort.ts';
-import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
-import { errnoOf, FiletrackerError, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
-import { allEnded } from '../fs/all-ended.ts';
-import { DurableFile, removeFile } from '../fs/durable-file.ts';
-import { FileSection, shortFile } from '../fs/file-section.ts';
-import { makeFolderDurably, privateFolderMode, syncFolder } from '../fs/folders.ts';
-import { linkOrCopy } from '../fs/link-or-copy.ts';
+import { throwIfAborted } from '../../core/abort.ts';
+import type { Digest } from '../../core/digest.ts';
+import type { Encoding } from '../../core/encoding.ts';
+import { errnoOf, FiletrackerError, fromSystemError, mediumErrnoOf } from '../../core/errors.ts';
+import { allEnded } from '../../fs/all-ended.ts';
+import { DurableFile, removeFile } from '../../fs/durable-file.ts';
+import { FileSection, shortFile } from '../../fs/file-section.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
+import { linkOrCopy } from '../../fs/link-or-copy.ts';
 import { blobFoldersToRead, findBlobFolders, type BlobFolders } from './blob-folders.ts';
 import type {
   BlobKey,
@@ -23,7 +23,7 @@ import type {
   FoundBlob,
   Placement,
   StagedUpload,
-} from './blob-store.ts';
+} from '../blob-store.ts';
 
 const openFile = promisify(open);
 const closeFile = promisify(close);

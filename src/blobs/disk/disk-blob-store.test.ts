@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { collected, noise } from '../../test/support/contents.ts';
-import { present } from '../../test/support/present.ts';
-import { temporaryFolder } from '../../test/support/temporary-folder.ts';
-import { digestOf } from '../core/digest.ts';
+import { collected, noise } from '../../../test/support/contents.ts';
+import { present } from '../../../test/support/present.ts';
+import { temporaryFolder } from '../../../test/support/temporary-folder.ts';
+import { digestOf } from '../../core/digest.ts';
 import { DiskBlobStore } from './disk-blob-store.ts';
 
 const content = noise(2_000_000);
