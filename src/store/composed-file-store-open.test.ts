@@ -5,7 +5,7 @@ import { noise, prose } from '../../test/support/contents.ts';
 import { nameOf, put, read } from '../../test/support/file-stores.ts';
 import { present } from '../../test/support/present.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import type { MemoryBlobStore } from '../blobs/memory-blob-store.ts';
+import type { MemoryBlobStore } from '../../test/support/doubles/memory-blob-store.ts';
 import { changed, collectAll, openedFileStore } from '../../test/support/changed-file-store.ts';
 
 const mib = 1024 * 1024;

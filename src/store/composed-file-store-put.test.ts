@@ -5,7 +5,7 @@ import { noise, prose } from '../../test/support/contents.ts';
 import { leftovers, memoryFileStore, nameOf, put, read, streamOf } from '../../test/support/file-stores.ts';
 import { present } from '../../test/support/present.ts';
 import type { StageOptions } from '../blobs/blob-store.ts';
-import type { MemoryBlobStore } from '../blobs/memory-blob-store.ts';
+import type { MemoryBlobStore } from '../../test/support/doubles/memory-blob-store.ts';
 import type { Catalog, PutChange } from '../catalog/catalog.ts';
 import { parseFileName } from '../core/file-name.ts';
 import { FiletrackerError } from '../core/errors.ts';

@@ -7,8 +7,8 @@ import {
   put,
   type FileStoreParts,
 } from '../../test/support/file-stores.ts';
-import { MemoryBlobStore } from '../blobs/memory-blob-store.ts';
-import { MemoryCatalog } from '../catalog/memory-catalog.ts';
+import { MemoryBlobStore } from '../../test/support/doubles/memory-blob-store.ts';
+import { MemoryCatalog } from '../../test/support/doubles/memory-catalog.ts';
 import { ManualClock } from '../core/clock.ts';
 import { digestOf } from '../core/digest.ts';
 import { stagedLifetimeMs } from '../core/limits.ts';

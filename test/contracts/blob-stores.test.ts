@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
-import { MemoryBlobStore } from '../../src/blobs/memory-blob-store.ts';
+import { MemoryBlobStore } from '../support/doubles/memory-blob-store.ts';
 import { describeBlobStore } from './blob-store.contract.ts';
 
 describeBlobStore('MemoryBlobStore', async () => ({

@@ -1,4 +1,4 @@
-import { MemoryCatalog } from '../../src/catalog/memory-catalog.ts';
+import { MemoryCatalog } from '../support/doubles/memory-catalog.ts';
 import { describeCatalog } from './catalog.contract.ts';
 
 describeCatalog('MemoryCatalog', async (placer, clock) => {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { MemoryBlobStore } from '../../src/blobs/memory-blob-store.ts';
+import { MemoryBlobStore } from '../support/doubles/memory-blob-store.ts';
 import type { BlobPlacer, PutChange } from '../../src/catalog/catalog.ts';
 import { Connections } from '../../src/catalog/postgres/connections.ts';
 import { PostgresCatalog, type PostgresCatalogOptions } from '../../src/catalog/postgres/postgres-catalog.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
-import { MemoryCatalog } from '../../src/catalog/memory-catalog.ts';
+import { MemoryCatalog } from '../support/doubles/memory-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { collected, noise } from '../support/contents.ts';

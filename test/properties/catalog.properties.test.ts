@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../../src/catalog/lmdb/lmdb-catalog.ts';
-import { MemoryCatalog } from '../../src/catalog/memory-catalog.ts';
+import { MemoryCatalog } from '../support/doubles/memory-catalog.ts';
 import { ManualClock } from '../../src/core/clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { name, putOf, RecordingPlacer } from '../support/catalogs.ts';

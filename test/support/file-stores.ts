@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { BlobStore } from '../../src/blobs/blob-store.ts';
 import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
-import { MemoryBlobStore } from '../../src/blobs/memory-blob-store.ts';
+import { MemoryBlobStore } from './doubles/memory-blob-store.ts';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
-import { MemoryCatalog } from '../../src/catalog/memory-catalog.ts';
+import { MemoryCatalog } from './doubles/memory-catalog.ts';
 import { parseFileName, type FileName } from '../../src/core/file-name.ts';
 import { ComposedFileStore } from '../../src/store/composed-file-store.ts';
 import type {

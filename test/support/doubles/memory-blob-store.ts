@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { throwIfAborted } from '../core/abort.ts';
-import { systemClock, type Clock } from '../core/clock.ts';
-import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
-import { FiletrackerError } from '../core/errors.ts';
-import { chunkSizeBytes } from '../core/limits.ts';
+import { throwIfAborted } from '../../../src/core/abort.ts';
+import { systemClock, type Clock } from '../../../src/core/clock.ts';
+import type { Digest } from '../../../src/core/digest.ts';
+import type { Encoding } from '../../../src/core/encoding.ts';
+import { FiletrackerError } from '../../../src/core/errors.ts';
+import { chunkSizeBytes } from '../../../src/core/limits.ts';
 import type {
   BlobKey,
   BlobReadOptions,
@@ -14,7 +14,7 @@ import type {
   FoundBlob,
   Placement,
   StagedUpload,
-} from './blob-store.ts';
+} from '../../../src/blobs/blob-store.ts';
 
 interface MemoryBlob {
   readonly bytes: Buffer;

@@ -1,9 +1,9 @@
-import type { BlobDescription } from '../core/blob-description.ts';
-import { systemClock, type Clock } from '../core/clock.ts';
-import type { Digest } from '../core/digest.ts';
-import { FiletrackerError } from '../core/errors.ts';
-import type { FileName } from '../core/file-name.ts';
-import { inlineSizeMaxBytes, listBatchNames } from '../core/limits.ts';
+import type { BlobDescription } from '../../../src/core/blob-description.ts';
+import { systemClock, type Clock } from '../../../src/core/clock.ts';
+import type { Digest } from '../../../src/core/digest.ts';
+import { FiletrackerError } from '../../../src/core/errors.ts';
+import type { FileName } from '../../../src/core/file-name.ts';
+import { inlineSizeMaxBytes, listBatchNames } from '../../../src/core/limits.ts';
 import type {
   BlobLocation,
   BlobPin,
@@ -20,7 +20,7 @@ import type {
   PutOutcome,
   RemoveChange,
   RemoveOutcome,
-} from './catalog.ts';
+} from '../../../src/catalog/catalog.ts';
 import {
   conflictingName,
   corrects,
@@ -28,7 +28,7 @@ import {
   refusalOfRemove,
   type Removal,
   type StoredVersion,
-} from './decisions.ts';
+} from '../../../src/catalog/decisions.ts';
 
 type Content =
   { readonly kind: 'inline'; readonly bytes: Buffer } | { readonly kind: 'object'; readonly key: string };
