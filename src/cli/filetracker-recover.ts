@@ -10,7 +10,7 @@ import { compareInChild } from '../maintenance/recovery/compare-in-child.ts';
 import type { ContentPlace } from '../maintenance/recovery/content-place.ts';
 import { recoverStore } from '../maintenance/recovery/recover.ts';
 import type { RecoveryReport } from '../maintenance/recovery/recovery-report.ts';
-import { addEngineTuningOptions } from './engine-options.ts';
+import { addEngineTuningOptions } from './server/engine-options.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { inHouseStyle } from './house-style.ts';
 import { exitCodes, printLine } from './output.ts';

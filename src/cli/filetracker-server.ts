@@ -6,8 +6,8 @@ import { messageOf } from '../core/errors.ts';
 import { withoutSecrets } from '../core/shown-address.ts';
 import { release } from '../core/release.ts';
 import { isWorker } from '../runtime/worker-pool.ts';
-import { addEngineOptions } from './engine-options.ts';
-import { addGuardOptions } from './guard-options.ts';
+import { addEngineOptions } from './server/engine-options.ts';
+import { addGuardOptions } from './server/guard-options.ts';
 import { inHouseStyle } from './house-style.ts';
 import { runToEnd } from './run-to-end.ts';
 
@@ -81,17 +81,17 @@ async function main(): Promise<void> {
   const words = wordsOf(process.argv.slice(2));
   const [subcommand, ...rest] = words;
   if (subcommand === 'token') {
-    const { describeTokenCommand } = await import('./token-command.ts');
+    const { describeTokenCommand } = await import('./server/token-command.ts');
     await describeTokenCommand(program).parseAsync(rest, { from: 'user' });
     return undefined;
   }
   if (subcommand === 'backup' || subcommand === 'restore') {
-    const { runBackupCommand } = await import('./backup-command.ts');
+    const { runBackupCommand } = await import('./server/backup-command.ts');
     await runBackupCommand(program, subcommand, rest);
     return undefined;
   }
   if (subcommand === 'move') {
-    const { runMoveCommand } = await import('./move-command.ts');
+    const { runMoveCommand } = await import('./server/move-command.ts');
     await runMoveCommand(program, rest);
     return undefined;
   }

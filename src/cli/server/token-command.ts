@@ -1,14 +1,14 @@
 import { Command } from 'commander';
-import { readServerConfig } from '../config/server-config.ts';
-import { openTokenEditor } from '../runtime/open-tokens.ts';
-import { parseRights } from '../access/token-rules.ts';
-import type { TokenEditor } from '../access/token-source.ts';
-import { systemClock } from '../core/clock.ts';
-import { FiletrackerError } from '../core/errors.ts';
-import { parseDurationMs } from '../core/quantities.ts';
-import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
-import { inHouseStyle } from './house-style.ts';
-import { printJson, printLine, tell } from './output.ts';
+import { readServerConfig } from '../../config/server-config.ts';
+import { openTokenEditor } from '../../runtime/open-tokens.ts';
+import { parseRights } from '../../access/token-rules.ts';
+import type { TokenEditor } from '../../access/token-source.ts';
+import { systemClock } from '../../core/clock.ts';
+import { FiletrackerError } from '../../core/errors.ts';
+import { parseDurationMs } from '../../core/quantities.ts';
+import { refuseOthersFolders } from '../../maintenance/folder-owner.ts';
+import { inHouseStyle } from '../house-style.ts';
+import { printJson, printLine, tell } from '../output.ts';
 
 interface PlaceOptions {
   readonly dir?: string;

@@ -3,16 +3,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { pino, type Logger } from 'pino';
-import type { EngineTuningFlags } from '../config/engine-config.ts';
-import { openStore, type OpenStore } from '../runtime/open-store.ts';
-import { readStoreAddress } from '../config/store-address.ts';
-import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
-import { contentsFolder, findStore } from '../maintenance/folder-kind.ts';
-import { moveStore, type MoveReport } from '../maintenance/migration/move.ts';
+import type { EngineTuningFlags } from '../../config/engine-config.ts';
+import { openStore, type OpenStore } from '../../runtime/open-store.ts';
+import { readStoreAddress } from '../../config/store-address.ts';
+import { refuseOthersFolders } from '../../maintenance/folder-owner.ts';
+import { contentsFolder, findStore } from '../../maintenance/folder-kind.ts';
+import { moveStore, type MoveReport } from '../../maintenance/migration/move.ts';
 import { addEngineTuningOptions } from './engine-options.ts';
-import { inHouseStyle } from './house-style.ts';
-import { stepsFor, titledList } from './maintenance-output.ts';
-import { exitCodes, printJson, printLine } from './output.ts';
+import { inHouseStyle } from '../house-style.ts';
+import { stepsFor, titledList } from '../maintenance-output.ts';
+import { exitCodes, printJson, printLine } from '../output.ts';
 
 interface Flags extends EngineTuningFlags {
   readonly from: string;
