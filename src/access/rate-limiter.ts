@@ -1,8 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import type { RequestAdmission } from './admission.ts';
-import type { Exchange } from '../server/exchange.ts';
+import type { RequestAdmission, RequestSender } from './admission.ts';
 import { RateTable, type RateRule } from './rate-table.ts';
 
 const secondUs = 1_000_000;
@@ -34,14 +33,14 @@ export class RateLimiter implements RequestAdmission {
   }
 
   /** @throws FiletrackerError `rate-limited`, with the time after which there is room again. */
-  admit(exchange: Exchange): void {
-    this.take(exchange.sender);
+  admit(request: RequestSender): void {
+    this.take(request.sender);
   }
 
   /** Counts a failed authentication against its address, whatever token it names. */
-  refusalOf(exchange: Exchange, error: unknown): unknown {
+  refusalOf(request: RequestSender, error: unknown): unknown {
     try {
-      this.take(exchange.connection.sender);
+      this.take(request.connection.sender);
       return error;
     } catch (refusal) {
       return refusal;

@@ -2,8 +2,21 @@ import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import { errnoOf, FiletrackerError, messageOf } from '../core/errors.ts';
-import type { TlsMaterial } from '../server/connections/node-server.ts';
-import type { TlsFiles } from '../config/guard-config.ts';
+
+/** Absolute paths of PEM files. */
+export interface TlsFiles {
+  readonly key: string;
+  readonly certificate: string;
+  readonly clientAuthorities: string | undefined;
+}
+
+/** What a server needs to speak TLS, as PEM text. */
+export interface TlsMaterial {
+  readonly key: string;
+  readonly certificate: string;
+  /** Authorities that sign certificates of clients; `undefined` if clients need none. */
+  readonly clientAuthorities?: string | undefined;
+}
 
 /**
  * Reads what TLS is spoken with, and sees to it that it goes together: what OpenSSL says of it names no file.

@@ -6,7 +6,7 @@ import { isCount, requireCounts } from './arguments.ts';
 import { readTlsFiles } from './http/certificate-files.ts';
 import { handOuts } from './cache/materialize.ts';
 import type { HandOut } from './cache/materialize.ts';
-import type { TlsOptions } from './http/connection.ts';
+import type { TlsOptions } from './http/certificate-files.ts';
 import type { LocalCache, LocalCacheOptions } from './cache/local-cache.ts';
 import type { ProxySetting } from './http/proxies.ts';
 import type { RemoteStore } from './http/remote-store.ts';

@@ -1,3 +1,4 @@
+import type { TlsFiles } from '../access/tls-files.ts';
 import { resolve } from 'node:path';
 import type { CatalogLimits, Quota } from '../catalog/quotas.ts';
 import { isFiletrackerError } from '../core/errors.ts';
@@ -31,13 +32,6 @@ export interface GuardConfig {
   readonly stallTimeoutMs: number;
   /** 0: no bound. */
   readonly bodyBytesPerSecondMin: number;
-}
-
-/** Absolute paths of PEM files. */
-export interface TlsFiles {
-  readonly key: string;
-  readonly certificate: string;
-  readonly clientAuthorities: string | undefined;
 }
 
 /** Flags as they come from the command line. */

@@ -4,14 +4,14 @@ import { listsMax } from '../core/limits.ts';
 import { RateLimiter } from '../access/rate-limiter.ts';
 import type { RateTable } from '../access/rate-table.ts';
 import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
-import type { TlsMaterial } from '../server/connections/node-server.ts';
 import { TokenAccess, type AnonymousAccess } from '../access/token-access.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';
 import type { GuardConfig } from '../config/guard-config.ts';
 import { openTokens, type TokenPlace } from './open-tokens.ts';
 import { StoreDisks } from './store-disks.ts';
-import { readTlsMaterial } from '../access/tls-files.ts';
+import type { ServerLimits } from '../telemetry/server-metrics.ts';
+import { readTlsMaterial, type TlsMaterial } from '../access/tls-files.ts';
 import type { TokenSource } from '../access/token-source.ts';
 
 export interface GuardOptions {
@@ -84,16 +84,6 @@ function exposureWith(
   }
   if (config.tls !== undefined) return undefined;
   return 'tokens and files pass in the clear: use --tls-cert and --tls-key, or a proxy that speaks TLS';
-}
-
-/** Bounds that are shown beside what they bound; undefined where there is none. */
-export interface ServerLimits {
-  readonly fileSizeMaxBytes: number;
-  readonly storedBytesMax: number | undefined;
-  readonly filesMax: number | undefined;
-  readonly uploadsMax: number;
-  readonly connectionsMax: number;
-  readonly freeSpaceMinBytes: number | undefined;
 }
 
 /**

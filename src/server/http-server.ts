@@ -22,17 +22,13 @@ import {
 import { parseTarget } from '../protocol/request-target.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { openAccess, type Access } from '../access/access.ts';
+import type { TlsMaterial } from '../access/tls-files.ts';
 import { admitAll, type MetricsSource, type RequestAdmission } from '../access/admission.ts';
 import { ConnectionTable, type DrainTimes } from './connections/connection-table.ts';
 import { brokenBody, slowBody, stalledBody, truncatedBody } from './connections/connection.ts';
 import { Exchange } from './exchange.ts';
 import type { ServerContext, VerificationControl } from './handlers/context.ts';
-import {
-  createNodeServer,
-  replaceTlsMaterial,
-  type ServerTimeouts,
-  type TlsMaterial,
-} from './connections/node-server.ts';
+import { createNodeServer, replaceTlsMaterial, type ServerTimeouts } from './connections/node-server.ts';
 import { silentObserver, type RequestObserver } from './observer.ts';
 import { faultTexts, PaceWatch } from './connections/pace-watch.ts';
 import { rawAnswer, refusalOf } from './connections/raw-response.ts';

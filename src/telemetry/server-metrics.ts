@@ -16,7 +16,6 @@ import type { FileStore, StoreStats } from '../store/file-store.ts';
 import type { CollectionReport } from '../store/garbage-collector.ts';
 import type { LimitedFileStore } from '../store/limited-file-store.ts';
 import { BackendMetrics } from './backend-metrics.ts';
-import type { ServerLimits } from '../runtime/guard.ts';
 import { snapshotOf, type MetricsSnapshot } from './metrics-snapshot.ts';
 
 /** Seconds; a sync of a fast disk, of a slow one, of one in trouble. */
@@ -42,6 +41,16 @@ const statsGauges: readonly (readonly [name: string, help: string, of: keyof Sto
   ['filetracker_journal_bytes', 'Bytes of the journal.', 'journalBytes'],
   ['filetracker_journal_live_bytes', 'Bytes of the journal that are still needed.', 'journalLiveBytes'],
 ];
+
+/** Limits that are shown beside what they bound; `undefined` if there is none. */
+export interface ServerLimits {
+  readonly fileSizeMaxBytes: number;
+  readonly storedBytesMax: number | undefined;
+  readonly filesMax: number | undefined;
+  readonly uploadsMax: number;
+  readonly connectionsMax: number;
+  readonly freeSpaceMinBytes: number | undefined;
+}
 
 /** Bounds of the whole server, as gauges beside those of what they bound. */
 const limitGauges: readonly (readonly [name: string, help: string, of: keyof ServerLimits])[] = [

@@ -1,12 +1,23 @@
 import { reportItemsMax } from '../../core/limits.ts';
 import { changed, type Session } from './sessions.ts';
-import type { TableRepairs } from './repair.ts';
 
-type EntryRepairs = Pick<
-  TableRepairs,
-  'entriesRestored' | 'entriesCorrected' | 'entriesRemoved' | 'removalsRestored'
->;
-type BlobRepairs = Pick<TableRepairs, 'blobsRestored' | 'entriesWithoutBlob'>;
+export interface EntryRepairs {
+  /** Entries in the journal that were missing from the table; restored. */
+  readonly entriesRestored: number;
+  /** Entries whose version or content differed from the journal. */
+  readonly entriesCorrected: number;
+  /** Entries of names whose last record in the journal is a removal; removed again. */
+  readonly entriesRemoved: number;
+  /** Removals that must still be remembered and were missing. */
+  readonly removalsRestored: number;
+}
+
+export interface BlobRepairs {
+  /** Blobs without a row whose object the journal names. */
+  readonly blobsRestored: number;
+  /** Entries whose blob has no row and none could be made: their content is lost. */
+  readonly entriesWithoutBlob: readonly { readonly name: string; readonly version: number }[];
+}
 
 /**
  * Makes entries and removals what the journal says last of each name. A change and its record are one transaction,

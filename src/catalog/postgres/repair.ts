@@ -1,6 +1,7 @@
 import { removalMemoryMs } from '../../core/limits.ts';
 import type { Connections } from './connections.ts';
 import { FiletrackerError } from '../../core/errors.ts';
+import type { BlobRepairs, EntryRepairs } from './journal-repair.ts';
 import { countLost, recordEntries, repairBlobs, repairEntries, wasShortened } from './journal-repair.ts';
 import { changed, type Session } from './sessions.ts';
 
@@ -12,25 +13,13 @@ export interface RepairOptions {
 }
 
 /** What was found wrong in the tables; put right unless only looked for. */
-export interface TableRepairs {
+export interface TableRepairs extends EntryRepairs, BlobRepairs {
   /** Whether records of the journal were deleted otherwise than by compaction: what they told of is not known. */
   readonly journalShortened: boolean;
   /** Entries that the journal did not know; it does now. */
   readonly entriesRecorded: number;
   /** References that contents are counted to have and no entry that is known makes up for, where records are missing. */
   readonly referencesLost: number;
-  /** Entries that the journal tells of and that were not there; brought back. */
-  readonly entriesRestored: number;
-  /** Entries whose version or content was not what the journal says. */
-  readonly entriesCorrected: number;
-  /** Entries of names that the journal says were removed; removed again. */
-  readonly entriesRemoved: number;
-  /** Removals that must still be remembered and were not. */
-  readonly removalsRestored: number;
-  /** Blobs that had no row and whose object the journal names. */
-  readonly blobsRestored: number;
-  /** Entries whose blob has no row, nor any that could be made: their content is lost. */
-  readonly entriesWithoutBlob: readonly { readonly name: string; readonly version: number }[];
   /** Blobs whose count was not the number of entries that name them. */
   readonly countsCorrected: number;
   /** Rows of `unreferenced` that were missing or too many. */

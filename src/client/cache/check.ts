@@ -7,11 +7,10 @@ import { digestOfFile, openBlob } from './blob.ts';
 import { fileForms, hashOfName, nameLockKey } from './layout.ts';
 import type { CacheLayout } from './layout.ts';
 import { readRecord } from './names.ts';
-import type { KnownVersion, NameRecord } from './names.ts';
+import type { CachedFile, KnownVersion, NameRecord } from './names.ts';
 import type { CachePins } from './pins.ts';
 import type { CacheSpace } from './space.ts';
 import { forEachFile, forEachSharded } from './survey.ts';
-import type { CachedFile } from './local-cache.ts';
 import { removeIfThere } from '../transfer/target-file.ts';
 
 export interface CacheStatus {

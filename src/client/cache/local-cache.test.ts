@@ -15,7 +15,8 @@ import { digestOf } from '../../core/digest.ts';
 import { parseFileName } from '../../core/file-name.ts';
 import { keptTime } from '../../../test/support/kept-time.ts';
 import { LocalCache } from './local-cache.ts';
-import type { CachedFile, LocalCacheOptions } from './local-cache.ts';
+import type { LocalCacheOptions } from './local-cache.ts';
+import type { CachedFile } from './names.ts';
 
 let root: string;
 const opened: LocalCache[] = [];

@@ -32,7 +32,7 @@ import {
 } from './layout.ts';
 import type { CachePermissions } from './layout.ts';
 import { readRecord, withVersion } from './names.ts';
-import type { KnownVersion, NameRecord } from './names.ts';
+import type { CachedFile, KnownVersion, NameRecord } from './names.ts';
 import { CachePins } from './pins.ts';
 import { CacheSpace } from './space.ts';
 import type { Reservation } from './space.ts';
@@ -58,12 +58,6 @@ export interface LocalCacheOptions {
 
 /** Room asked for at once when the disk is full, so that the next contents find some too. */
 const roomStepBytes = 16 * 1024 * 1024;
-
-/** One version of a name whose content is in the cache. */
-export interface CachedFile extends KnownVersion {
-  readonly name: FileName;
-  readonly path: string;
-}
 
 /** Content on its way into the cache, written to `path` by the caller. */
 export interface CacheAddition {

@@ -24,6 +24,12 @@ export interface KnownVersion {
   readonly local?: boolean | undefined;
 }
 
+/** One version of a name whose content is in the cache. */
+export interface CachedFile extends KnownVersion {
+  readonly name: FileName;
+  readonly path: string;
+}
+
 /** What the cache knows of one name: its versions, newest first. */
 export interface NameRecord {
   readonly name: FileName;

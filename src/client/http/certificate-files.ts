@@ -1,7 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { FiletrackerError, messageOf } from '../../core/errors.ts';
-import type { TlsOptions } from './connection.ts';
 import { translatingErrors } from '../local-errors.ts';
 
 const pemCertificate = /-----BEGIN (X509 )?CERTIFICATE-----[^-]+-----END \1CERTIFICATE-----/g;
@@ -38,6 +37,15 @@ function faultOf(certificate: string): string | undefined {
 
 function readPem(givenBy: string, path: string): string {
   return translatingErrors(`read ${givenBy} "${path}"`, () => readFileSync(path, 'utf8'));
+}
+
+/** Certificates for https, as PEM text. */
+export interface TlsOptions {
+  /** Authorities to trust besides those of the system. */
+  readonly ca?: string | undefined;
+  /** What this client shows to the server, and its key. */
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
 }
 
 /** Files with the certificates of TlsOptions. */

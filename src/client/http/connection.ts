@@ -4,26 +4,11 @@ import { discard } from './discarded-body.ts';
 import { Exchange, StaleConnectionError } from './exchange.ts';
 import type { ExchangeTimeouts, HttpAnswer, HttpRequest } from './exchange.ts';
 import { openRoute } from './route.ts';
-import type { Route } from './route.ts';
-import type { ProxySetting } from './proxies.ts';
+import type { Route, RouteOptions } from './route.ts';
 import { abortedError } from './retries.ts';
 import type { ServerAddress } from './server-address.ts';
 
-export interface ConnectionOptions extends ExchangeTimeouts {
-  /** Connections kept open to the server. */
-  readonly connections: number;
-  readonly tls: TlsOptions;
-  readonly proxy?: ProxySetting;
-}
-
-/** Certificates for https, as PEM text. */
-export interface TlsOptions {
-  /** Authorities to trust besides those of the system. */
-  readonly ca?: string | undefined;
-  /** What this client shows to the server, and its key. */
-  readonly cert?: string | undefined;
-  readonly key?: string | undefined;
-}
+export interface ConnectionOptions extends ExchangeTimeouts, RouteOptions {}
 
 /**
  * Keep-alive connections to one server. Node's own client, and not a faster one, because the server is asked

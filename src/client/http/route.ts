@@ -1,8 +1,17 @@
 import { Agent, request } from 'node:http';
 import type { AgentOptions } from 'node:http';
-import type { ConnectionOptions } from './connection.ts';
+import type { TlsOptions } from './certificate-files.ts';
 import { proxyFor } from './proxies.ts';
+import type { ProxySetting } from './proxies.ts';
 import type { ServerAddress } from './server-address.ts';
+
+export interface RouteOptions {
+  /** Connections kept open to the server. */
+  readonly connections: number;
+  readonly connectTimeoutMs: number;
+  readonly tls: TlsOptions;
+  readonly proxy?: ProxySetting;
+}
 
 /** The way to a server, straight or through a proxy, with the connections that are kept open. */
 export interface Route {
@@ -17,7 +26,7 @@ export interface Route {
 }
 
 /** @throws FiletrackerError `invalid-argument` for a proxy or certificates that cannot be used. */
-export async function openRoute(address: ServerAddress, options: ConnectionOptions): Promise<Route> {
+export async function openRoute(address: ServerAddress, options: RouteOptions): Promise<Route> {
   const pool: AgentOptions = { keepAlive: true, maxSockets: options.connections, scheduling: 'lifo' };
   const proxy = proxyFor(address, options.proxy);
   const zoned = address.host.includes('%');

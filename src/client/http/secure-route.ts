@@ -6,7 +6,7 @@ import type { RequestOptions } from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { ConnectionOptions } from 'node:tls';
 import { FiletrackerError } from '../../core/errors.ts';
-import type { TlsOptions } from './connection.ts';
+import type { TlsOptions } from './certificate-files.ts';
 import type { ServerAddress } from './server-address.ts';
 import { secureContextOf } from './trusted-authorities.ts';
 

@@ -30,7 +30,8 @@ import {
   versionOf,
 } from './responses.ts';
 import { HttpConnection } from './connection.ts';
-import type { ConnectionOptions, TlsOptions } from './connection.ts';
+import type { TlsOptions } from './certificate-files.ts';
+import type { ConnectionOptions } from './connection.ts';
 import { errorOf, textOf } from './errors.ts';
 import { HttpRedirects } from './redirects.ts';
 import type { FollowedAnswer } from './redirects.ts';

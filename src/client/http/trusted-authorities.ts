@@ -5,7 +5,7 @@ import { createSecureContext, rootCertificates } from 'node:tls';
 import type { SecureContext } from 'node:tls';
 import { FiletrackerError, messageOf } from '../../core/errors.ts';
 import { certificatesIn, readAuthorities } from './certificate-files.ts';
-import type { TlsOptions } from './connection.ts';
+import type { TlsOptions } from './certificate-files.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -17,7 +17,8 @@ import {
 import type { DownloadOptions, ProgressListener } from './download.ts';
 import { digestOfFile } from '../cache/blob.ts';
 import type { KnownVersion } from '../cache/names.ts';
-import type { CacheAddition, CachedFile, LocalCache } from '../cache/local-cache.ts';
+import type { CacheAddition, LocalCache } from '../cache/local-cache.ts';
+import type { CachedFile } from '../cache/names.ts';
 import { fromLocalError } from '../local-errors.ts';
 import type { RemoteContent, RemoteFile, RemoteStore } from '../http/remote-store.ts';
 import type { RetryPolicy } from '../http/retries.ts';

@@ -1,15 +1,8 @@
 import { createServer, type Server, type ServerOptions } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { Server as TlsServer } from 'node:tls';
+import type { TlsMaterial } from '../../access/tls-files.ts';
 import { headersSizeMaxBytes } from '../../core/limits.ts';
-
-/** What a server needs to speak TLS; PEM texts. */
-export interface TlsMaterial {
-  readonly key: string;
-  readonly certificate: string;
-  /** Who signs the certificates of clients; undefined where clients need none. */
-  readonly clientAuthorities?: string | undefined;
-}
 
 /** How long the parts of a request may take. */
 export interface ServerTimeouts {
