@@ -11,7 +11,7 @@ const takeoverVariable = 'FILETRACKER_TAKEOVER';
 const takesOver = process.env[takeoverVariable] !== undefined && process.send !== undefined;
 
 /** Whether this process was started to take over from another. */
-export function isTakeover(): boolean {
+function isTakeover(): boolean {
   return takesOver;
 }
 

@@ -111,7 +111,7 @@ export function checkClaims(claims: ContentClaims, measure: ContentMeasure): voi
   }
 }
 
-export function tooLarge(sizeMaxBytes: number): FiletrackerError {
+function tooLarge(sizeMaxBytes: number): FiletrackerError {
   return new FiletrackerError('too-large', `Cannot store the file: it is larger than ${sizeMaxBytes} bytes`, {
     details: { expected: sizeMaxBytes },
   });

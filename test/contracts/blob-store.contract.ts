@@ -16,7 +16,7 @@ export interface BlobStoreUnderTest {
 const content = noise(300_000, 'contract');
 const digest = digestOf(content);
 
-export async function staged(store: BlobStore, bytes: Buffer): Promise<StagedUpload> {
+async function staged(store: BlobStore, bytes: Buffer): Promise<StagedUpload> {
   const upload = await store.stage();
   for (let start = 0; start < bytes.length; start += 65_536) {
     await upload.write(bytes.subarray(start, start + 65_536));

@@ -3,7 +3,7 @@ import { cpuUsage } from 'node:process';
 /** The longest input that a peer can send in one header block. */
 export const nastySizeBytes = 16 * 1024;
 /** Processor time that one input may cost. */
-export const costMaxMs = 5;
+const costMaxMs = 5;
 
 /** What a parser steps over, or tries again from: blanks, digits, separators, escapes. */
 const units = ' |\t|0|a|/|/.|,|, |;|=|&|&a=|%|%61|-|.|:|"|"",|@1|*|*a|[|[]|1K|\u00e9|{"a":'.split('|');

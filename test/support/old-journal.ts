@@ -9,14 +9,14 @@ import { parseFileName } from '../../src/core/file-name.ts';
 const headerSizeBytes = 64;
 
 /** A record as release 3.0 wrote it into a segment. */
-export function oldRecord(record: JournalRecord, segment: number, groupStart: number): Buffer {
+function oldRecord(record: JournalRecord, segment: number, groupStart: number): Buffer {
   const bytes = Buffer.alloc(recordSizeBytes(record));
   encodeRecord(record, bytes, 0, { segment, checksum: segment, mark: 0 }, groupStart);
   return bytes;
 }
 
 /** A segment as release 3.0 wrote it, each record a group of its own. */
-export function oldSegment(records: readonly JournalRecord[], number = 1, previousEnd = 0): Buffer {
+function oldSegment(records: readonly JournalRecord[], number = 1, previousEnd = 0): Buffer {
   const header = Buffer.alloc(headerSizeBytes);
   header.write('FTJRNL01', 0, 'latin1');
   header.writeUInt32LE(number, 12);

@@ -7,7 +7,7 @@ import { present } from './present.ts';
 import { S3Proxy } from './s3-proxy.ts';
 
 export const content = noise(300_000, 'behind a proxy');
-export const placement = { digest: digestOf(content), encoding: 'identity' } as const;
+const placement = { digest: digestOf(content), encoding: 'identity' } as const;
 
 /** A store in a bucket of its own, behind a proxy that can behave otherwise than the server does. */
 export async function setting(options: Partial<S3BlobStoreOptions> = {}) {

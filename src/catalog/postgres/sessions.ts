@@ -28,7 +28,7 @@ export async function changed(
   return row?.count ?? 0;
 }
 
-export async function connect(pool: Pool): Promise<PoolClient> {
+async function connect(pool: Pool): Promise<PoolClient> {
   try {
     return await pool.connect();
   } catch (error) {
@@ -37,7 +37,7 @@ export async function connect(pool: Pool): Promise<PoolClient> {
 }
 
 /** `timeoutMs` is the longest wait for an answer where it is not that of all connections. */
-export function sessionOn(client: PoolClient, timeoutMs?: number): Session {
+function sessionOn(client: PoolClient, timeoutMs?: number): Session {
   return {
     run: async <Row extends QueryResultRow>(text: string, values: readonly unknown[] = []) => {
       try {

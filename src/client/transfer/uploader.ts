@@ -166,7 +166,7 @@ export class Uploader {
 }
 
 /** The error of a put that had to be repeated and whose file was removed meanwhile. */
-export function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion): FiletrackerError {
+function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion): FiletrackerError {
   const state = `version ${removed} was removed by another client while the upload was retried`;
   const advice = 'put it again to store it';
   return new FiletrackerError(

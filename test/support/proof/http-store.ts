@@ -102,7 +102,7 @@ export function listedFiles(answer: HttpAnswer): readonly ListedFile[] {
   return lines.map((line) => JSON.parse(line) as ListedFile);
 }
 
-export function versionQuery(version: number): string {
+function versionQuery(version: number): string {
   return `last_modified=${encodeURIComponent(new Date(version * 1000).toUTCString())}`;
 }
 
