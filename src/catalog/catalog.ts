@@ -2,7 +2,7 @@ import type { BlobDescription } from '../core/blob-description.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/encoding.ts';
 import type { FileName } from '../core/file-name.ts';
-import type { FileVersion } from '../core/file-version.ts';
+import type { FileVersion, Precondition } from '../core/file-version.ts';
 
 /** A row of the catalog: one name and what is stored under it. */
 export interface Entry extends BlobDescription {
@@ -35,14 +35,6 @@ export interface BlobRecord extends BlobDescription {
   readonly references: number;
   readonly damaged: boolean;
 }
-
-/** What must hold of the entry under a name at the moment of the change. */
-export type Precondition =
-  | { readonly kind: 'absent' }
-  /** There is an entry, of one of these digests; any digest where the list is undefined. */
-  | { readonly kind: 'match'; readonly digests: readonly Digest[] | undefined }
-  /** There is none of a newer version than this one. */
-  | { readonly kind: 'unmodified-since'; readonly version: FileVersion };
 
 /** What stands under a name; of one without an entry the version that was removed, as long as that is remembered. */
 export type NameStanding =

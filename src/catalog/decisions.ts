@@ -1,11 +1,11 @@
 import { ancestorsOf, type FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Digest } from '../core/digest.ts';
+import type { Precondition } from '../core/file-version.ts';
 import type {
   BlobRecord,
   NameStanding,
   PlacedBlob,
-  Precondition,
   PutChange,
   PutOutcome,
   RemoveChange,

@@ -1,3 +1,4 @@
+import type { Digest } from './digest.ts';
 import { FiletrackerError } from './errors.ts';
 
 /** Seconds since 1970 UTC, an integer; may be negative. The newest wins. */
@@ -32,3 +33,12 @@ export function versionFromNs(timeNs: bigint): FileVersion {
   const seconds = timeNs / nsPerSecond;
   return checkVersion(Number(timeNs % nsPerSecond < 0n ? seconds - 1n : seconds));
 }
+
+/** What must hold of the entry under a name at the moment of a change. */
+export type Precondition =
+  /** There is no entry. */
+  | { readonly kind: 'absent' }
+  /** There is an entry with one of these digests; with any digest if the list is `undefined`. */
+  | { readonly kind: 'match'; readonly digests: readonly Digest[] | undefined }
+  /** There is no entry with a newer version than this one. */
+  | { readonly kind: 'unmodified-since'; readonly version: FileVersion };

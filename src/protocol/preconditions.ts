@@ -1,18 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import type { Digest } from '../core/digest.ts';
 import { FiletrackerError } from '../core/errors.ts';
-import type { FileVersion } from '../core/file-version.ts';
+import type { Precondition } from '../core/file-version.ts';
 import { readDate } from './dates.ts';
 import { digestOfTag, parseEntityTags } from './etags.ts';
-
-/** What a PUT or DELETE requires of the entry that is stored. */
-export type ChangeCondition =
-  /** That there is none. */
-  | { readonly kind: 'absent' }
-  /** That it is of one of these digests (any, where undefined). */
-  | { readonly kind: 'match'; readonly digests: readonly Digest[] | undefined }
-  /** That it is not newer, or that there is none. */
-  | { readonly kind: 'unmodified-since'; readonly version: FileVersion };
 
 function refuseHeader(header: string, form: string): never {
   throw new FiletrackerError('invalid-argument', `Cannot read the header ${header}: it must be ${form}`);
@@ -26,7 +16,7 @@ function refuseHeader(header: string, form: string): never {
  * none that could be newer.
  * @throws FiletrackerError `invalid-argument`.
  */
-export function parsePrecondition(headers: IncomingHttpHeaders): ChangeCondition | undefined {
+export function parsePrecondition(headers: IncomingHttpHeaders): Precondition | undefined {
   const match = headers['if-match'];
   const noneMatch = headers['if-none-match'];
   const unmodifiedSince = headers['if-unmodified-since'];

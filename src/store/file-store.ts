@@ -1,14 +1,9 @@
 import type { Readable } from 'node:stream';
-import type {
-  CatalogStats,
-  Entry,
-  ListOptions as CatalogListOptions,
-  Precondition,
-} from '../catalog/catalog.ts';
+import type { CatalogStats, Entry, ListOptions as CatalogListOptions } from '../catalog/catalog.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/encoding.ts';
 import type { FileName } from '../core/file-name.ts';
-import type { FileVersion } from '../core/file-version.ts';
+import type { FileVersion, Precondition } from '../core/file-version.ts';
 
 /** What the sender says of a content; each claim that is made must hold. */
 export interface ContentClaims {
@@ -108,7 +103,7 @@ export interface ListOptions extends CatalogListOptions {
   readonly sender?: string | undefined;
 }
 
-export type { Entry, Precondition };
+export type { Entry };
 export type StoreStats = CatalogStats;
 
 /**

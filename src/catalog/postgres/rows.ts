@@ -2,15 +2,8 @@ import { digestFromBytes, digestToBytes } from '../../core/digest.ts';
 import type { Encoding } from '../../core/encoding.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
-import type {
-  BlobLocation,
-  BlobRecord,
-  Entry,
-  LocatedEntry,
-  Precondition,
-  PutOutcome,
-  RemoveOutcome,
-} from '../catalog.ts';
+import type { Precondition } from '../../core/file-version.ts';
+import type { BlobLocation, BlobRecord, Entry, LocatedEntry, PutOutcome, RemoveOutcome } from '../catalog.ts';
 
 /** Numbers that stand for encodings in the tables; never reassigned. */
 const encodingNumbers: Readonly<Record<Encoding, number>> = { identity: 0, gzip: 1 };
