@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ManualClock } from '../core/clock.ts';
+import { ManualClock } from '../../test/support/manual-clock.ts';
 import { RateLimiter } from './rate-limiter.ts';
 
 function taken(limiter: RateLimiter, holder: string, tries: number): number {

@@ -3,7 +3,7 @@ import { unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '../core/errors.ts';
-import { checkStoredFormat } from '../core/stored-format.ts';
+import { checkStoredFormat } from '../core/release.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';

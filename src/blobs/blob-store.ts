@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 
 /**
  * Names the bytes of one blob in one blob store; made by the store when a blob is placed, opaque to all

@@ -1,6 +1,5 @@
-import type { BlobDescription } from '../core/blob-description.ts';
+import type { BlobDescription, Encoding } from '../core/blob.ts';
 import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion, Precondition } from '../core/file-version.ts';
 

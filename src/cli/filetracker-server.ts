@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { reportFailure, startDaemon } from '../runtime/daemon.ts';
 import { readServerConfig, type ServerFlags } from '../config/server-config.ts';
 import { messageOf } from '../core/errors.ts';
-import { withoutSecrets } from '../core/shown-address.ts';
+import { withoutSecrets } from '../core/shown-text.ts';
 import { release } from '../core/release.ts';
 import { isWorker } from '../runtime/worker-pool.ts';
 import { addEngineOptions } from './server/engine-options.ts';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withoutSecrets } from '../core/shown-address.ts';
+import { withoutSecrets } from '../core/shown-text.ts';
 import { helpWidth } from './output.ts';
 
 /**

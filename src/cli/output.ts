@@ -1,7 +1,7 @@
 // What all programs print, and how they end. Results go to the standard output; all else to the error output.
 import { fromLocalError } from '../client/local-errors.ts';
 import { errnoOf, isFiletrackerError, localMessageOf, messageOf, type ErrorCode } from '../core/errors.ts';
-import { withoutSecrets } from '../core/shown-address.ts';
+import { withoutSecrets } from '../core/shown-text.ts';
 import { asShown } from './shown-text.ts';
 
 /** Exit codes of every program; the README lists them. */

@@ -2,7 +2,7 @@ import type { S3ConnectionOptions } from '../blobs/s3/s3-connection.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
-import { shownAddress } from '../core/shown-address.ts';
+import { shownAddress } from '../core/shown-text.ts';
 import { givenFlag, nonEmpty, readDurationFlag, refuseFlag } from './flag-values.ts';
 
 /** Where catalog and blobs are kept; undefined is the folder of the store. */

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
-import { shownAddress } from '../core/shown-address.ts';
+import { shownAddress } from '../core/shown-text.ts';
 import { homeFolder } from '../fs/home-folder.ts';
 import { givenFlag, nonEmpty, readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
 import { readListenAddress } from './listen-address.ts';

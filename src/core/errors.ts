@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import { boundedText } from './bounded-text.ts';
+import { boundedText } from './shown-text.ts';
 
 /**
  * What went wrong, as a word that programs can match. The protocol layer maps each code to an HTTP status,
@@ -103,7 +103,17 @@ export class FiletrackerError extends Error {
   }
 }
 
-/** Whether `error` is one of ours, with this code if one is given. */
+/** The error with the text "Cannot <action>: <state>". Throw it: `throw cannot('busy', 'lock a file', '…')`. */
+export function cannot(
+  code: ErrorCode,
+  action: string,
+  state: string,
+  options?: ErrorOptions,
+): FiletrackerError {
+  return new FiletrackerError(code, `Cannot ${action}: ${state}`, options);
+}
+
+/** Whether `error` is a FiletrackerError, with this code if one is given. */
 export function isFiletrackerError(error: unknown, code?: ErrorCode): error is FiletrackerError {
   return error instanceof FiletrackerError && (code === undefined || error.code === code);
 }

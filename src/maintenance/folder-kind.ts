@@ -3,7 +3,7 @@ import { isAbsolute, join, resolve } from 'node:path';
 import { reservedNames } from '../blobs/disk/blob-folders.ts';
 import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
-import { cacheMarks, ofFileSystem } from '../core/folder-marks.ts';
+import { cacheMarks, ofFileSystem } from '../fs/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
 import { checkApart } from './backup/apart.ts';
 import { refuseNewerFormats } from './newer-formats.ts';

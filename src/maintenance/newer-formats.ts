@@ -4,7 +4,7 @@ import { readSegmentHeader } from '../catalog/journal/segment-header.ts';
 import { listSegments } from '../catalog/journal/segment.ts';
 import { checkIndexFormat } from '../catalog/lmdb/index/state.ts';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
-import { checkStoredFormat } from '../core/stored-format.ts';
+import { checkStoredFormat } from '../core/release.ts';
 import { storeFolders } from './backup/store-folders.ts';
 
 /** The files with a format of their own in the folder of a store or a backup, all in format 1. */

@@ -1,4 +1,4 @@
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseWeightedList, type WeightedToken } from './quality.ts';
 

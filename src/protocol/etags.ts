@@ -1,5 +1,5 @@
 import { isDigest, type Digest } from '../core/digest.ts';
-import { encodings, type Encoding } from '../core/encoding.ts';
+import { encodings, type Encoding } from '../core/blob.ts';
 
 /** A strong entity tag: the digest of the content, and the encoding where the body is encoded. */
 export function etagOf(digest: Digest, encoding: Encoding): string {

@@ -1,4 +1,4 @@
-import type { BlobDescription } from '../core/blob-description.ts';
+import type { BlobDescription } from '../core/blob.ts';
 import { isDigest, type Digest } from '../core/digest.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { parseFileName, type FileName } from '../core/file-name.ts';

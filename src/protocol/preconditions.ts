@@ -1,19 +1,18 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import type { Precondition } from '../core/file-version.ts';
 import { readDate } from './dates.ts';
 import { digestOfTag, parseEntityTags } from './etags.ts';
 
 function refuseHeader(header: string, form: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot read the header ${header}: it must be ${form}`);
+  throw cannot('invalid-argument', `read the header ${header}`, `it must be ${form}`);
 }
 
 /**
- * The precondition of a PUT or DELETE (RFC 9110, 13.2.2). What can't be read is refused rather than ignored, a date too:
- * the change must not happen where the client asked that it should not.
+ * The precondition of a PUT or DELETE (RFC 9110, 13.2.2). An unreadable one is an error, even a date: ignoring it would
+ * make a change that the client wanted to prevent.
  *
- * Beside a tag the date does not count: If-Match says more, and where If-None-Match asks for no file at all there is
- * none that could be newer.
+ * If-Unmodified-Since is ignored beside a tag: If-Match is stricter, and If-None-Match: * allows no file at all.
  * @throws FiletrackerError `invalid-argument`.
  */
 export function parsePrecondition(headers: IncomingHttpHeaders): Precondition | undefined {
@@ -26,7 +25,7 @@ export function parsePrecondition(headers: IncomingHttpHeaders): Precondition | 
       refuseHeader('If-Match', 'entity tags in quotes or "*", without If-None-Match');
     }
     if (tags === '*') return { kind: 'match', digests: undefined };
-    // A weak tag never matches in the strong comparison that RFC 9110 (13.1.1) asks for.
+    // RFC 9110, 13.1.1 requires the strong comparison, in which a weak tag never matches.
     const digests = tags.filter((tag) => !tag.weak).map(digestOfTag);
     return { kind: 'match', digests: digests.filter((digest) => digest !== undefined) };
   }

@@ -1,5 +1,5 @@
 import { FiletrackerError, isFiletrackerError, type ErrorDetails } from '../core/errors.ts';
-import { boundedText } from '../core/bounded-text.ts';
+import { boundedText } from '../core/shown-text.ts';
 import { jsonType, problemType } from './endpoints.ts';
 import { namesType } from './quality.ts';
 import { codeOfStatus, isErrorCode } from './statuses.ts';

@@ -6,8 +6,7 @@ import type { CatalogLimits } from '../catalog/quotas.ts';
 import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import type { CommitTimes } from '../catalog/lmdb/writer/record-committer.ts';
 import { SharedCatalog } from '../catalog/leader/shared-catalog.ts';
-import type { CallObserver } from '../core/backend-calls.ts';
-import type { ReportProblem } from '../core/report.ts';
+import type { CallObserver, ReportProblem } from '../core/report.ts';
 import type { EngineConfig } from '../config/engine-config.ts';
 
 /** How often objects are looked for whose removal was begun and not ended. */

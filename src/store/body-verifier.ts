@@ -1,5 +1,5 @@
 import { digestOf } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import type { Chunks, GatheredBytes } from '../streams/chunks.ts';
 import { boundedChunks, ContentMeter, type ContentMeasure } from '../streams/content-meter.ts';

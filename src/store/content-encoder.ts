@@ -1,4 +1,4 @@
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 import { blocksOf, type Chunks } from '../streams/chunks.ts';
 import { beginsCompressed, compressionPays } from '../streams/compressibility.ts';
 import { gzipBytes, gzipChunks } from '../streams/gzip-encoder.ts';

@@ -1,6 +1,6 @@
 import type { BlobStore, StagedUpload } from '../blobs/blob-store.ts';
 import type { PutContent } from '../catalog/catalog.ts';
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 import { joined, type Chunks } from '../streams/chunks.ts';
 
 /**

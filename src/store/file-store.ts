@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { CatalogStats, Entry, ListOptions as CatalogListOptions } from '../catalog/catalog.ts';
 import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion, Precondition } from '../core/file-version.ts';
 

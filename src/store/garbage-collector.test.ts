@@ -9,7 +9,7 @@ import {
 } from '../../test/support/file-stores.ts';
 import { MemoryBlobStore } from '../../test/support/doubles/memory-blob-store.ts';
 import { MemoryCatalog } from '../../test/support/doubles/memory-catalog.ts';
-import { ManualClock } from '../core/clock.ts';
+import { ManualClock } from '../../test/support/manual-clock.ts';
 import { digestOf } from '../core/digest.ts';
 import { stagedLifetimeMs } from '../core/limits.ts';
 import { ComposedFileStore } from './composed-file-store.ts';

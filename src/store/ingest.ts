@@ -1,8 +1,7 @@
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { BlobPin, BlobRecord, Catalog, PutChange, PutContent, PutOutcome } from '../catalog/catalog.ts';
-import type { BlobDescription } from '../core/blob-description.ts';
+import type { BlobDescription, Encoding } from '../core/blob.ts';
 import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import type { ReportProblem } from '../core/report.ts';
 import { bodyChunks, GatheredBytes, type Chunks } from '../streams/chunks.ts';

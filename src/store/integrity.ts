@@ -1,7 +1,7 @@
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { BlobRecord } from '../catalog/catalog.ts';
 import type { Digest } from '../core/digest.ts';
-import type { Encoding } from '../core/encoding.ts';
+import type { Encoding } from '../core/blob.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { ContentMeter } from '../streams/content-meter.ts';

@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { ManualClock, systemClock } from '../core/clock.ts';
+import { systemClock } from '../core/clock.ts';
+import { ManualClock } from '../../test/support/manual-clock.ts';
 import { parseFileName } from '../core/file-name.ts';
 import type { FileStore, PutIntent, PutResult } from './file-store.ts';
 import { LimitedFileStore } from './limited-file-store.ts';

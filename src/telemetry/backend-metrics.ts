@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client';
-import type { CallObserver } from '../core/backend-calls.ts';
+import type { CallObserver } from '../core/report.ts';
 import { addCounter, addHistogram, ValueCounts } from './counted-metrics.ts';
 
 /** What a store may rest on besides its folder. */

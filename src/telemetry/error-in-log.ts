@@ -1,4 +1,4 @@
-import { boundedText } from '../core/bounded-text.ts';
+import { boundedText } from '../core/shown-text.ts';
 
 /** Causes below a cause are left out from here on. */
 const causesMax = 3;

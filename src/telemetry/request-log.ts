@@ -1,4 +1,4 @@
-import { boundedText } from '../core/bounded-text.ts';
+import { boundedText } from '../core/shown-text.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import { withoutUserInfo } from '../protocol/request-target.ts';
 import type { Exchange } from '../server/exchange.ts';

@@ -2,7 +2,7 @@ import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { BlobKey, BlobStore, FoundBlob, StagedUpload } from '../../src/blobs/blob-store.ts';
 import { digestOf, type Digest } from '../../src/core/digest.ts';
-import type { Encoding } from '../../src/core/encoding.ts';
+import type { Encoding } from '../../src/core/blob.ts';
 import { collected, noise } from '../support/contents.ts';
 import { present } from '../support/present.ts';
 

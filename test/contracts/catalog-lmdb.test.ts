@@ -5,7 +5,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { totalsKey } from '../../src/catalog/lmdb/index/rows.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { name, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Catalog, PutChange } from '../../src/catalog/catalog.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf, type Digest } from '../../src/core/digest.ts';
 import { name, namesOf, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { RateLimiter } from '../../src/access/rate-limiter.ts';
 import { RawConnection, type RawAnswer } from '../support/raw-http.ts';
 import { openTestServer, versionQuery, type TestServer } from '../support/test-server.ts';

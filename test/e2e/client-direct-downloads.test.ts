@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { expect, onTestFinished, test } from 'vitest';
 import { Client } from '../../src/client/client.ts';
 import type { ClientOptions } from '../../src/client/client-options.ts';
-import type { Encoding } from '../../src/core/encoding.ts';
+import type { Encoding } from '../../src/core/blob.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { formatDate } from '../../src/protocol/dates.ts';
 import { etagOf } from '../../src/protocol/etags.ts';

@@ -2,7 +2,7 @@ import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { lockJournal } from '../../src/catalog/lmdb/writer/journal-lock.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';

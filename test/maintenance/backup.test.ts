@@ -6,7 +6,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { openStore } from '../../src/runtime/open-store.ts';
 import { TokenFileEditor } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { segmentHeaderSizeBytes } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise, prose } from '../support/contents.ts';

@@ -2,7 +2,7 @@ import { cp, mkdir, open, readdir, readFile, rename, rm, truncate } from 'node:f
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
 import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';

@@ -2,7 +2,7 @@ import { readFile, truncate, writeFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import {

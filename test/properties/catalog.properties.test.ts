@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { MemoryCatalog } from '../support/doubles/memory-catalog.ts';
-import { ManualClock } from '../../src/core/clock.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { name, putOf, RecordingPlacer } from '../support/catalogs.ts';
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, fromSystemError } from '../../core/errors.ts';
-import { ofFileSystem } from '../../core/folder-marks.ts';
+import { ofFileSystem } from '../../fs/folder-marks.ts';
 
 /** The parts of a folder of blobs. */
 export interface BlobFolders {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { throwIfAborted } from '../../core/abort.ts';
-import type { Encoding } from '../../core/encoding.ts';
+import { Semaphore, throwIfAborted } from '../../core/concurrency.ts';
+import type { Encoding } from '../../core/blob.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import type {
   BlobKey,
@@ -18,7 +18,6 @@ import { listObjects, listParts, listUploads, type UnfinishedUpload } from './s3
 import { probeFolder, S3Probe } from './s3-probe.ts';
 import { counted, cutOut, expectedSize, shortBlob } from './s3-range.ts';
 import { abortUpload, completeUpload, partSizeBytes, S3Upload, sizeOf } from './s3-upload.ts';
-import { Slots } from './slots.ts';
 
 export interface S3BlobStoreOptions extends S3ConnectionOptions {
   /** Uploads larger than 1 MiB at the same time; each holds up to 16 MiB in memory, and counts for more where it is beyond 77 GiB. */
@@ -55,8 +54,8 @@ export class S3BlobStore implements BlobStore {
     presign: true,
   };
   readonly #connection: S3Connection;
-  readonly #slots: Slots;
-  readonly #largeParts = new Slots(largePartsMax);
+  readonly #slots: Semaphore;
+  readonly #largeParts = new Semaphore(largePartsMax);
   readonly #probe: S3Probe;
   readonly #heldSizeMaxBytes: number;
   readonly #uploads = new Map<string, S3Upload>();
@@ -64,7 +63,7 @@ export class S3BlobStore implements BlobStore {
   private constructor(connection: S3Connection, options: S3BlobStoreOptions) {
     this.#connection = connection;
     this.#probe = new S3Probe(connection);
-    this.#slots = new Slots(options.largeUploadsMax ?? largeUploadsMax);
+    this.#slots = new Semaphore(options.largeUploadsMax ?? largeUploadsMax);
     this.#heldSizeMaxBytes = options.placedElsewhere === true ? 0 : partSizeBytes;
   }
 

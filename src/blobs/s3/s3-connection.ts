@@ -1,8 +1,8 @@
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
 import type * as s3Library from '@aws-sdk/client-s3';
 import type { getSignedUrl } from '@aws-sdk/s3-request-presigner';
-import type { Encoding } from '../../core/encoding.ts';
-import type { CallObserver } from '../../core/backend-calls.ts';
+import type { Encoding } from '../../core/blob.ts';
+import type { CallObserver } from '../../core/report.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { timerMs } from '../../core/timers.ts';
 import { BodyDigest } from './body-digest.ts';

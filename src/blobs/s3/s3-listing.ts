@@ -1,5 +1,5 @@
 import type { CompletedPart } from '@aws-sdk/client-s3';
-import { throwIfAborted } from '../../core/abort.ts';
+import { throwIfAborted } from '../../core/concurrency.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import type { S3Connection } from './s3-connection.ts';
 

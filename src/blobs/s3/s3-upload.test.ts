@@ -1,7 +1,6 @@
 import { expect, it } from 'vitest';
 import { fileSizeMaxBytes } from '../../core/limits.ts';
 import { partSizeBytes, partSizeFor } from './s3-upload.ts';
-import { Slots } from './slots.ts';
 
 const mib = 1024 * 1024;
 
@@ -15,31 +14,3 @@ it.each([0, 1, mib, 39 * 1024 * mib, 77 * 1024 * mib, 500 * 1024 * mib, fileSize
     expect(partSize).toBeLessThan(110 * mib);
   },
 );
-
-it('Slots.take() lets who wants many wait, and those behind it too, until it is given up', async () => {
-  const slots = new Slots(4);
-  const order: string[] = [];
-  const first = await slots.take(undefined, 3);
-  const controller = new AbortController();
-  const many = slots.take(controller.signal, 2).then(() => order.push('many'));
-  const one = slots.take().then((release) => {
-    order.push('one');
-    return release;
-  });
-  await new Promise(setImmediate);
-  expect(order).toEqual([]);
-  controller.abort();
-  await expect(many).rejects.toMatchObject({ code: 'aborted' });
-  (await one)();
-  expect(order).toEqual(['one']);
-  first();
-  first();
-  // All of them, where more are wanted than there are; given back twice they count once.
-  const all = await slots.take(undefined, 100);
-  let taken = false;
-  const next = slots.take().then(() => (taken = true));
-  await new Promise(setImmediate);
-  expect(taken).toBe(false);
-  all();
-  await next;
-});

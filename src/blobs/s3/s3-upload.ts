@@ -1,10 +1,9 @@
 import type { CompletedPart } from '@aws-sdk/client-s3';
-import { throwIfAborted } from '../../core/abort.ts';
-import type { Encoding } from '../../core/encoding.ts';
+import { type Semaphore, throwIfAborted } from '../../core/concurrency.ts';
+import type { Encoding } from '../../core/blob.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import type { StagedUpload } from '../blob-store.ts';
 import { isAbsence, isRefusal, type S3Connection } from './s3-connection.ts';
-import type { Slots } from './slots.ts';
 
 const mib = 1024 * 1024;
 
@@ -25,9 +24,9 @@ export interface S3UploadOptions {
   readonly stagedId: string;
   readonly key: string;
   /** Places for large uploads: each stands for two parts of `partSizeBytes` in memory at the most. */
-  readonly slots: Slots;
+  readonly slots: Semaphore;
   /** Places for uploads that have come to larger parts than they have slots for. */
-  readonly largeParts: Slots;
+  readonly largeParts: Semaphore;
   /** About as many bytes will come, where that is known. */
   readonly announcedSize?: number | undefined;
   /** Stored size up to which an upload stays in memory until it is placed; 0 for none. */
@@ -139,9 +138,9 @@ export class S3Upload implements StagedUpload {
   async #takeSlot(): Promise<void> {
     const { slots, largeParts, signal } = this.#options;
     const count = Math.ceil((this.#plannedPartSize ?? partSizeBytes) / partSizeBytes);
-    this.#slot ??= await slots.take(signal, count);
+    this.#slot ??= await slots.acquire('write an upload', { count, signal });
     const outgrown = this.#plannedPartSize === undefined && this.#parts.length >= equalPartsMax;
-    if (outgrown) this.#largeParts ??= await largeParts.take(signal);
+    if (outgrown) this.#largeParts ??= await largeParts.acquire('write an upload', { signal });
   }
 
   #leaveSlot(): void {

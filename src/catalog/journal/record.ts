@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import type { BlobDescription } from '../../core/blob-description.ts';
+import type { BlobDescription } from '../../core/blob.ts';
 import { digestFromBytes, type Digest } from '../../core/digest.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';

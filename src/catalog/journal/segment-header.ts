@@ -3,7 +3,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { errnoOf, fromSystemError } from '../../core/errors.ts';
-import { newerFormat } from '../../core/stored-format.ts';
+import { newerFormat } from '../../core/release.ts';
 import { recordHeaderSizeBytes, type RecordSeed } from './record.ts';
 
 // A segment is a file of the journal: a header, then records one after the other. `<number>.log`, the number

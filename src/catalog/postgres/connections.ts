@@ -1,5 +1,5 @@
 import type { Pool, QueryResultRow } from 'pg';
-import type { CallObserver } from '../../core/backend-calls.ts';
+import type { CallObserver } from '../../core/report.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { failureOf, fromDatabaseError, missingStates, sqlStateOf, unavailable } from './database-errors.ts';
 import { openPools, type ConnectionOptions, type Pools } from './pools.ts';

@@ -1,5 +1,5 @@
 import type { QueryResultRow } from 'pg';
-import { throwIfAborted } from '../../core/abort.ts';
+import { throwIfAborted } from '../../core/concurrency.ts';
 import { listBatchNames } from '../../core/limits.ts';
 import type { ListOptions } from '../catalog.ts';
 import { namePrefix, type Connections } from './connections.ts';

@@ -1,7 +1,7 @@
 import { Socket } from 'node:net';
 import type { Pool, PoolConfig } from 'pg';
 import type * as postgres from 'pg';
-import type { CallObserver } from '../../core/backend-calls.ts';
+import type { CallObserver } from '../../core/report.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 
 /** How the database is reached. All times in milliseconds. */

@@ -1,5 +1,5 @@
 import { digestFromBytes, digestToBytes } from '../../core/digest.ts';
-import type { Encoding } from '../../core/encoding.ts';
+import type { Encoding } from '../../core/blob.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { Precondition } from '../../core/file-version.ts';

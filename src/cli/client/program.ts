@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { withoutSecrets } from '../../core/shown-address.ts';
+import { withoutSecrets } from '../../core/shown-text.ts';
 import { release } from '../../core/release.ts';
 import { helpWidth } from '../output.ts';
 import { runToEnd } from '../run-to-end.ts';

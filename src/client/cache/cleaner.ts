@@ -1,6 +1,6 @@
 import { fstatSync, lstatSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { cacheMarks } from '../../core/folder-marks.ts';
+import { cacheMarks } from '../../fs/folder-marks.ts';
 import { actingAs } from '../../fs/act-as.ts';
 import type { Owner } from '../../fs/act-as.ts';
 import { loadSystemLocks } from '../../fs/folder-lock.ts';

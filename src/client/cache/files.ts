@@ -12,7 +12,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { storeMarks } from '../../core/folder-marks.ts';
+import { storeMarks } from '../../fs/folder-marks.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { blobMode, fileMode, isSealed, sealOf } from './layout.ts';
 import type { CacheLayout, CachePermissions } from './layout.ts';

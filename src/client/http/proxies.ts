@@ -1,7 +1,7 @@
 // Which proxy a server is reached through, as curl and Go read the environment.
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import { FiletrackerError } from '../../core/errors.ts';
-import { shownAddress } from '../../core/shown-address.ts';
+import { shownAddress } from '../../core/shown-text.ts';
 import { parseServerAddress } from './server-address.ts';
 import type { ServerAddress } from './server-address.ts';
 

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
-import { shownAddress } from '../../core/shown-address.ts';
+import { shownAddress } from '../../core/shown-text.ts';
 import { encodingOfEtag } from '../../protocol/etags.ts';
 import { discard } from './discarded-body.ts';
 import { HttpConnection } from './connection.ts';

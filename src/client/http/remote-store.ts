@@ -1,6 +1,6 @@
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import type { Digest } from '../../core/digest.ts';
-import type { Encoding } from '../../core/encoding.ts';
+import type { Encoding } from '../../core/blob.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import type { ListedFile } from '../../protocol/list-format.ts';

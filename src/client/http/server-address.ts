@@ -1,6 +1,6 @@
 import { FiletrackerError } from '../../core/errors.ts';
 import { withoutTrailingSlashes } from '../../core/file-name.ts';
-import { shownAddress } from '../../core/shown-address.ts';
+import { shownAddress } from '../../core/shown-text.ts';
 
 /** Where a server is, read from its URL. */
 export interface ServerAddress {

@@ -4,7 +4,7 @@ import { lstat, readdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf } from '../../core/errors.ts';
 import { versionFromNs } from '../../core/file-version.ts';
-import { unfinishedName } from '../../core/folder-marks.ts';
+import { unfinishedName } from '../../fs/folder-marks.ts';
 import type { FileInfo } from '../file-client.ts';
 import { digestOfFile } from '../cache/blob.ts';
 import { fromLocalError } from '../local-errors.ts';

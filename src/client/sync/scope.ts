@@ -1,7 +1,7 @@
 import { lstat, stat } from 'node:fs/promises';
 import { dirname, join, relative as relativePath, resolve, sep } from 'node:path';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { isCacheFolder } from '../../fs/cache-folder.ts';
+import { isCacheFolder } from '../../fs/folder-marks.ts';
 import { realPathOf } from '../../fs/folders.ts';
 import type { Exclusions } from './exclusions.ts';
 import { fromLocalError } from '../local-errors.ts';

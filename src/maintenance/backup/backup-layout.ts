@@ -1,8 +1,8 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { ofFileSystem } from '../../core/folder-marks.ts';
-import { checkStoredFormat } from '../../core/stored-format.ts';
+import { ofFileSystem } from '../../fs/folder-marks.ts';
+import { checkStoredFormat } from '../../core/release.ts';
 import { writeFileDurably } from '../../fs/durable-file.ts';
 import { makeFolderDurably, makeFolders, privateFolderMode } from '../../fs/folders.ts';
 import { readSegmentHeader, segmentPath } from '../../catalog/journal/segment-header.ts';

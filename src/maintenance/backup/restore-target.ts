@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { ofFileSystem } from '../../core/folder-marks.ts';
+import { ofFileSystem } from '../../fs/folder-marks.ts';
 import { removeFile } from '../../fs/durable-file.ts';
 import { FolderLock } from '../../fs/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { link, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { checkStoredFormat } from '../../core/stored-format.ts';
+import { checkStoredFormat } from '../../core/release.ts';
 import { writeFileDurably } from '../../fs/durable-file.ts';
 import { syncFolder } from '../../fs/folders.ts';
 

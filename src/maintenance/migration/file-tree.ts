@@ -5,8 +5,7 @@ import { join, relative, resolve, sep } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError, messageOf } from '../../core/errors.ts';
 import { parseFileName, type FileName } from '../../core/file-name.ts';
 import { versionFromNs, type FileVersion } from '../../core/file-version.ts';
-import { unfinishedName } from '../../core/folder-marks.ts';
-import { isCacheFolder } from '../../fs/cache-folder.ts';
+import { unfinishedName, isCacheFolder } from '../../fs/folder-marks.ts';
 
 /** A file of a tree as it would be stored, or why it cannot be. */
 export type TreeItem =

@@ -17,7 +17,7 @@ import type { Precondition } from '../../core/file-version.ts';
 import type { Exchange } from '../exchange.ts';
 import { singleValue } from '../header-value.ts';
 import { collectBody, frameOf, type BodyFrame } from '../connections/request-body.ts';
-import type { Encoding } from '../../core/encoding.ts';
+import type { Encoding } from '../../core/blob.ts';
 import type { ServerContext } from './context.ts';
 
 interface Upload {

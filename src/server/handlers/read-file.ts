@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import type { Encoding } from '../../core/encoding.ts';
+import type { Encoding } from '../../core/blob.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import { seekFreeBytes } from '../../core/limits.ts';

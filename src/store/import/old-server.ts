@@ -1,5 +1,5 @@
 import type { Digest } from '../../core/digest.ts';
-import type { Encoding } from '../../core/encoding.ts';
+import type { Encoding } from '../../core/blob.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import type { Chunks } from '../../streams/chunks.ts';

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { throwIfAborted } from '../../../src/core/abort.ts';
+import { throwIfAborted } from '../../../src/core/concurrency.ts';
 import { systemClock, type Clock } from '../../../src/core/clock.ts';
 import type { Digest } from '../../../src/core/digest.ts';
-import type { Encoding } from '../../../src/core/encoding.ts';
+import type { Encoding } from '../../../src/core/blob.ts';
 import { FiletrackerError } from '../../../src/core/errors.ts';
 import { chunkSizeBytes } from '../../../src/core/limits.ts';
 import type {

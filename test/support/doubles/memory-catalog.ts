@@ -1,4 +1,4 @@
-import type { BlobDescription } from '../../../src/core/blob-description.ts';
+import type { BlobDescription } from '../../../src/core/blob.ts';
 import { systemClock, type Clock } from '../../../src/core/clock.ts';
 import type { Digest } from '../../../src/core/digest.ts';
 import { FiletrackerError } from '../../../src/core/errors.ts';

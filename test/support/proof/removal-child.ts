@@ -3,7 +3,7 @@
 import { openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { listSegments } from '../../../src/catalog/journal/segment.ts';
-import { ManualClock } from '../../../src/core/clock.ts';
+import { ManualClock } from '../manual-clock.ts';
 import { parseFileName } from '../../../src/core/file-name.ts';
 import { removalMemoryMs } from '../../../src/core/limits.ts';
 import { contentOf, type HistoryLine } from './history.ts';

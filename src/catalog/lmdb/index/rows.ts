@@ -1,4 +1,4 @@
-import type { BlobDescription } from '../../../core/blob-description.ts';
+import type { BlobDescription } from '../../../core/blob.ts';
 import { digestFromBytes, type Digest } from '../../../core/digest.ts';
 import type { FileName } from '../../../core/file-name.ts';
 import type { FileVersion } from '../../../core/file-version.ts';

@@ -1,7 +1,7 @@
 import { closeSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { checkStoredFormat } from '../../../core/stored-format.ts';
+import { checkStoredFormat } from '../../../core/release.ts';
 import { writeFileDurably } from '../../../fs/durable-file.ts';
 
 // `catalog/state.json` says whether the index may be trusted. LMDB runs without syncs, so what it wrote is

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, fromSystemError } from '../../../core/errors.ts';
-import { checkStoredFormat } from '../../../core/stored-format.ts';
+import { checkStoredFormat } from '../../../core/release.ts';
 import { writeFileDurably } from '../../../fs/durable-file.ts';
 
 // `adoption.json` in the store that a legacy folder was adopted into: how far that got, so that it goes on

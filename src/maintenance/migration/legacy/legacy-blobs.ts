@@ -1,5 +1,5 @@
 import { closeSync, createReadStream, fstatSync, openSync, readSync } from 'node:fs';
-import type { BlobDescription } from '../../../core/blob-description.ts';
+import type { BlobDescription } from '../../../core/blob.ts';
 import type { Digest } from '../../../core/digest.ts';
 import { fromSystemError, isFiletrackerError } from '../../../core/errors.ts';
 import type { Chunks } from '../../../streams/chunks.ts';

@@ -1,12 +1,15 @@
 import type { Digest } from './digest.ts';
-import type { Encoding } from './encoding.ts';
 
-/** What tells a blob, and how it lies in the store. */
+/** How the bytes of a blob are stored, and how a body is sent. */
+export type Encoding = 'identity' | 'gzip';
+
+export const encodings: readonly Encoding[] = ['identity', 'gzip'];
+
 export interface BlobDescription {
   readonly digest: Digest;
   readonly encoding: Encoding;
   /** Bytes before encoding. */
   readonly logicalSize: number;
-  /** Bytes as they lie in the store. */
+  /** Bytes after encoding. */
   readonly storedSize: number;
 }

@@ -1,8 +1,8 @@
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
-import { boundedText } from './bounded-text.ts';
+import { describe, expect, it, test } from 'vitest';
 import { FiletrackerError, localMessageOf, messageOf } from './errors.ts';
 import { errorTextSizeMaxBytes } from './limits.ts';
+import { boundedText, shownAddress, withoutSecrets } from './shown-text.ts';
 
 describe('boundedText()', () => {
   it('leaves a text of up to 1 KiB as it is', () => {
@@ -51,4 +51,26 @@ describe('an error of any size', () => {
       1024,
     );
   });
+});
+
+test.each([
+  ['http://host:9999/prefix', 'http://host:9999/prefix'],
+  ['http://me:TOKEN@host', 'http://…@host'],
+  ['writer:TOKEN@host', '…@host'],
+  ['http://w:TO/K@h', 'http://…@h'],
+  ['http://w:a@b@h:99999', 'http://…@h:99999'],
+  ['http://w:a?b#c@h', 'http://…@h'],
+  ['postgres://u:p@db/ft?password=x&sslkey=y', 'postgres://…@db/ft?…'],
+  ['s3://key:secret@bucket', 's3://…@bucket'],
+  ['https://h/blob?X-Amz-Signature=1', 'https://h/blob?…'],
+  ['', ''],
+])('shownAddress(%j) hides what may be secret', (text, shown) => {
+  expect(shownAddress(text)).toBe(shown);
+});
+
+test('withoutSecrets() hides the secrets of all addresses in a text', () => {
+  const text = `Cannot find "/work/http:/w:T/K@h/x" and 'postgres://u:p@h/db', but /a@1700000000 and http://h:1/ are shown`;
+  expect(withoutSecrets(text)).toBe(
+    `Cannot find "/work/http:/…@h/x" and 'postgres://…@h/db', but /a@1700000000 and http://h:1/ are shown`,
+  );
 });
