@@ -1,5 +1,5 @@
 import type { EngineConfig, EngineTuningFlags } from '../config/engine-config.ts';
-import { openBlobs } from '../runtime/open-engines.ts';
+import { openBlobs } from '../runtime/open-store.ts';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import { DiskBlobStore } from '../blobs/disk/disk-blob-store.ts';
 import { S3BlobStore } from '../blobs/s3/s3-blob-store.ts';

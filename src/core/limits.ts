@@ -67,9 +67,11 @@ export const lookUpsMax = 5;
 /** How long a removal is remembered, so that a late repeat of an earlier put does not bring back what was removed. */
 export const removalMemoryMs = 30 * 24 * 3_600_000;
 /** Time that a blob stays after its last name is gone, unless a flag says otherwise. */
-export const collectionGraceMs = 10 * 60 * 1000;
+export const collectionGraceMs = 3_600_000;
 /** Pause between two runs of the garbage collector. */
 export const collectionIntervalMs = 60 * 1000;
+/** Bytes a second that verification reads, unless a flag says otherwise. */
+export const verifyBytesPerSecond = 32 * mib;
 /** Blobs that are collected in one change. */
 export const collectionBatchBlobs = 256;
 /** Time after its last write at which an upload is taken for abandoned by a server that is gone. */

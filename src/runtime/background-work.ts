@@ -7,95 +7,87 @@ import { readAdoptionState, writeAdoptionState } from '../maintenance/migration/
 import { Verification, type VerificationCounters, type VerificationStatus } from '../store/verification.ts';
 import { countStrays } from '../store/strays.ts';
 
-export interface BackgroundSettings {
-  readonly verifyIntervalMs?: number | undefined;
-  readonly verifyBytesPerSecond?: number | undefined;
+export interface BackgroundOptions {
+  readonly folder: string;
+  readonly blobs: BlobStore;
+  readonly logger: Logger;
+  readonly counters: VerificationCounters | undefined;
+  /** On request only unless given. */
+  readonly verifyIntervalMs: number | undefined;
+  readonly verifyBytesPerSecond: number;
 }
 
-const defaultBytesPerSecond = 32 * 1024 ** 2;
-const straysLeft = 'there are contents that nothing names; filetracker-recover takes them away';
+const orphansLeft = 'there are orphans; filetracker-recover moves them away';
 
 /**
- * What goes on beside serving, but for collection: verification, on request in any process and on schedule in
- * the one that leads; the check of what was adopted; the look for strays after a crash.
+ * The work beside serving, except for garbage collection: verification, on request in any process and on schedule in
+ * the leader; the check of an adopted store; the search for orphans after a crash.
  */
 export class BackgroundWork {
-  readonly #settings: BackgroundSettings;
-  readonly #folder: string;
-  readonly #blobs: BlobStore;
-  readonly #logger: Logger;
-  readonly #counters: VerificationCounters | undefined;
+  readonly #options: BackgroundOptions;
   readonly #stopping = new AbortController();
   #verification: Verification | undefined;
-  #looking: Promise<void> | undefined;
+  #searching: Promise<void> | undefined;
 
-  constructor(parts: {
-    readonly settings: BackgroundSettings;
-    readonly folder: string;
-    readonly blobs: BlobStore;
-    readonly logger: Logger;
-    readonly counters?: VerificationCounters | undefined;
-  }) {
-    this.#settings = parts.settings;
-    this.#folder = parts.folder;
-    this.#blobs = parts.blobs;
-    this.#logger = parts.logger;
-    this.#counters = parts.counters;
+  constructor(options: BackgroundOptions) {
+    this.#options = options;
   }
 
   /** The verification of this process. */
   verificationOf(catalog: Catalog): Verification {
+    const { folder, blobs, verifyBytesPerSecond, counters, logger } = this.#options;
     this.#verification ??= new Verification({
-      folder: this.#folder,
+      folder,
       catalog,
-      blobs: this.#blobs,
-      bytesPerSecond: this.#settings.verifyBytesPerSecond ?? defaultBytesPerSecond,
-      counters: this.#counters,
+      blobs,
+      bytesPerSecond: verifyBytesPerSecond,
+      counters,
       onFinished: (status) => this.#finished(status),
-      reportProblem: (problem, error) => this.#logger.error({ err: error }, problem),
+      reportProblem: (problem, error) => logger.error({ err: error }, problem),
     });
     return this.#verification;
   }
 
-  /** Takes on what one process does for all. */
+  /** Begins the work that one process does for all. */
   async lead(catalog: Catalog, embedded: LmdbCatalog | undefined): Promise<void> {
-    const { verifyIntervalMs } = this.#settings;
+    const { folder, verifyIntervalMs } = this.#options;
     const verification = this.verificationOf(catalog);
-    const adoption = await readAdoptionState(this.#folder);
+    const adoption = await readAdoptionState(folder);
     if (verifyIntervalMs !== undefined) verification.schedule(verifyIntervalMs);
     else if (adoption?.verified === false) await verification.start();
     const replay = embedded?.replay;
     if (replay !== undefined && (replay.rebuilt || replay.records > 0))
-      this.#looking = this.#lookForStrays(catalog);
+      this.#searching = this.#searchOrphans(catalog);
   }
 
   /** Idempotent. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#verification?.stop();
-    await this.#looking;
+    await this.#searching;
   }
 
-  async #lookForStrays(catalog: Catalog): Promise<void> {
+  async #searchOrphans(catalog: Catalog): Promise<void> {
+    const { blobs, logger } = this.#options;
+    const { signal } = this.#stopping;
     try {
-      const { signal } = this.#stopping;
-      const strays = await countStrays(catalog, this.#blobs, { beforeMs: systemClock.nowMs(), signal });
-      if (strays > 0) this.#logger.warn({ strays }, straysLeft);
+      const strays = await countStrays(catalog, blobs, { beforeMs: systemClock.nowMs(), signal });
+      if (strays > 0) logger.warn({ strays }, orphansLeft);
     } catch (error) {
-      if (!this.#stopping.signal.aborted)
-        this.#logger.error({ err: error }, 'Cannot look for stray contents');
+      if (!signal.aborted) logger.error({ err: error }, 'Cannot search for orphans');
     }
   }
 
   async #finished(status: VerificationStatus): Promise<void> {
-    const { after: _after, ...told } = status;
-    if (status.damagedBlobs > 0) this.#logger.error(told, 'the store was verified: contents are damaged');
+    const { folder, logger } = this.#options;
+    const { after: _after, ...result } = status;
+    if (status.damagedBlobs > 0) logger.error(result, 'verification finished: blobs are damaged');
     else if (status.strays > 0)
-      this.#logger.warn(told, `the store was verified: all is right, but ${straysLeft}`);
-    else this.#logger.info(told, 'the store was verified: all is right');
-    const adoption = await readAdoptionState(this.#folder);
+      logger.warn(result, `verification finished: all blobs are intact, but ${orphansLeft}`);
+    else logger.info(result, 'verification finished: all blobs are intact');
+    const adoption = await readAdoptionState(folder);
     if (adoption?.complete === true && !adoption.verified) {
-      await writeAdoptionState(this.#folder, { ...adoption, verified: true });
+      await writeAdoptionState(folder, { ...adoption, verified: true });
     }
   }
 }

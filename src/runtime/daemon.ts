@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { errnoOf, FiletrackerError } from '../core/errors.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 
-/** What the background process tells the one that started it. */
+/** Sent by the background process to the one that started it. */
 export type DaemonMessage =
   { readonly type: 'ready'; readonly url: string } | { readonly type: 'failed'; readonly message: string };
 
@@ -11,7 +11,7 @@ function isDaemonMessage(message: unknown): message is DaemonMessage {
   return typeof message === 'object' && message !== null && 'type' in message;
 }
 
-/** In the background process: tells why it can't start, if there is somebody to tell. */
+/** In the background process: reports why it cannot start, if the process that started it is still there. */
 export function reportFailure(message: string): void {
   if (process.send === undefined || !process.connected) return;
   process.send({ type: 'failed', message } satisfies DaemonMessage);
@@ -25,18 +25,16 @@ function openLog(path: string): number {
     throw new FiletrackerError(
       'invalid-argument',
       `Cannot write the log "${path}": ${errnoOf(error) ?? 'it failed'}`,
-      {
-        cause: error,
-      },
+      { cause: error },
     );
   }
 }
 
-/** Resolves to the address once the process serves. */
+/** Resolves to the base URL when the process serves. */
 function untilReady(child: ChildProcess): Promise<string> {
   return new Promise((resolve, reject) => {
     const fail = (state: string): void =>
-      reject(new FiletrackerError('unavailable', `Cannot go to the background: ${state}`));
+      reject(new FiletrackerError('unavailable', `Cannot run in the background: ${state}`));
     child.once('error', (error) => fail(error.message));
     child.once('exit', (code, signal) => fail(`the process ended (${code ?? signal})`));
     child.on('message', (message) => {
@@ -48,19 +46,19 @@ function untilReady(child: ChildProcess): Promise<string> {
 }
 
 /**
- * Starts the same program in the background and waits until it takes requests, so that who started it knows.
- * @throws FiletrackerError where it can't start, with the reason that it gave.
+ * Starts the same program in the background and waits until it accepts requests.
+ * @throws FiletrackerError if it cannot start, with its reason.
  */
 export async function startDaemon(config: ServerConfig, args: readonly string[]): Promise<void> {
   if (config.logFile === undefined) {
     throw new FiletrackerError(
       'invalid-argument',
-      'Cannot go to the background: name a file for the log with -L',
+      'Cannot run in the background: name a file for the log with -L',
     );
   }
   const log = openLog(config.logFile);
   const own = args.filter((word) => word !== '--daemon');
-  // Its error output goes to the log as well: the terminal may be gone when there is something to say.
+  // Its error output goes to the log as well: the terminal may be gone by then.
   const child = spawn(process.execPath, [process.argv[1] ?? '', ...own], {
     detached: true,
     stdio: ['ignore', 'ignore', log, 'ipc'],

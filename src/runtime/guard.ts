@@ -1,61 +1,48 @@
 import type { Logger } from 'pino';
-import { systemClock, type Clock } from '../core/clock.ts';
-import { listsMax } from '../core/limits.ts';
 import { RateLimiter } from '../access/rate-limiter.ts';
 import type { RateTable } from '../access/rate-table.ts';
-import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
+import { readTlsMaterial, type TlsMaterial } from '../access/tls-files.ts';
 import { TokenAccess, type AnonymousAccess } from '../access/token-access.ts';
+import type { TokenSource } from '../access/token-source.ts';
+import { usesFolder } from '../config/engine-config.ts';
+import type { ServerConfig } from '../config/server-config.ts';
+import { systemClock } from '../core/clock.ts';
+import { listsMax } from '../core/limits.ts';
+import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
 import type { FileStore } from '../store/file-store.ts';
 import { LimitedFileStore } from '../store/limited-file-store.ts';
-import type { GuardConfig } from '../config/guard-config.ts';
-import { openTokens, type TokenPlace } from './open-tokens.ts';
-import { StoreDisks } from './store-disks.ts';
 import type { ServerLimits } from '../telemetry/server-metrics.ts';
-import { readTlsMaterial, type TlsMaterial } from '../access/tls-files.ts';
-import type { TokenSource } from '../access/token-source.ts';
+import { openTokens } from './open-tokens.ts';
+import { StoreDisks } from './store-disks.ts';
 
 export interface GuardOptions {
-  readonly config: GuardConfig;
-  /** Folder of the store, whose disk must not fill up. */
-  readonly folder: string;
-  /** Where the tokens are, if not there. */
-  readonly engines: TokenPlace['engines'];
-  /** Whether nothing is stored on the disk of that folder, so that its free space says nothing. */
-  readonly storesElsewhere?: boolean | undefined;
-  /**
-   * Processes that serve this store. Bounds on what is under way are divided among them, so that they hold for the
-   * store.
-   */
-  readonly workers: number;
-  /** Which of them this is, from 0; the first ones take what is left over. */
-  readonly worker?: number | undefined;
-  /** Where they keep the rates of requests together; without it these are divided too. */
-  readonly rates?: RateTable | undefined;
+  /** Which of the workers this is, from 0; the first ones take the remainder of a limit that is divided. */
+  readonly worker: number;
+  /** The table in which all workers keep the rates of requests; without it these are divided too. */
+  readonly rates: RateTable | undefined;
   readonly logger: Logger;
-  readonly clock?: Clock;
 }
 
-/** @param host an address, not a name: "127.example.org" may be anywhere; or the path of a socket, for this machine. */
+/** @param host an address, not a name ("127.example.org" may be anywhere), or the path of a socket on this machine. */
 function isLoopback(host: string): boolean {
   return host === '::1' || host.startsWith('127.') || host.startsWith('::ffff:127.') || host.startsWith('/');
 }
 
-function anonymousAccess(config: GuardConfig, tokensConfigured: boolean): AnonymousAccess {
-  return config.anonymous ?? (tokensConfigured ? 'none' : 'all');
+function anonymousAccess({ guard }: ServerConfig, tokensConfigured: boolean): AnonymousAccess {
+  return guard.anonymous ?? (tokensConfigured ? 'none' : 'all');
 }
 
 /**
- * What an operator may not have meant about who reaches the server; undefined where there is nothing to say.
- * @param hosts the addresses that are listened on.
+ * Warns of access that the operator may not have intended; `undefined` if there is nothing to warn of.
+ * @param hosts the addresses that the server listens on.
  */
 export async function exposureOf(
   hosts: readonly string[],
-  place: TokenPlace,
-  config: GuardConfig,
+  config: ServerConfig,
 ): Promise<string | undefined> {
-  const tokens = await openTokens(place, () => undefined);
+  const tokens = await openTokens(config, () => undefined);
   try {
-    return exposureWith(tokens, hosts, place, config);
+    return exposureWith(tokens, hosts, config);
   } finally {
     await tokens.close();
   }
@@ -64,41 +51,39 @@ export async function exposureOf(
 function exposureWith(
   { book, configured }: TokenSource,
   hosts: readonly string[],
-  { engines }: TokenPlace,
-  config: GuardConfig,
+  config: ServerConfig,
 ): string | undefined {
+  const inFolder = config.engines.catalog === undefined;
   if (book.unread) {
-    const obstacle = engines.catalog === undefined ? 'file can be read' : 'database can be reached';
-    return `TOKENS NOT READ: requests are answered with 503 until the ${obstacle}`;
+    const obstacle = inFolder ? 'file can be read' : 'database can be reached';
+    return `TOKENS NOT READ: requests receive 503 until the ${obstacle}`;
   }
   if (book.lost) {
-    const place =
-      engines.catalog === undefined
-        ? 'file "tokens.json" is gone; bring it'
-        : 'table "token" is empty; bring them';
-    return `TOKENS LOST: this store has had tokens, and its ${place} back, or add tokens anew`;
+    const place = inFolder ? 'file "tokens.json" is gone; bring it' : 'table "token" is empty; bring them';
+    return `TOKENS LOST: this store has had tokens, and its ${place} back, or add tokens again`;
   }
   if (hosts.every((host) => isLoopback(host))) return undefined;
   if (anonymousAccess(config, configured) === 'all') {
-    return 'OPEN TO ALL: whoever reaches this address may read, change and delete every file; add a token with "filetracker-server token add", or listen on 127.0.0.1';
+    return 'OPEN TO ALL: any client that reaches this address may read, change and delete every file; add a token with "filetracker-server token add", or listen on 127.0.0.1';
   }
-  if (config.tls !== undefined) return undefined;
-  return 'tokens and files pass in the clear: use --tls-cert and --tls-key, or a proxy that speaks TLS';
+  if (config.guard.tls !== undefined) return undefined;
+  return 'tokens and files are sent unencrypted: use --tls-cert and --tls-key, or a proxy that terminates TLS';
 }
 
 /**
- * Everything that stands between a server and those who reach it: who may do what, and how much. The
- * process that serves opens one, gives its parts to the server, and closes it.
+ * Everything that protects a server from its clients: rights, rates and limits. A worker opens one, passes its parts
+ * to the server, and closes it. Limits on concurrent work are divided among the workers, so that they hold for the store.
  */
 export class Guard {
+  readonly #config: ServerConfig;
   readonly #options: GuardOptions;
   readonly #tokens: TokenSource;
   readonly #tls: TlsMaterial | undefined;
   readonly #disks: StoreDisks;
   readonly #freeSpaceMinBytes: number;
-  readonly #clock: Clock;
 
   private constructor(
+    config: ServerConfig,
     options: GuardOptions,
     parts: {
       tokens: TokenSource;
@@ -107,111 +92,103 @@ export class Guard {
       freeSpaceMinBytes: number;
     },
   ) {
+    this.#config = config;
     this.#options = options;
     this.#tokens = parts.tokens;
     this.#tls = parts.tls;
     this.#disks = parts.disks;
     this.#freeSpaceMinBytes = parts.freeSpaceMinBytes;
-    this.#clock = options.clock ?? systemClock;
   }
 
-  /** @throws FiletrackerError `invalid-argument`, `corrupt-store`, `io` where tokens, keys or certificates can't be used. */
-  static async open(options: GuardOptions): Promise<Guard> {
-    const { config, folder, engines, logger } = options;
-    const tls = config.tls === undefined ? undefined : await readTlsMaterial(config.tls);
+  /** @throws FiletrackerError `invalid-argument`, `corrupt-store`, `io` if tokens, keys or certificates cannot be used. */
+  static async open(config: ServerConfig, options: GuardOptions): Promise<Guard> {
+    const { guard, folder } = config;
+    const tls = guard.tls === undefined ? undefined : await readTlsMaterial(guard.tls);
     const disks = await StoreDisks.open(folder);
-    const floorBytes = config.freeSpaceMinBytes ?? (await disks.defaultFreeBytesMin());
-    const tokens = await openTokens({ folder, engines }, (error) =>
-      logger.error({ err: error }, 'Cannot read the tokens'),
+    const freeSpaceMinBytes = guard.freeSpaceMinBytes ?? (await disks.defaultFreeBytesMin());
+    const tokens = await openTokens(config, (error) =>
+      options.logger.error({ err: error }, 'Cannot read the tokens'),
     );
-    return new Guard(options, { tokens, tls, disks, freeSpaceMinBytes: floorBytes });
+    return new Guard(config, options, { tokens, tls, disks, freeSpaceMinBytes });
   }
 
-  /** What nobody needs a token for, as it is now. */
-  get anonymous(): AnonymousAccess {
-    return anonymousAccess(this.#options.config, this.#tokens.configured);
-  }
-
-  /** The bounds, those of all workers together. */
+  /** The limits of all workers together. The disk does not matter if everything is stored elsewhere. */
   get limits(): ServerLimits {
-    const { fileSizeMaxBytes, storedBytesMax, filesMax, uploadsMax, connectionsMax } = this.#options.config;
-    const freeSpaceMinBytes = this.#options.storesElsewhere === true ? undefined : this.#freeSpaceMinBytes;
+    const { fileSizeMaxBytes, storedBytesMax, filesMax, uploadsMax, connectionsMax } = this.#config.guard;
+    const freeSpaceMinBytes = usesFolder(this.#config.engines) ? this.#freeSpaceMinBytes : undefined;
     return { fileSizeMaxBytes, storedBytesMax, filesMax, uploadsMax, connectionsMax, freeSpaceMinBytes };
   }
 
-  /** The parts of a server's options that this decides. */
   get serverOptions(): Pick<
     HttpServerOptions,
     'access' | 'admission' | 'tls' | 'timeouts' | 'bodyBytesPerSecondMin' | 'connectionsMax'
   > {
-    const { config } = this.#options;
+    const { guard } = this.#config;
     return {
       access: new TokenAccess({
         tokens: () => this.#tokens.book,
-        anonymous: () => this.anonymous,
-        clock: this.#clock,
+        anonymous: () => anonymousAccess(this.#config, this.#tokens.configured),
+        clock: systemClock,
       }),
       admission: this.#admission(),
       tls: this.#tls,
       timeouts: {
-        headersMs: config.headersTimeoutMs,
-        idleMs: config.idleTimeoutMs,
-        stallMs: config.stallTimeoutMs,
+        headersMs: guard.headersTimeoutMs,
+        idleMs: guard.idleTimeoutMs,
+        stallMs: guard.stallTimeoutMs,
       },
-      bodyBytesPerSecondMin: config.bodyBytesPerSecondMin,
-      connectionsMax: this.#partOf(config.connectionsMax),
+      bodyBytesPerSecondMin: guard.bodyBytesPerSecondMin,
+      connectionsMax: this.#partOf(guard.connectionsMax),
     };
   }
 
-  /** This worker's part of a number; the parts make that number, but none is less than 1. */
+  /** This worker's part of a number; the parts add up to it, but none is less than 1. */
   #partOf(total: number): number {
-    const { workers, worker = 0 } = this.#options;
-    return Math.max(1, Math.floor(total / workers) + (worker < total % workers ? 1 : 0));
+    const { workers } = this.#config;
+    return Math.max(1, Math.floor(total / workers) + (this.#options.worker < total % workers ? 1 : 0));
   }
 
   #admission(): RateLimiter | undefined {
-    const { config, workers, rates } = this.#options;
-    if (config.requestsPerSecond === undefined) return undefined;
+    const { guard, workers } = this.#config;
+    const { rates } = this.#options;
+    if (guard.requestsPerSecond === undefined) return undefined;
     const requestsPerSecond =
-      rates === undefined ? config.requestsPerSecond / workers : config.requestsPerSecond;
-    return new RateLimiter({ requestsPerSecond, table: rates, clock: this.#clock });
+      rates === undefined ? guard.requestsPerSecond / workers : guard.requestsPerSecond;
+    return new RateLimiter({ requestsPerSecond, table: rates, clock: systemClock });
   }
 
-  /** The store with its bounds on uploads. */
+  /** The store with its limits on uploads and lists. */
   limit(store: FileStore): LimitedFileStore {
-    const { config, storesElsewhere = false } = this.#options;
-    const { tokenUploadsMax } = config;
+    const { guard, engines } = this.#config;
+    const { tokenUploadsMax, uploadsMax } = guard;
     return new LimitedFileStore(store, {
       limits: {
-        uploadsMax: this.#partOf(config.uploadsMax),
+        uploadsMax: this.#partOf(uploadsMax),
         senderUploadsMax: tokenUploadsMax === undefined ? undefined : this.#partOf(tokenUploadsMax),
         listsMax: this.#partOf(listsMax),
         freeSpaceMinBytes: this.#freeSpaceMinBytes,
       },
-      freeSpace: async () => (storesElsewhere ? undefined : this.#disks.freeBytes()),
-      clock: this.#clock,
+      freeSpace: async () => (usesFolder(engines) ? this.#disks.freeBytes() : undefined),
+      clock: systemClock,
     });
   }
 
-  /** Takes keys, certificates and tokens as they are now; keeps the old ones where they can't be read. */
+  /** Reads keys, certificates and tokens again; keeps the current ones if that fails. */
   async reload(server: HttpServer): Promise<void> {
-    const { config, logger } = this.#options;
+    const { tls } = this.#config.guard;
+    const { logger } = this.#options;
     await this.#tokens.reload();
-    if (config.tls === undefined) return;
+    if (tls === undefined) return;
     try {
-      server.replaceTls(await readTlsMaterial(config.tls));
-      logger.info('certificates read anew');
+      server.replaceTls(await readTlsMaterial(tls));
+      logger.info('certificates reloaded');
     } catch (error) {
-      logger.error({ err: error }, 'Cannot take the new certificates: the old ones stay in use');
+      logger.error({ err: error }, 'Cannot use the new certificates: the old ones stay in use');
     }
   }
 
   /** Idempotent. */
-  async close(): Promise<void> {
-    await this.#tokens.close();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
+  close(): Promise<void> {
+    return this.#tokens.close();
   }
 }

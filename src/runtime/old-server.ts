@@ -1,40 +1,63 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
 import { HttpTransport } from '../client/http/transport.ts';
 import { remoteVersion } from '../client/http/remote-store.ts';
+import type { ServerConfig } from '../config/server-config.ts';
 import { isFiletrackerError } from '../core/errors.ts';
+import type { FileStore } from '../store/file-store.ts';
+import { ImportingFileStore } from '../store/import/importing-file-store.ts';
 import type { OldServer } from '../store/import/old-server.ts';
+import { importFolderName } from '../store/import/tombstones.ts';
 
-const toldNamesMax = 1000;
+const reportedNamesMax = 1000;
+
+/** The store that imports missing files from the server at `--fallback-url`. */
+export function importingStore(
+  store: FileStore,
+  fallbackUrl: string,
+  { folder }: Pick<ServerConfig, 'folder'>,
+  logger: Logger,
+): Promise<FileStore> {
+  return ImportingFileStore.open({
+    store,
+    oldServer: connectOldServer(fallbackUrl, (name) =>
+      logger.warn({ name }, 'left out of lists: the old server has a file whose name is not valid here'),
+    ),
+    folder: join(folder, importFolderName),
+    onImported: (name, version) => logger.debug({ name, version }, 'imported from the old server'),
+  });
+}
 
 /**
- * The server that files are being moved from, reached as a client of ours reaches any server. `onUnusable` is told, once
- * each, of what it lists that can't be a name here, as the old server took any; lists leave it out.
+ * The server to import from, reached as a client reaches any server. Old servers accept any name: lists leave out
+ * names that are not valid here, and `onUnusable` receives each of them once.
  */
 export function connectOldServer(
   url: string,
   onUnusable: (name: string) => void = () => undefined,
 ): OldServer & { close(): void } {
   const transport = new HttpTransport(url);
-  const told = new Set<string>();
-  const tell = (name: string): void => {
-    if (told.size >= toldNamesMax || told.has(name)) return;
-    told.add(name);
+  const reported = new Set<string>();
+  const report = (name: string): void => {
+    if (reported.size >= reportedNamesMax || reported.has(name)) return;
+    reported.add(name);
     onUnusable(name);
   };
   return {
     version: (name, signal) => remoteVersion(transport, name, { signal }),
     open: async (name, signal) => {
-      const answer = await transport.open(name, { signal });
-      if (answer.kind !== 'content') return undefined;
-      const { file, encoding, transferSize, body } = answer;
+      const response = await transport.open(name, { signal });
+      if (response.kind !== 'content') return undefined;
+      const { file, encoding, transferSize, body } = response;
       const { version, size, digest } = file;
-      return { version, size, digest, encoding, transferSize, body, cancel: () => answer.cancel() };
+      return { version, size, digest, encoding, transferSize, body, cancel: () => response.cancel() };
     },
     list: async function* list(directory, upTo, signal) {
       try {
-        const options = { signal, onUnusable: (line: string) => tell(directory + line) };
+        const options = { signal, onUnusable: (line: string) => report(directory + line) };
         yield* transport.listNames(directory, { upTo }, options);
       } catch (error) {
-        // A server answers so for a directory that it does not have.
+        // The response for a directory that the server does not have.
         const absent =
           isFiletrackerError(error) && (error.details.status === 400 || error.details.status === 404);
         if (!absent) throw error;

@@ -1,37 +1,42 @@
+import { join } from 'node:path';
 import type { Logger } from 'pino';
+import type { BlobStore } from '../blobs/blob-store.ts';
+import { DiskBlobStore } from '../blobs/disk/disk-blob-store.ts';
+import type { Catalog } from '../catalog/catalog.ts';
+import { SharedCatalog } from '../catalog/leader/shared-catalog.ts';
 import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
+import type { CatalogLimits } from '../catalog/quotas.ts';
+import { embeddedEngines, usesFolder, type EngineConfig } from '../config/engine-config.ts';
+import type { CallObserver } from '../core/report.ts';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import { verifyBytesPerSecond as defaultVerifyRate } from '../core/limits.ts';
+import { folderToOpen } from '../maintenance/folder-kind.ts';
 import { ComposedFileStore } from '../store/composed-file-store.ts';
 import type { FileStore } from '../store/file-store.ts';
-import type { CatalogLimits } from '../catalog/quotas.ts';
-import type { ServerMetrics } from '../telemetry/server-metrics.ts';
-import type { StoreLimits } from '../store/store-limits.ts';
-import { folderToOpen } from '../maintenance/folder-kind.ts';
 import { GarbageCollector } from '../store/garbage-collector.ts';
+import type { StoreLimits } from '../store/store-limits.ts';
 import type { Verification } from '../store/verification.ts';
+import type { ServerMetrics } from '../telemetry/server-metrics.ts';
 import { BackgroundWork } from './background-work.ts';
-import { embeddedEngines, usesFolder, type EngineConfig } from '../config/engine-config.ts';
-import { openBlobs, openCatalog } from './open-engines.ts';
-import { prepareFolder } from './prepare-folder.ts';
+import { prepareFolder } from './store-folder.ts';
 
 export interface StoreSettings {
-  /** Absolute path; created where missing, if anything is kept there. */
+  /** Absolute path; created if it is missing. */
   readonly folder: string;
-  /** Other engines than the folder. */
+  /** Back ends other than the folder. */
   readonly engines?: EngineConfig | undefined;
   readonly collectionGraceMs: number;
-  /** How often everything is read and checked, and how fast; on request only unless given. */
+  /** Time between two verifications of the whole store; on request only unless given. */
   readonly verifyIntervalMs?: number | undefined;
   readonly verifyBytesPerSecond?: number | undefined;
-  /** Bounds that differ from core/limits.ts. */
+  /** Limits that differ from core/limits.ts. */
   readonly limits?: Partial<StoreLimits> | undefined;
-  /** Whether there must be a store in the database already, if that has the catalog. */
+  /** Whether a catalog in PostgreSQL must exist; otherwise it is created if it is missing. */
   readonly catalogMustExist?: boolean | undefined;
   /** Whether this is the only process of the store, or the first of several. */
   readonly exclusive: boolean;
-  /** How much the store may take in. */
+  /** What the embedded catalog accepts at most. */
   readonly capacity?: CatalogLimits | undefined;
-  /** Counts what the leader does. */
   readonly metrics?: ServerMetrics | undefined;
 }
 
@@ -43,31 +48,23 @@ export interface OpenStore {
   close(): Promise<void>;
 }
 
-/** How long the first process of a store waits for those of a server that was killed to be gone. */
+/** How long the first process of a store waits for the processes of a killed server to end. */
 const predecessorsEndMs = 5000;
-
+/** Pause between two searches for objects whose removal was begun and not completed. */
+const objectSweepIntervalMs = 60_000;
+/** Pause between two checks of the size of the journal in PostgreSQL. */
+const journalCompactionIntervalMs = 3_600_000;
 /** Items of a list that a line of the log has. */
-const toldMax = 10;
-
-function tellReplay(catalog: LmdbCatalog, logger: Logger): void {
-  const { rebuilt, records, lost, damaged } = catalog.replay;
-  if (rebuilt || records > 0) logger.info({ rebuilt, records }, 'catalog brought up to its journal');
-  if (lost.length + damaged.length > 0) {
-    // All of them are in the report of filetracker-recover.
-    const first = { lost: lost.slice(0, toldMax), damaged: damaged.slice(0, toldMax) };
-    const counts = { lostBlobs: lost.length, damagedRanges: damaged.length };
-    logger.error({ ...counts, ...first }, 'the store is damaged: run filetracker-recover');
-  }
-}
+const loggedItemsMax = 10;
 
 /**
- * Opens a store: the embedded one of one machine (LMDB over a journal, blobs on disk), or one on other engines.
- * @throws FiletrackerError `invalid-argument` for a folder or an engine that can't be used, `store-locked` where
- * another process serves the folder, `corrupt-store` where it needs recovery.
+ * Opens a store: on one machine (LMDB over a journal, blobs on disk), or on other back ends.
+ * @throws FiletrackerError `invalid-argument` for a folder or a back end that cannot be used, `store-locked` if
+ * another process serves the folder, `corrupt-store` if the store needs recovery.
  */
 export async function openStore(settings: StoreSettings, logger: Logger): Promise<OpenStore> {
-  const { collectionGraceMs, exclusive, limits, capacity, metrics, engines = embeddedEngines } = settings;
-  // Tokens are there even where catalog and blobs are elsewhere.
+  const { collectionGraceMs, exclusive, limits, metrics, engines = embeddedEngines } = settings;
+  // Tokens are there even if catalog and blobs are elsewhere.
   await prepareFolder(settings.folder);
   const catalogElsewhere = engines.catalog !== undefined;
   const folder = usesFolder(engines)
@@ -81,46 +78,40 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
   try {
     const blobs = await openBlobs(engines, folder, metrics?.backends.observer('s3'));
     closers.push(() => blobs.close());
-    let collector: GarbageCollector | undefined;
+    const { verifyIntervalMs, verifyBytesPerSecond = defaultVerifyRate } = settings;
+    const counters = metrics?.verification;
     const background = new BackgroundWork({
-      settings,
       folder,
       blobs,
       logger,
-      counters: metrics?.verification,
+      counters,
+      verifyIntervalMs,
+      verifyBytesPerSecond,
     });
-    closers.push(async () => collector?.stop());
-    const catalog = await openCatalog({
-      engines,
-      folder,
-      blobs,
-      reportProblem,
-      mustLeadWithinMs: exclusive ? predecessorsEndMs : undefined,
-      mustExist: settings.catalogMustExist ?? false,
-      limits: capacity,
-      onCommit: metrics?.committed.bind(metrics),
-      onCall: metrics?.backends.observer('postgres'),
-      onLead: async (leading, embedded) => {
-        if (embedded !== undefined) {
-          tellReplay(embedded, logger);
-          metrics?.showQuotas(() => embedded.quotaUsages);
-        }
-        collector = new GarbageCollector({
-          catalog: leading,
-          blobs,
-          reportProblem,
-          graceMs: collectionGraceMs,
-          // Other servers may be writing to what this one has not to itself.
-          exclusive: exclusive && engines.catalog === undefined,
-          onRun: metrics?.collected.bind(metrics),
-        });
-        await collector.start();
-        await background.lead(leading, embedded);
-      },
-    });
+    let collector: GarbageCollector | undefined;
+    const stopCollector = async (): Promise<void> => collector?.stop();
+    closers.push(stopCollector);
+    const lead = async (catalog: Catalog, embedded: LmdbCatalog | undefined): Promise<void> => {
+      if (embedded !== undefined) {
+        logReplay(embedded, logger);
+        metrics?.showQuotas(() => embedded.quotaUsages);
+      }
+      collector = new GarbageCollector({
+        catalog,
+        blobs,
+        reportProblem,
+        graceMs: collectionGraceMs,
+        // Other servers may be writing to a catalog in PostgreSQL.
+        exclusive: exclusive && !catalogElsewhere,
+        onRun: metrics?.collected.bind(metrics),
+      });
+      await collector.start();
+      await background.lead(catalog, embedded);
+    };
+    const catalog = await openCatalog(settings, { folder, blobs }, logger, lead);
     closers.push(() => catalog.close());
-    // Before the catalog as well, which a run of it would find closed; above for a catalog that could not be opened.
-    closers.push(async () => collector?.stop());
+    // Before the catalog as well, which a run would find closed; above for a catalog that could not be opened.
+    closers.push(stopCollector);
     const onRelease = (): void => collector?.hint();
     const files = new ComposedFileStore({ catalog, blobs, reportProblem, limits, onRelease });
     closers.push(() => files.close());
@@ -135,4 +126,65 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
       { cause: error },
     );
   }
+}
+
+/** Opens the blob store, and loads its library only if it is needed. */
+export async function openBlobs(
+  engines: EngineConfig,
+  folder: string,
+  onCall?: CallObserver,
+): Promise<BlobStore> {
+  if (engines.blobs === undefined) {
+    // Servers that share a catalog share the folder too.
+    return DiskBlobStore.open(folder, { uniqueKeys: engines.catalog !== undefined });
+  }
+  const { S3BlobStore } = await import('../blobs/s3/s3-blob-store.ts');
+  // The embedded catalog has one process that commits for all: it places what others have staged.
+  return S3BlobStore.open({ ...engines.blobs, placedElsewhere: engines.catalog === undefined, onCall });
+}
+
+/** @param lead called when this process is one of those that collect garbage. */
+async function openCatalog(
+  { engines = embeddedEngines, exclusive, capacity, catalogMustExist = false, metrics }: StoreSettings,
+  { folder, blobs }: { readonly folder: string; readonly blobs: BlobStore },
+  logger: Logger,
+  lead: (catalog: Catalog, embedded: LmdbCatalog | undefined) => Promise<void>,
+): Promise<Catalog> {
+  const onBackgroundError = (error: unknown): void =>
+    logger.error({ err: error }, 'Cannot keep the catalog in order');
+  if (engines.catalog === undefined) {
+    return SharedCatalog.open({
+      folders: { journal: join(folder, 'journal'), catalog: join(folder, 'catalog') },
+      placer: blobs,
+      mustLeadWithinMs: exclusive ? predecessorsEndMs : undefined,
+      limits: capacity,
+      onCommit: metrics?.committed.bind(metrics),
+      onBackgroundError,
+      onLead: (leading) => lead(leading, leading),
+    });
+  }
+  const { PostgresCatalog } = await import('../catalog/postgres/postgres-catalog.ts');
+  const catalog = await PostgresCatalog.open({
+    ...engines.catalog,
+    placer: blobs,
+    onCall: metrics?.backends.observer('postgres'),
+    onBackgroundError,
+    mayWait: true,
+    existing: catalogMustExist ? 'upgrade' : undefined,
+    objectSweepIntervalMs,
+    journalCompactionIntervalMs,
+  });
+  // Every process collects: the database ensures that each blob is collected once.
+  await lead(catalog, undefined);
+  return catalog;
+}
+
+function logReplay({ replay }: LmdbCatalog, logger: Logger): void {
+  const { rebuilt, records, lost, damaged } = replay;
+  if (rebuilt || records > 0) logger.info({ rebuilt, records }, 'catalog brought up to its journal');
+  if (lost.length + damaged.length === 0) return;
+  // The report of filetracker-recover lists all of them.
+  const first = { lost: lost.slice(0, loggedItemsMax), damaged: damaged.slice(0, loggedItemsMax) };
+  const counts = { lostBlobs: lost.length, damagedRanges: damaged.length };
+  logger.error({ ...counts, ...first }, 'the store is damaged: run filetracker-recover');
 }

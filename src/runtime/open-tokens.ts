@@ -8,7 +8,7 @@ import type { EngineConfig } from '../config/engine-config.ts';
 import type { TokenEditor, TokenSource } from '../access/token-source.ts';
 import { TokenFileEditor, TokenStore } from '../access/token-store.ts';
 
-/** Where the tokens of a store are: in its folder, or in the database that its servers share. */
+/** The place of the tokens of a store: its folder, or the database that its servers share. */
 export interface TokenPlace {
   readonly folder: string;
   readonly engines: Pick<EngineConfig, 'catalog'>;
@@ -26,7 +26,7 @@ async function folderHasTokens(folder: string): Promise<boolean> {
   return false;
 }
 
-/** @throws FiletrackerError `corrupt-store` where what is in the folder is no list of tokens. */
+/** @throws FiletrackerError `corrupt-store` if the file in the folder is not a list of tokens. */
 export async function openTokens(
   { folder, engines }: TokenPlace,
   onProblem: (error: unknown) => void,
@@ -40,10 +40,13 @@ export async function openTokens(
   });
 }
 
-/** Folders in which a server has a store, or finds one. */
+/** Kinds of folders that a server can serve, or that hold a damaged store. */
 const storeKinds: ReadonlySet<FolderKind['kind']> = new Set(['store', 'journal-lost', 'to-adopt', 'mixed']);
 
-/** A folder that was mistyped must neither get tokens, and the real one stay open, nor pass for one that is open to all. */
+/**
+ * Refuses a mistyped folder: a token that is added there would leave the real store open, and its list of tokens would
+ * look like that of an open store.
+ */
 async function requireStore(folder: string, mayCreate: boolean): Promise<void> {
   const { kind } = await folderKind(folder);
   if (kind === 'unfinished-restore') await folderToOpen(folder);
@@ -61,7 +64,7 @@ async function requireStore(folder: string, mayCreate: boolean): Promise<void> {
 
 /**
  * @param options.create whether the store may be a new one.
- * @throws FiletrackerError `unavailable` where the database cannot be reached, `not-found` where there is no store.
+ * @throws FiletrackerError `unavailable` if the database cannot be reached, `not-found` if there is no store.
  */
 export async function openTokenEditor(
   { folder, engines }: TokenPlace,

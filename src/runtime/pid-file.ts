@@ -28,7 +28,7 @@ const states: Readonly<Record<string, string>> = {
 };
 
 const textMaxBytes = 64;
-/** A file can be removed between its opening and its locking, each time by a server that ends. */
+/** A server that ends can remove the file between its opening and its locking. */
 const triesMax = 100;
 
 function refuse(path: string, state: string, cause?: unknown): FiletrackerError {
@@ -93,7 +93,7 @@ async function tryLock(path: string, descriptor: number): Promise<boolean> {
   }
 }
 
-/** The descriptor that a predecessor has passed on, if it is that of this file. */
+/** The descriptor that a predecessor has passed, if it is that of this file. */
 function inherited(path: string): OpenFile | undefined {
   const descriptor = Number(process.env[pidFileVariable] ?? '');
   delete process.env[pidFileVariable];
@@ -150,7 +150,7 @@ export class PidFile implements Disposable {
     return new PidFile(realpathSync(path), file);
   }
 
-  /** Stays open as long as this. */
+  /** Stays open as long as this object. */
   get descriptor(): number {
     return this.#file.descriptor;
   }
@@ -171,7 +171,7 @@ export class PidFile implements Disposable {
     }
   }
 
-  /** Removes the file if it is this process's, and lets go of the lock. After a takeover it is the successor's. */
+  /** Removes the file, unless it belongs to a successor after a takeover, and releases the lock. */
   [Symbol.dispose](): void {
     const { descriptor, created } = this.#file;
     try {
@@ -179,7 +179,7 @@ export class PidFile implements Disposable {
       const isOurs = text === `${process.pid}\n` || (text === '' && created);
       if (isOurs && leadsTo(this.#path, descriptor)) unlinkSync(this.#path);
     } catch {
-      // Its folder is gone or read-only: the file tells of a process that has ended, and nobody holds its lock.
+      // Its folder is gone or read-only: the file stays, but without its lock.
     } finally {
       closeSync(descriptor);
     }

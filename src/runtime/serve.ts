@@ -1,12 +1,11 @@
 import type { FileHandle } from 'node:fs/promises';
 import { localMessageOf } from '../core/errors.ts';
-import { adoptBeforeServing } from './adopt-before-serving.ts';
 import { addressError, hostInUrl } from '../config/listen-address.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 import { exposureOf } from './guard.ts';
 import { liesInFolder } from '../config/engine-config.ts';
 import { PidFile } from './pid-file.ts';
-import { prepareFolder, removeUnused } from './prepare-folder.ts';
+import { adoptBeforeServing, prepareFolder, removeUnused } from './store-folder.ts';
 import { Log } from '../telemetry/log.ts';
 import { ServerSignals, takeoverReason } from './server-signals.ts';
 import { makeSharedRates } from '../access/shared-rates.ts';
@@ -15,11 +14,11 @@ import { Supervisor, type BoundAddress, type SupervisorEvent, type SupervisorOpt
 export interface ServeOptions {
   /** The file that holds the id of this process while it runs. */
   readonly pidFile?: string | undefined;
-  /** A setting of old scripts that has no meaning here. */
+  /** The value of `--log-config`, which old scripts pass and which has no effect. */
   readonly ignoredLogConfig?: string | undefined;
 }
 
-/** A line to try in a shell of any language; the version is the time it is run at. */
+/** A line to try in a shell of any locale; the version is the current time. */
 function exampleCommand(url: string): string {
   return `echo hello | curl -T - "${url}/files/hello.txt?last_modified=$(LC_ALL=C date -u +%d+%b+%Y+%T)"`;
 }
@@ -31,9 +30,8 @@ function urlOf(config: ServerConfig, { host: bound, port }: BoundAddress): strin
   return `${scheme}://${hostInUrl(host)}:${port}${config.basePath}`;
 }
 
-/** @param told whether what fails is told anyway, in a line of its own, because the server is only being started. */
-function logEvent(log: Log, event: SupervisorEvent, told: boolean): void {
-  const { logger } = log;
+/** @param starting whether the program itself reports failures, because the server has not started yet. */
+function logEvent({ logger }: Log, event: SupervisorEvent, starting: boolean): void {
   switch (event.type) {
     case 'started':
     case 'ready':
@@ -48,31 +46,31 @@ function logEvent(log: Log, event: SupervisorEvent, told: boolean): void {
       );
       break;
     case 'failed':
-      if (!told) logger.error(event, 'a worker cannot start');
+      if (!starting) logger.error(event, 'a worker cannot start');
       break;
     case 'takeover-begun':
-      logger.info(event, 'starting the program anew to take over');
+      logger.info(event, 'starting a new process that takes over');
       break;
     case 'takeover-done':
       logger.info('another process has taken over');
       break;
     case 'takeover-failed':
-      logger.error(event, 'the new process cannot take over; this one goes on');
+      logger.error(event, 'the new process cannot take over; this one continues');
       break;
   }
 }
 
 /**
- * Runs a server until it is told to stop. A parent that holds a channel to this process (a daemon's starter, a
- * server that this one takes over from) is told the address as soon as requests are taken.
- * @throws FiletrackerError where it can't be started.
+ * Runs a server until a signal or a successor stops it. A parent that holds a channel to this process (`--daemon`, a
+ * server that this one takes over from) receives the address as soon as the server accepts requests.
+ * @throws FiletrackerError if it cannot start.
  */
 export async function serve(config: ServerConfig, options: ServeOptions = {}): Promise<void> {
   using log = await Log.open({ level: config.logLevel, file: config.logFile });
   const { logger } = log;
   const signals = new ServerSignals(log);
   if (options.ignoredLogConfig !== undefined) {
-    logger.warn({ file: options.ignoredLogConfig }, '--log-config has no meaning here; use --log-level');
+    logger.warn({ file: options.ignoredLogConfig }, '--log-config has no effect; use --log-level');
   }
   using pidFile = options.pidFile === undefined ? undefined : await PidFile.claim(options.pidFile);
   const inFolder = liesInFolder(config.engines);
@@ -89,16 +87,16 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   });
   const hosts = supervisor.addresses.map(({ host }) => host);
   try {
-    const exposure = await exposureOf(hosts, config, config.guard);
+    const exposure = await exposureOf(hosts, config);
     await pidFile?.write();
     const stopped = signals.untilStop(supervisor);
-    tellAddress(config, log, supervisor, exposure);
+    reportAddress(config, log, supervisor, exposure);
     const reason = await Promise.race([stopped, supervisor.failed]);
     if (config.drainDelayMs > 0 && reason !== takeoverReason) {
       supervisor.announceStop();
       logger.info(
         { reason, drainDelayMs: config.drainDelayMs },
-        '/readyz is 503: serving on for --drain-delay',
+        '/readyz is 503: still serving for --drain-delay',
       );
       await Promise.race([signals.pause(config.drainDelayMs), supervisor.failed]);
     }
@@ -112,17 +110,15 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
   logger.info('stopped');
 }
 
-/** Undefined where there is no rate to keep, one worker alone keeps it, or the disk has no room. */
+/** `undefined` if there is no rate limit, one worker alone keeps it, or the disk is full. */
 async function openRates(config: ServerConfig, log: Log): Promise<FileHandle | undefined> {
   if (config.guard.requestsPerSecond === undefined || config.workers === 1) return undefined;
   try {
     await prepareFolder(config.folder);
     return await makeSharedRates(config.folder);
   } catch (error) {
-    log.logger.warn(
-      { err: error },
-      'no room for the rates of all workers: each keeps to its part of --rate-max',
-    );
+    const state = 'cannot share request rates between workers: each enforces its part of --rate-max';
+    log.logger.warn({ err: error }, state);
     return undefined;
   }
 }
@@ -133,8 +129,8 @@ async function openSupervisor(
   descriptors: Pick<SupervisorOptions, 'ratesDescriptor' | 'pidFileDescriptor'>,
 ): Promise<Supervisor> {
   const { host, port, workers } = config;
-  // A file is read by others, and later, than what is printed.
-  let told = config.logFile === undefined;
+  // A failure that is printed is in the log too if that is a file, because others read it, and later.
+  let starting = config.logFile === undefined;
   try {
     const supervisor = await Supervisor.open({
       host,
@@ -143,16 +139,16 @@ async function openSupervisor(
       program: process.argv[1] ?? '',
       args: process.argv.slice(2),
       ...descriptors,
-      onEvent: (event) => logEvent(log, event, told),
+      onEvent: (event) => logEvent(log, event, starting),
     });
-    told = false;
+    starting = false;
     return supervisor;
   } catch (error) {
     throw addressError(error, host, port);
   }
 }
 
-function tellAddress(
+function reportAddress(
   config: ServerConfig,
   log: Log,
   supervisor: Supervisor,

@@ -1,12 +1,12 @@
 import type { Log } from '../telemetry/log.ts';
 import type { Supervisor } from './supervisor.ts';
 
-/** What `untilStop` resolves to when another process has taken over. */
+/** The reason that `untilStop` resolves to when another process has taken over. */
 export const takeoverReason = 'take-over';
 
 /**
- * The signals to a server that change how it goes on. They are taken from before the first work on: by default they end a
- * process, be it in the middle of taking an old folder over. What can't be done before there are workers is done then.
+ * Handles the signals to a server. HUP and USR2 are handled before any other work begins, because by default they would
+ * end the process, even while it adopts an old folder. What they request waits until there are workers.
  */
 export class ServerSignals {
   readonly #log: Log;
@@ -24,8 +24,8 @@ export class ServerSignals {
   }
 
   /**
-   * Takes the signals to stop, which end the process by default. Called before the first worker starts: a worker serves
-   * as soon as it is ready, and a server that serves stops in order. A signal that comes before `untilStop` counts then.
+   * Handles the signals to stop, which end the process by default. Called before the first worker starts: a worker serves
+   * as soon as it is ready, and a serving server stops in order. `untilStop` reports a signal that came before it.
    */
   takeStops(): void {
     const stop = (signal: NodeJS.Signals): void => {
@@ -46,8 +46,8 @@ export class ServerSignals {
   }
 
   /**
-   * Resolves when this process shall stop: at a signal, or when another has taken over. A further signal ends a `pause`,
-   * and kills if there is none.
+   * Resolves when this process must stop: at a signal, or when another has taken over. A further signal ends a `pause`,
+   * or kills the workers if there is none.
    */
   untilStop(supervisor: Supervisor): Promise<string> {
     this.#supervisor = supervisor;
@@ -73,7 +73,7 @@ export class ServerSignals {
 
   #reload(): void {
     this.#log.reopen();
-    this.#log.logger.info('log opened anew');
+    this.#log.logger.info('log reopened');
     if (this.#supervisor === undefined) this.#reloadMissed = true;
     else this.#supervisor.reloadWorkers();
   }

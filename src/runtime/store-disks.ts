@@ -4,11 +4,11 @@ import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
 import { adoptedStoreName } from '../maintenance/backup/store-folders.ts';
 
-/** Parts of a store that may be on file systems of their own, as links or mounts. */
+/** Parts of a store that may be on other file systems, as links or mounts. */
 const parts = ['.', 'journal', 'catalog', 'blobs'];
 
 /**
- * The file systems that a store is on: most often one. Uploads are refused as soon as one of them is short of space,
+ * The file systems that hold a store: usually one. Uploads are refused as soon as one of them is short of space,
  * because a change needs them all.
  */
 export class StoreDisks {
@@ -18,7 +18,7 @@ export class StoreDisks {
     this.#folders = folders;
   }
 
-  /** @param folder of the store, which is there. */
+  /** @param folder of the store, which exists. */
   static async open(folder: string): Promise<StoreDisks> {
     const byDevice = new Map<number, string>();
     for (const root of [folder, join(folder, adoptedStoreName)]) {
@@ -31,7 +31,7 @@ export class StoreDisks {
     return new StoreDisks([...byDevice.values()]);
   }
 
-  /** What uploads leave free unless a flag says otherwise: on a small disk a part of it. */
+  /** Bytes that uploads leave free by default: on a small disk a part of it. */
   async defaultFreeBytesMin(): Promise<number> {
     const sizes = await Promise.all(
       this.#folders.map(async (folder) => {
@@ -42,7 +42,7 @@ export class StoreDisks {
     return Math.min(freeSpaceMinBytes, Math.floor(Math.min(...sizes) * freeSpaceMinPart));
   }
 
-  /** Bytes that the fullest of them has left for this process; `undefined` if the store was moved away. */
+  /** Free bytes of the fullest of them; `undefined` if the store was moved away. */
   async freeBytes(): Promise<number | undefined> {
     try {
       const free = await Promise.all(
@@ -53,9 +53,9 @@ export class StoreDisks {
       );
       return Math.min(...free);
     } catch (error) {
-      // The store says so itself.
+      // The store reports that itself.
       if (errnoOf(error) === 'ENOENT') return undefined;
-      throw fromSystemError(error, 'look at the free space');
+      throw fromSystemError(error, 'read the free space');
     }
   }
 }
@@ -65,6 +65,6 @@ async function deviceOf(path: string): Promise<number | undefined> {
     return (await stat(path)).dev;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-    throw fromSystemError(error, 'look at the folders of the store');
+    throw fromSystemError(error, 'read the folders of the store');
   }
 }

@@ -7,29 +7,28 @@ import { firstFreeDescriptor, WorkerPool, type WorkerEvent } from './worker-pool
 /** Set in the environment of a supervisor that takes over from a running one. */
 const takeoverVariable = 'FILETRACKER_TAKEOVER';
 
-/** Told by the channel to the predecessor too, which closes later: the variable alone may come from anywhere. */
+/**
+ * Whether this process takes over from another. Read at the start: the predecessor closes the channel later, and the
+ * variable alone may come from anywhere.
+ */
 const takesOver = process.env[takeoverVariable] !== undefined && process.send !== undefined;
 
-/** Whether this process was started to take over from another. */
-function isTakeover(): boolean {
-  return takesOver;
-}
-
+/** Time that a connection without a request has after a takeover to send one. */
 const successionIdleMs = 1000;
 
-/** An address that is listened on, as the system tells it; the host may be the path of a socket. */
+/** An address that the server listens on, as the system reports it; the host may be the path of a socket. */
 export interface BoundAddress {
   readonly host: string;
   readonly port: number;
 }
 
-/** What comes with each socket that a successor is given; `more` follow, which earlier releases do not say. */
+/** Sent with each socket to a successor; `more` follow, which earlier releases leave out. */
 interface ListenMessage {
   readonly type: 'listen';
   readonly more?: number;
 }
 
-/** First descriptor that systemd hands over, and the variables that tell of it (sd_listen_fds(3)). */
+/** First descriptor that systemd passes (sd_listen_fds(3)). */
 const firstSystemdDescriptor = 3;
 
 export interface SupervisorOptions {
@@ -40,9 +39,9 @@ export interface SupervisorOptions {
   readonly program: string;
   readonly args: readonly string[];
   readonly onEvent: (event: SupervisorEvent) => void;
-  /** As the pool takes it; stays open as long as this. */
+  /** As in `WorkerPoolOptions`; must stay open as long as this object. */
   readonly ratesDescriptor?: number | undefined;
-  /** Descriptor of the pid file, for a successor; stays open as long as this. */
+  /** Descriptor of the pid file, for a successor; must stay open as long as this object. */
   readonly pidFileDescriptor?: number | undefined;
 }
 
@@ -53,9 +52,9 @@ export type SupervisorEvent =
   | { readonly type: 'takeover-done' };
 
 /**
- * Holds the listening socket, or several that systemd gave, and the workers.
+ * Holds the listening socket, or several from systemd, and the workers.
  *
- * Invariant: from `open` to `stop` the sockets listen, whatever becomes of workers; in a takeover both the old
+ * Invariant: from `open` to `stop` the sockets listen, even if workers die; in a takeover both the old
  * and the new supervisor listen on the same sockets until the new one has workers that are ready, so no
  * connection is ever refused.
  */
@@ -77,22 +76,22 @@ export class Supervisor {
     this.failed = new Promise((_, reject) => {
       this.#fail = reject;
     });
-    // Rejects where nobody waits for it too, as before all workers are ready.
+    // It may reject before anything waits for it.
     this.failed.catch(() => undefined);
     this.#pool = new WorkerPool({
       size: options.workers,
       program: options.program,
       args: options.args,
-      exclusive: !isTakeover(),
+      exclusive: !takesOver,
       ratesDescriptor: options.ratesDescriptor,
       onEvent: (event) => this.#onEvent(event),
     });
-    for (const server of servers) server.on('connection', (socket) => this.#pool.give(socket));
+    for (const server of servers) server.on('connection', (socket) => this.#pool.deal(socket));
   }
 
   /**
    * Listens and starts the workers; resolves when all of them are ready.
-   * @throws FiletrackerError `unavailable` where a worker cannot start; the system's error where the address can't be taken.
+   * @throws FiletrackerError `unavailable` if a worker cannot start; the system's error if it cannot listen.
    */
   static async open(options: SupervisorOptions): Promise<Supervisor> {
     const supervisor = new Supervisor(options, await listen(options));
@@ -109,7 +108,7 @@ export class Supervisor {
     return supervisor;
   }
 
-  /** Where it listens; a socket that was handed over may have another address than the one that was asked for. */
+  /** Where it listens; an inherited socket may have another address than the configured one. */
   get addresses(): readonly BoundAddress[] {
     const { host, port } = this.#options;
     return this.#servers.map((server) => {
@@ -119,12 +118,12 @@ export class Supervisor {
     });
   }
 
-  /** Has all workers open log, keys and certificates anew. */
+  /** Has all workers reopen log, keys and certificates. */
   reloadWorkers(): void {
     this.#pool.reload();
   }
 
-  /** Has `/readyz` answer 503, so that load balancers send new connections elsewhere; all is served as before. */
+  /** Has `/readyz` answer with 503, so that load balancers send new connections elsewhere; serves as before. */
   announceStop(): void {
     this.#pool.drain();
   }
@@ -134,8 +133,8 @@ export class Supervisor {
   }
 
   /**
-   * No new connections; resolves when the workers have finished. After a take-over, connections that have no
-   * request under way are given a second in which to bring one, and are told to close with its answer. Idempotent.
+   * Accepts no new connections; resolves when the workers have finished. After a takeover, connections without a
+   * request have a second to send one; its response closes them. Idempotent.
    */
   stop(): Promise<void> {
     for (const server of this.#servers) server.close();
@@ -144,8 +143,8 @@ export class Supervisor {
   }
 
   /**
-   * Starts the program anew, as it is on the disk now, and gives it the listening sockets. True when the new one
-   * serves and this one may stop; false where it could not start, and this one goes on.
+   * Starts the program again, as it is on the disk now, and passes it the listening sockets.
+   * @returns whether the new process serves and this one may stop; otherwise it could not start, and this one continues.
    */
   takeOver(): Promise<boolean> {
     this.#takeover ??= this.#startSuccessor().finally(() => {
@@ -189,7 +188,7 @@ export class Supervisor {
       onEvent({ type: 'takeover-failed', message: outcome });
       return false;
     }
-    // It has closed its end of the channel already, or is about to.
+    // It closes its end of the channel, now or soon.
     if (successor.connected) successor.disconnect();
     successor.unref();
     this.#succeeded = true;
@@ -209,7 +208,7 @@ export class Supervisor {
   }
 }
 
-/** Signals by which a system that is short of memory ends a process, or the process itself. */
+/** Signals that end a process that is short of memory. */
 const memorySignals: ReadonlySet<NodeJS.Signals | null> = new Set([
   'SIGSEGV',
   'SIGBUS',
@@ -222,17 +221,17 @@ const memorySignals: ReadonlySet<NodeJS.Signals | null> = new Set([
 function workersKeepDying({ code, signal }: { code: number | null; signal: NodeJS.Signals | null }): Error {
   const end = signal === null ? `with exit code ${code}` : `by ${signal}`;
   const advice = memorySignals.has(signal)
-    ? 'look for a limit on memory (ulimit -v, the memory limit of a container), and into the log of the system'
-    : 'the log may say why';
+    ? 'check for a limit on memory (ulimit -v, the memory limit of a container), and the log of the system'
+    : 'see the log';
   return new FiletrackerError(
     'unavailable',
     `Cannot keep the workers running: all end soon after their start, the last ${end}; ${advice}`,
   );
 }
 
-/** The sockets of the predecessor in a takeover, those of systemd where it gives any, else a new one. */
+/** The sockets of the predecessor in a takeover, those of systemd if it passes any, otherwise a new one. */
 async function listen({ host, port }: SupervisorOptions): Promise<readonly Server[]> {
-  if (isTakeover() && process.send !== undefined) {
+  if (takesOver) {
     const handles = await predecessorsSockets();
     return Promise.all(handles.map((handle) => listening((server) => server.listen(handle))));
   }
@@ -249,7 +248,7 @@ function predecessorsSockets(): Promise<readonly Server[]> {
     const handles: Server[] = [];
     const take = (message: unknown, handle: unknown): void => {
       if (handle === undefined)
-        reject(new FiletrackerError('unavailable', 'Cannot take over: no socket came'));
+        reject(new FiletrackerError('unavailable', 'Cannot take over: no socket was received'));
       else handles.push(handle as Server);
       const { more = 0 } = message as ListenMessage;
       if (handle !== undefined && more > 0) return;
@@ -261,13 +260,13 @@ function predecessorsSockets(): Promise<readonly Server[]> {
 }
 
 function listening(begin: (server: Server) => void): Promise<Server> {
-  // Sockets are paused until a worker has them: what they carry is for its eyes only.
+  // Sockets are paused until a worker has them: only the worker reads from them.
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true });
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.once('listening', () => {
       server.off('error', reject);
-      // From now on only a single connection can fail to be accepted (EMFILE), which is tried again.
+      // From now on an error means that one connection was not accepted (EMFILE), which Node tries again.
       server.on('error', () => undefined);
       resolve(server);
     });

@@ -18,35 +18,35 @@ export function workerNumber(): number {
   return Number(process.env[workerVariable] ?? 0);
 }
 
-/** Set to 1 for the first worker of a supervisor before which no other process used the store. */
+/** Set to 1 for the first worker of a supervisor that did not take over from another. */
 export const firstWorkerVariable = 'FILETRACKER_FIRST_WORKER';
 
-/** What a worker tells the supervisor. */
+/** Sent by a worker to its supervisor. */
 export type WorkerMessage =
   | MetricsQuestion
   | { readonly type: 'ready' }
-  /** It cannot start, and another try would fail in the same way. */
+  /** The worker cannot start, and another attempt would fail in the same way. */
   | { readonly type: 'failed'; readonly code: ErrorCode; readonly message: string };
 
-/** What the supervisor tells a worker; a connection comes with the message as its handle. */
+/** Sent by the supervisor to a worker; a connection is the handle of its message. */
 export type SupervisorMessage =
   | { readonly type: 'connection' }
-  /** Serve as before, and say so to nobody who asks whether requests may be sent here. */
+  /** Serve as before, but answer `/readyz` with 503. */
   | { readonly type: 'drain' }
   /** `idleMs`: how long connections without a request may stay. */
   | { readonly type: 'stop'; readonly idleMs: number }
   | MetricsAnswer;
 
-/** What is passed on after the three streams and the channel gets this number in the child. */
+/** The number in the child of a descriptor that is passed after the three streams and the channel. */
 export const firstFreeDescriptor = 4;
 
-/** Connections that wait while no worker runs; more are closed. */
+/** Connections that wait while no worker runs; further ones are closed. */
 const waitingConnectionsMax = 4096;
 const firstPauseMs = 50;
 const longestPauseMs = 10_000;
-/** A worker that has been ready for so long has not died of what killed the one before it. */
+/** A worker that has been ready for this long is not dying of the cause that killed the one before it. */
 const steadyAfterMs = 10_000;
-/** If every worker has died at once so often, the next one will too. With the pauses between, this takes some 3 s. */
+/** If every worker has died this often at its start, the next one will too. With the pauses, this takes about 3 s. */
 const earlyDeathsMax = 8;
 
 /** The time of day may be set while a worker runs. */
@@ -57,10 +57,10 @@ export interface WorkerPoolOptions {
   /** The program and its arguments, as this process was started. */
   readonly program: string;
   readonly args: readonly string[];
-  /** Whether no other process can be using the store when the first worker starts: not so in a take-over. */
+  /** Whether no other process uses the store when the first worker starts; false in a takeover. */
   readonly exclusive: boolean;
   readonly onEvent: (event: WorkerEvent) => void;
-  /** Descriptor of the memory in which the workers keep rates together, if there is such. */
+  /** Descriptor of the memory in which the workers share request rates. */
   readonly ratesDescriptor?: number | undefined;
   readonly clock?: Clock;
 }
@@ -79,7 +79,7 @@ export type WorkerEvent =
       readonly pid: number | undefined;
       readonly code: number | null;
       readonly signal: NodeJS.Signals | null;
-      /** Undefined if it is not started again, because all workers keep dying. */
+      /** `undefined` if it is not started again, because all workers keep dying. */
       readonly restartInMs: number | undefined;
     };
 
@@ -88,18 +88,18 @@ interface Slot {
   child: ChildProcess | undefined;
   ready: boolean;
   mustReload: boolean;
-  /** Undefined until it is ready. */
+  /** `undefined` until it is ready. */
   readyMs: number | undefined;
   pauseMs: number;
-  /** Deaths in a row, each soon after the start and without a reason that the worker has given. */
+  /** Consecutive deaths, each soon after the start and without a `failed` message. */
   earlyDeaths: number;
   gaveReason: boolean;
   timer: NodeJS.Timeout | undefined;
   /**
    * Connections that the channel has not sent yet. It sends one at a time and waits for the worker in between; if
-   * that dies, the channel forgets the others, which would stay open with nobody to serve them.
+   * the worker dies, the channel drops the others, which would then stay open without a worker.
    */
-  readonly onTheWay: Set<Socket>;
+  readonly unsent: Set<Socket>;
 }
 
 /**
@@ -109,8 +109,8 @@ interface Slot {
  * keep dying, which is reported. A connection belongs to one worker, or waits in order for the first that is ready; none is
  * refused because workers have died.
  *
- * Connections are handed over as sockets, not accepted by the workers from a shared one: the kernel would
- * give most of them to whichever worker sleeps most lightly, and few long-lived connections are what our clients hold.
+ * Connections are passed as sockets. If the workers accepted them from a shared socket, the kernel would favour the
+ * worker that wakes up first, and clients hold few connections for a long time.
  */
 export class WorkerPool {
   readonly #options: WorkerPoolOptions;
@@ -137,7 +137,7 @@ export class WorkerPool {
       earlyDeaths: 0,
       gaveReason: false,
       timer: undefined,
-      onTheWay: new Set(),
+      unsent: new Set(),
     }));
   }
 
@@ -151,19 +151,19 @@ export class WorkerPool {
     return this.#slots.filter((slot) => slot.ready).length;
   }
 
-  /** Hands a paused connection to the next worker. */
-  give(socket: Socket): void {
+  /** Passes a paused connection to the next worker. */
+  deal(socket: Socket): void {
     const slot = this.#pick();
     if (slot?.child !== undefined) {
-      slot.onTheWay.add(socket);
-      send(slot.child, { type: 'connection' }, socket, () => slot.onTheWay.delete(socket));
+      slot.unsent.add(socket);
+      send(slot.child, { type: 'connection' }, socket, () => slot.unsent.delete(socket));
       return;
     }
     if (this.#waiting.length < waitingConnectionsMax && !this.#stopping) this.#waiting.push(socket);
     else socket.destroy();
   }
 
-  /** Has the workers open what they have open anew; one that is only starting, which the signal could end, when it is ready. */
+  /** Has the workers reopen logs, keys and certificates. A worker that is starting does it when it is ready: the signal could end it. */
   reload(): void {
     for (const slot of this.#slots) {
       if (slot.ready) slot.child?.kill('SIGHUP');
@@ -171,7 +171,7 @@ export class WorkerPool {
     }
   }
 
-  /** Has `/readyz` of all workers, and of those to come, answer 503. */
+  /** Has all workers, and later ones, answer `/readyz` with 503. */
   drain(): void {
     this.#draining = true;
     for (const { ready, child } of this.#slots)
@@ -183,7 +183,7 @@ export class WorkerPool {
   }
 
   /**
-   * Lets all workers finish what they have begun; resolves when they have ended. Connections without a request are
+   * Lets all workers finish their requests; resolves when they have ended. Connections without a request are
    * closed after `idleMs`. Idempotent.
    */
   async stop(idleMs: number): Promise<void> {
@@ -255,10 +255,10 @@ export class WorkerPool {
     });
     this.#startOthers();
     this.#options.onEvent({ type: 'ready', slot: slot.number, pid: slot.child?.pid });
-    for (const socket of this.#waiting.splice(0)) this.give(socket);
+    for (const socket of this.#waiting.splice(0)) this.deal(socket);
   }
 
-  /** After the first worker's first start; later each slot is started again by itself. */
+  /** Called at the first `ready`; later each slot is restarted on its own. */
   #startOthers(): void {
     if (this.#complete || this.#stopping) return;
     this.#complete = true;
@@ -268,16 +268,16 @@ export class WorkerPool {
   #onExit(slot: Slot, child: ChildProcess, code: number | null, signal: NodeJS.Signals | null): void {
     slot.child = undefined;
     slot.ready = false;
-    const orphans = [...slot.onTheWay];
-    slot.onTheWay.clear();
-    for (const socket of orphans) this.give(socket);
+    const unsent = [...slot.unsent];
+    slot.unsent.clear();
+    for (const socket of unsent) this.deal(socket);
     if (this.#stopping) return;
     this.#metrics.leave(slot.number);
     const steady = this.#isSteady(slot);
     if (steady) slot.earlyDeaths = 0;
-    // A reason that a worker gives, such as a full disk, may pass.
+    // A cause that a worker reports, such as a full disk, may pass.
     else if (!slot.gaveReason) slot.earlyDeaths += 1;
-    // The first death may be bad luck, and is made good at once; a loop of them must not burn the machine.
+    // A single death is made good at once; a loop of deaths must not load the machine.
     const restartInMs = this.#isHopeless() ? undefined : steady ? 0 : slot.pauseMs;
     slot.pauseMs = steady ? firstPauseMs : Math.min(Math.max(slot.pauseMs * 2, firstPauseMs), longestPauseMs);
     const { pid } = child;
@@ -289,7 +289,7 @@ export class WorkerPool {
     return readyMs !== undefined && this.#clock.nowMs() - readyMs >= steadyAfterMs;
   }
 
-  /** Whether every worker that was ever started has died at once, again and again, and none runs steadily. */
+  /** Whether every worker keeps dying at its start, and none runs steadily. */
   #isHopeless(): boolean {
     const started = this.#complete ? this.#slots : this.#slots.slice(0, 1);
     return started.every(
@@ -298,22 +298,22 @@ export class WorkerPool {
   }
 }
 
-/** macOS loses a socket that its sender closes before it was received. */
+/** macOS loses a socket that its sender closes before it is received. */
 const closesEarly = process.platform !== 'darwin';
 
-/** `done` is called when the connection has left this process, or is closed. */
+/** Calls `done` when the connection has left this process, or is closed. */
 function send(child: ChildProcess, message: SupervisorMessage, socket?: Socket, done?: () => void): void {
   const sent = (error: Error | null): void => {
     done?.();
     if (error !== null || closesEarly) socket?.destroy();
   };
   try {
-    // Left to itself the channel closes the socket here when the worker has taken it, and never if that dies
-    // before: so it is closed here as soon as it is sent.
+    // By default the channel closes the socket here when the worker has received it, and never if the worker dies
+    // before. With `keepOpen`, this process closes it as soon as it is sent.
     if (socket === undefined) child.send(message, sent);
     else child.send(message, socket, { keepOpen: closesEarly }, sent);
   } catch {
-    // The channel was closed a moment ago: the worker is dying, and with it this connection.
+    // The channel has just closed: the worker is dying, and this connection with it.
     done?.();
     socket?.destroy();
   }

@@ -21,7 +21,7 @@ describe('--drain-delay', { timeout: 180_000 }, () => {
       const { program, port } = await startServerProgram(await temporaryFolder(), flags);
       expect(await readiness(port, workers)).toEqual([200]);
       program.kill('SIGTERM');
-      await program.printed(/serving on for --drain-delay/);
+      await program.printed(/still serving for --drain-delay/);
       await expect.poll(() => readiness(port, workers)).toEqual([503]);
       for (let index = 0; index < workers * 2; index += 1) {
         const put = { method: 'PUT', target: `/files/${index}?${good}`, body: 'x' };
@@ -50,7 +50,7 @@ describe('--drain-delay', { timeout: 180_000 }, () => {
     program.kill('SIGTERM');
     const { code, output } = await program.ended();
     expect(code).toBe(0);
-    expect(output).toMatch(/serving on for --drain-delay[^]*stopping: no new connections/);
+    expect(output).toMatch(/still serving for --drain-delay[^]*stopping: no new connections/);
   });
 
   it('holds for a worker that starts meanwhile', async () => {

@@ -99,7 +99,7 @@ describe('signals to a server that is starting', () => {
     first.kill('SIGHUP');
     first.kill('SIGUSR2');
     const [, port] = await first.printed(/listens on http:\/\/127\.0\.0\.1:(\d+)/);
-    await first.printed(/log opened anew[^]*another process has taken over/);
+    await first.printed(/log reopened[^]*another process has taken over/);
     expect(await namesAt(Number(port))).toHaveLength(400);
     const second = await pid();
     expect(second).not.toBe(first.pid);
@@ -120,7 +120,7 @@ describe('signals to a server that is starting', () => {
     onTestFinished(() => clearInterval(again));
     await program.printed(/filetracker-server listens/);
     clearInterval(again);
-    await program.printed(/log opened anew/);
+    await program.printed(/log reopened/);
     program.kill('SIGTERM');
     const { code, output } = await program.ended();
     expect(code).toBe(0);

@@ -169,7 +169,7 @@ describe(name, () => {
     await expect.poll(() => readFile(log, 'utf8')).toContain('/files/first');
     await rename(log, `${log}.1`);
     program.kill('SIGHUP');
-    await expect.poll(() => readFile(log, 'utf8').catch(() => '')).toContain('log opened anew');
+    await expect.poll(() => readFile(log, 'utf8').catch(() => '')).toContain('log reopened');
     await requestOnce(port, { target: '/files/second' });
     await expect.poll(() => readFile(log, 'utf8')).toContain('/files/second');
     expect(await readFile(`${log}.1`, 'utf8')).not.toContain('/files/second');
