@@ -1,10 +1,10 @@
-// `npm test`: installs, builds, checks format, lint and types, and runs the fast tests. With arguments, runs only the
-// tests whose files match them, fast or not: `npm test -- dates`.
+// `npm test`: installs, builds, checks format, lint, imports and types, and runs the fast tests. With arguments, runs only
+// the tests whose files match them, fast or not: `npm test -- dates`. `--no-checks` runs the fast tests alone.
 import './supported-node.mjs';
 import { runTests } from './run-tests.mjs';
 
-const filters = process.argv.slice(2);
+const filters = process.argv.slice(2).filter((word) => word !== '--no-checks');
 await runTests({
-  checks: filters.length === 0,
-  words: filters.length === 0 ? ['--project', 'fast'] : filters,
+  checks: filters.length === 0 && !process.argv.includes('--no-checks'),
+  words: filters.length === 0 ? ['--project', 'fast', '--project', 'isolated'] : filters,
 });

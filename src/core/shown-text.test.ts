@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../../test/support/properties.ts';
 import { describe, expect, it, test } from 'vitest';
 import { FiletrackerError, localMessageOf, messageOf } from './errors.ts';
 import { errorTextSizeMaxBytes } from './limits.ts';

@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../../test/support/properties.ts';
 import { describe, expect, it } from 'vitest';
 import { maxVersion, minVersion } from '../core/file-version.ts';
 import { formatDate, parseDate, readDate } from './dates.ts';

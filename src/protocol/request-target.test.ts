@@ -1,4 +1,4 @@
-import * as fc from 'fast-check';
+import { fc } from '../../test/support/properties.ts';
 import { describe, expect, it } from 'vitest';
 import { parseFileName, type FileName } from '../core/file-name.ts';
 import { encodeName, filePath, listPath, parseTarget, withoutUserInfo } from './request-target.ts';

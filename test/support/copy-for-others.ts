@@ -37,6 +37,7 @@ function copyProject(): string {
  * the programs for those tests that run them as another user.
  */
 export default function setup(): (() => void) | undefined {
+  if (process.env[copyVariable] !== undefined) return undefined;
   if (process.getuid?.() !== 0 || !existsSync(programPath('filetracker'))) return undefined;
   if (canRun(process.execPath, programPath('filetracker-recover'))) return undefined;
   const copy = copyProject();

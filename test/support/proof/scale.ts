@@ -1,6 +1,6 @@
 import { appendFileSync } from 'node:fs';
 
-// `npm run test:proof` sets these; `npm test` runs the short form with a seed of its own each time.
+// `npm run test:proof` sets these; `npm run test:full` runs the short form with a seed of its own each time.
 
 /** Whether this is the full run. */
 export const fullProof = process.env['FILETRACKER_PROOF'] === 'full';

@@ -3,9 +3,9 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, it, vi } from 'vitest';
-import { temporaryFolder } from '../../../test/support/temporary-folder.ts';
-import { digestOf } from '../../core/digest.ts';
-import { DiskBlobStore } from './disk-blob-store.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+import { digestOf } from '../../src/core/digest.ts';
+import { DiskBlobStore } from '../../src/blobs/disk/disk-blob-store.ts';
 
 const keys = ['fails', 'is slow'].map((text) => digestOf(Buffer.from(text)));
 const [failing = '', slow = ''] = keys;
