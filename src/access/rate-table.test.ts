@@ -2,7 +2,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
-import { mapDescriptor } from '../fs/mapped-file.ts';
+import { loadSystemCalls } from '../fs/native.ts';
 import { RateTable } from './rate-table.ts';
 
 const seeds = Buffer.from('12345678');
@@ -30,8 +30,8 @@ describe('RateTable', () => {
   it('is one for all who map the same file', async () => {
     const file = await open(join(await temporaryFolder(), 'rates'), 'wx+');
     await file.writeFile(RateTable.initialBytes(seeds));
-    const one = new RateTable(await mapDescriptor(file.fd, RateTable.sizeBytes));
-    const other = new RateTable(await mapDescriptor(file.fd, RateTable.sizeBytes));
+    const one = new RateTable((await loadSystemCalls()).map(file.fd, RateTable.sizeBytes));
+    const other = new RateTable((await loadSystemCalls()).map(file.fd, RateTable.sizeBytes));
     await file.close();
     expect(takenAt(5, one, 'a', 7)).toBe(7);
     expect(takenAt(5, other, 'a')).toBe(3);

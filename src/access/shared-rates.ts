@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { close } from 'node:fs';
 import { open, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { mapDescriptor } from '../fs/mapped-file.ts';
+import { loadSystemCalls } from '../fs/native.ts';
 import { RateTable } from './rate-table.ts';
 
 /** Set in the environment of a worker that has been given the table, to its descriptor there. */
@@ -10,7 +10,7 @@ export const ratesVariable = 'FILETRACKER_RATES';
 
 /**
  * Makes the memory in which the workers of one supervisor keep rates: a file without a name, so that nothing is left
- * of it, however they all end. Its place on the disk is taken here (see fs/mapped-file.ts).
+ * of it, however they all end. Its place on the disk is taken here (see fs/native.ts).
  * @throws the system's error.
  */
 export async function makeSharedRates(folder: string): Promise<FileHandle> {
@@ -30,7 +30,7 @@ export async function makeSharedRates(folder: string): Promise<FileHandle> {
 export async function sharedRates(): Promise<RateTable | undefined> {
   const descriptor = Number(process.env[ratesVariable] ?? Number.NaN);
   if (!Number.isSafeInteger(descriptor)) return undefined;
-  const memory = await mapDescriptor(descriptor, RateTable.sizeBytes);
+  const memory = (await loadSystemCalls()).map(descriptor, RateTable.sizeBytes);
   close(descriptor);
   return new RateTable(memory);
 }

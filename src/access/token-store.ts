@@ -5,7 +5,7 @@ import type { Clock } from '../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '../core/errors.ts';
 import { checkStoredFormat } from '../core/release.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { FolderLock } from '../fs/folder-lock.ts';
+import { FolderLock } from '../fs/locks/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';
 import {
   tokensFileMode,

@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import { FiletrackerError, messageOf } from '../core/errors.ts';
 import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
-import { homeFolder } from '../fs/home-folder.ts';
+import { homeFolder } from '../fs/folders.ts';
 import { isCount, requireCounts } from './arguments.ts';
 import { readTlsFiles } from './http/certificate-files.ts';
 import { handOuts } from './cache/materialize.ts';

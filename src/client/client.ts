@@ -9,7 +9,7 @@ import { formatVersionedName, parseDirectory, parseVersionedName, shownName } fr
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
-import type { RangeLock } from '../fs/range-locks.ts';
+import type { RangeLock } from '../fs/locks/range-locks.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
 import { checkCacheFolder } from './cache/folder-check.ts';

@@ -3,7 +3,7 @@ import { isAbsolute, join, resolve } from 'node:path';
 import { FiletrackerError } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { shownAddress } from '../core/shown-text.ts';
-import { homeFolder } from '../fs/home-folder.ts';
+import { homeFolder } from '../fs/folders.ts';
 import { givenFlag, nonEmpty, readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
 import { readListenAddress } from './listen-address.ts';
 import { readEngineConfig, type EngineConfig, type EngineFlags } from './engine-config.ts';

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { open, readdir, rename, unlink } from 'node:fs/promises';
+import { open, rename, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
-import { syncFolder } from './folders.ts';
+import { namesIn, syncFolder } from './folders.ts';
 
 /** Written bytes after which a sync is begun while writing goes on. */
 const syncIntervalBytes = 32 * 1024 * 1024;
@@ -141,6 +141,16 @@ export class DurableFile implements AsyncDisposable {
   }
 }
 
+/** Makes the bytes of a file durable, no matter which process wrote them. @throws system errors. */
+export async function syncFile(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Removes a file; absence is no error. Not durable by itself. */
 export async function removeFile(path: string): Promise<void> {
   try {
@@ -170,16 +180,8 @@ export async function writeFileDurably(
 async function removeLeftOver(target: string): Promise<void> {
   const folder = dirname(target);
   const start = `${basename(target)}.`;
-  for (const name of await namesIn(folder)) {
+  for (const name of (await namesIn(folder, 'write a file')) ?? []) {
     const middle = name.startsWith(start) ? name.slice(start.length) : '';
     if (/^[0-9a-f]{12}\.temporary$/.test(middle)) await removeFile(join(folder, name));
-  }
-}
-
-async function namesIn(folder: string): Promise<readonly string[]> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    throw fromSystemError(error, 'write a file');
   }
 }

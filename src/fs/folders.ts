@@ -1,12 +1,39 @@
 import { mkdirSync, statfsSync, statSync } from 'node:fs';
-import { mkdir, open, realpath, stat } from 'node:fs/promises';
+import { open, readdir, realpath } from 'node:fs/promises';
+import { homedir, userInfo } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
 
-/** Of folders that hold a store or a part of it: what is in them is nobody else's, unless their owner opens them. */
+/** The mode of folders of a store: private to its owner. */
 export const privateFolderMode = 0o700;
 
-/** Makes the names in a folder durable: what was created, renamed or removed in it. */
+/** The user's home folder; `undefined` if neither HOME nor the password file names one, as in many containers. */
+export function homeFolder(): string | undefined {
+  for (const look of [homedir, () => userInfo().homedir]) {
+    try {
+      const folder = look();
+      if (folder !== '') return folder;
+    } catch {
+      // The user has no entry.
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The names in a folder, sorted; `undefined` if the folder is missing. `action` completes "Cannot …".
+ * @throws FiletrackerError of the disk.
+ */
+export async function namesIn(folder: string, action = `read "${folder}"`): Promise<string[] | undefined> {
+  try {
+    return (await readdir(folder)).sort();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw fromSystemError(error, action);
+  }
+}
+
+/** Makes the names in a folder durable: every creation, renaming and removal in it. @throws FiletrackerError of the disk. */
 export async function syncFolder(path: string): Promise<void> {
   try {
     const handle = await open(path, 'r');
@@ -21,71 +48,40 @@ export async function syncFolder(path: string): Promise<void> {
 }
 
 /**
- * Creates a folder and those above it that are missing, one by one: Node's own `recursive` asks for ever where the
- * file system takes no folders and says ENOENT, as /proc does. Gives those that it made, the topmost first.
- * @throws the system's error, EEXIST where something else has the name.
+ * Creates a folder and its missing parents one by one: Node's own `recursive` never ends on a file system that allows
+ * no folders and reports ENOENT, such as /proc. Returns the created folders, topmost first.
+ * @throws system errors, EEXIST or ENOTDIR if a file is in the way.
  */
-export async function makeFolders(path: string, mode?: number): Promise<readonly string[]> {
+export function makeFolders(path: string, mode?: number): readonly string[] {
   const missing: string[] = [];
-  for (let folder = resolve(path); ; folder = dirname(folder)) {
-    if (await isThere(folder)) break;
+  for (let folder = resolve(path); !isFolder(folder); folder = dirname(folder)) {
     missing.unshift(folder);
     if (folder === dirname(folder)) break;
   }
-  const made: string[] = [];
-  for (const folder of missing) {
-    try {
-      await mkdir(folder, mode);
-      made.push(folder);
-    } catch (error) {
-      // Another process was faster.
-      if (errnoOf(error) !== 'EEXIST' || !(await isThere(folder))) throw error;
-    }
-  }
-  return made;
-}
-
-/** Whether a folder is there. @throws the system's error, EEXIST where it is something else. */
-async function isThere(path: string): Promise<boolean> {
-  try {
-    if ((await stat(path)).isDirectory()) return true;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
-    throw error;
-  }
-  throw Object.assign(new Error(`EEXIST: it is not a folder, "${path}"`), { code: 'EEXIST' });
-}
-
-/** As `makeFolders`, in one go. */
-export function makeFoldersSync(path: string, mode?: number): readonly string[] {
-  const missing: string[] = [];
-  for (let folder = resolve(path); ; folder = dirname(folder)) {
-    // A file among them is told of by mkdir, as ENOTDIR or EEXIST.
-    if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true) break;
-    missing.unshift(folder);
-    if (folder === dirname(folder)) break;
-  }
-  const made: string[] = [];
-  for (const folder of missing) {
+  return missing.filter((folder) => {
     try {
       mkdirSync(folder, mode);
-      made.push(folder);
+      return true;
     } catch (error) {
-      if (errnoOf(error) !== 'EEXIST' || !statSync(folder).isDirectory()) throw error;
+      // Another process may have been faster.
+      if (errnoOf(error) !== 'EEXIST' || !isFolder(folder)) throw error;
+      return false;
     }
-  }
-  return made;
+  });
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 /**
- * Creates a folder and those above it that are missing, each that this call creates durable when the
- * promise resolves. Gives whether the folder itself was created by this call: where it was there already,
- * whoever created it may not have synced it yet.
+ * As `makeFolders`, and makes the created folders durable. Returns whether this call created the folder itself: another
+ * process that created it may not have synced it yet. @throws FiletrackerError of the disk.
  */
 export async function makeFolderDurably(path: string, mode?: number): Promise<boolean> {
   let made: readonly string[];
   try {
-    made = await makeFolders(path, mode);
+    made = makeFolders(path, mode);
   } catch (error) {
     throw fromSystemError(error, 'create a folder');
   }
@@ -93,7 +89,7 @@ export async function makeFolderDurably(path: string, mode?: number): Promise<bo
   return made.at(-1) === resolve(path);
 }
 
-/** A path without symbolic links in it, of which the end need not be there. */
+/** A path without symbolic links; its end need not exist. @throws FiletrackerError of the disk. */
 export async function realPathOf(path: string): Promise<string> {
   const whole = resolve(path);
   try {
@@ -105,15 +101,15 @@ export async function realPathOf(path: string): Promise<string> {
   }
 }
 
-/** Less than this free on a file system makes it full: LMDB writes several pages at a time, and needs all of them. */
+/** A file system with less than this free counts as full: LMDB writes several pages at a time, and needs all of them. */
 const fullBelowBytes = 256 * 1024;
 
-/** Whether the file system of a folder is full; for failures whose own code does not tell, such as a short write. */
+/** Whether the file system of a folder is full; for failures without a clear code, such as a short write. */
 export function isFull(path: string): boolean {
   return freeBytes(path) < fullBelowBytes;
 }
 
-/** Bytes that the file system of a file or folder has left for this process. */
+/** Bytes of a file system that this process may still use. */
 export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;

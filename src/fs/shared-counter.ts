@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { fromSystemError } from '../core/errors.ts';
-import { mapDescriptor } from './mapped-file.ts';
+import { loadSystemCalls } from './native.ts';
 
 const counterSizeBytes = 4;
 const valueLimit = 2 ** 31 - 1;
@@ -27,7 +27,9 @@ export class SharedCounter {
       const file = await open(path, 'a+');
       try {
         if ((await file.stat()).size < counterSizeBytes) await beginAnywhere(path);
-        return new SharedCounter(new Int32Array(await mapDescriptor(file.fd, counterSizeBytes), 0, 1));
+        return new SharedCounter(
+          new Int32Array((await loadSystemCalls()).map(file.fd, counterSizeBytes), 0, 1),
+        );
       } finally {
         await file.close();
       }

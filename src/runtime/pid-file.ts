@@ -11,7 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { errnoOf, FiletrackerError, isFiletrackerError } from '../core/errors.ts';
-import { loadSystemLocks, lockExclusive } from '../fs/folder-lock.ts';
+import { loadSystemCalls } from '../fs/native.ts';
 
 /** Set for a process that takes over from another: the descriptor of the pid file, which holds the lock. */
 export const pidFileVariable = 'FILETRACKER_PID_FILE_DESCRIPTOR';
@@ -84,9 +84,9 @@ function checkContent(path: string, descriptor: number): void {
 }
 
 async function tryLock(path: string, descriptor: number): Promise<boolean> {
-  const locks = await loadSystemLocks();
+  const locks = await loadSystemCalls();
   try {
-    return locks.tryLock(descriptor, lockExclusive);
+    return locks.tryLock(descriptor, 'exclusive');
   } catch (error) {
     if (!isFiletrackerError(error, 'io')) throw error;
     throw refuse(path, 'its file system has no file locks; choose a file on a local disk', error);

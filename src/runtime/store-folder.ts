@@ -23,7 +23,7 @@ const folderStates: Readonly<Record<string, string>> = {
  */
 export async function prepareFolder(folder: string): Promise<readonly string[]> {
   try {
-    const made = await makeFolders(folder, privateFolderMode);
+    const made = makeFolders(folder, privateFolderMode);
     await access(folder, constants.R_OK | constants.W_OK | constants.X_OK);
     return made;
   } catch (error) {

@@ -6,7 +6,7 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import { isDigest, type Digest } from '../core/digest.ts';
 import { errnoOf, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
 import { pause, timerMs } from '../core/timers.ts';
-import { FolderLock } from '../fs/folder-lock.ts';
+import { FolderLock } from '../fs/locks/folder-lock.ts';
 import { checkStoredFormat } from '../core/release.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { checkBlob, type BlobVerdict } from './integrity.ts';

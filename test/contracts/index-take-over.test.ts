@@ -15,7 +15,7 @@ describe('IndexDatabase.takeOver()', () => {
   it('makes all who remember what they found look again, as the one before may have died before it said so', async () => {
     const folder = await temporaryFolder();
     const folders = { journal: join(folder, 'journal'), catalog: join(folder, 'catalog') };
-    for (const path of Object.values(folders)) await makeFolders(path);
+    for (const path of Object.values(folders)) makeFolders(path);
     const index = await IndexDatabase.openShared(folders);
     const other = await SharedCounter.open(join(folders.journal, 'commits'));
     const before = other.value;

@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { EmbeddedFolders } from '../../src/catalog/lmdb/embedded-folders.ts';
 import type { PlacedRecord } from '../../src/catalog/lmdb/index/changes.ts';
 import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
-import { FolderLock } from '../../src/fs/folder-lock.ts';
+import { FolderLock } from '../../src/fs/locks/folder-lock.ts';
 import { name, putOf } from '../support/catalogs.ts';
 import { builtProgram, startNode } from '../support/proof/child-program.ts';
 import type { OpeningOrder } from '../support/proof/opening-child.ts';

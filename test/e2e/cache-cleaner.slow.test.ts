@@ -11,7 +11,7 @@ import {
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { cleanCaches } from '../../src/client/cache/cleaner.ts';
-import { FolderLock } from '../../src/fs/folder-lock.ts';
+import { FolderLock } from '../../src/fs/locks/folder-lock.ts';
 import { pythonCache, setting, usedBytes } from '../support/cached-clients.ts';
 import { noise } from '../support/contents.ts';
 import { keptTime } from '../support/kept-time.ts';

@@ -4,15 +4,14 @@ import { opendir, readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
-import { throwIfAborted } from '../../core/concurrency.ts';
+import { throwIfAborted, allSettledOrThrow } from '../../core/concurrency.ts';
 import type { Digest } from '../../core/digest.ts';
 import type { Encoding } from '../../core/blob.ts';
 import { errnoOf, FiletrackerError, fromSystemError, mediumErrnoOf } from '../../core/errors.ts';
-import { allEnded } from '../../fs/all-ended.ts';
 import { DurableFile, removeFile } from '../../fs/durable-file.ts';
 import { FileSection, shortFile } from '../../fs/file-section.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
-import { linkOrCopy } from '../../fs/link-or-copy.ts';
+import { linkOrCopy } from '../../fs/copy-and-move.ts';
 import { blobFoldersToRead, findBlobFolders, type BlobFolders } from './blob-folders.ts';
 import type {
   BlobKey,
@@ -100,9 +99,11 @@ export class DiskBlobStore implements BlobStore {
   async place(placements: readonly Placement[]): Promise<readonly BlobKey[]> {
     const keys = placements.map((placement) => checkedKey(this.#keyOf(placement)));
     const folders = [...new Set(keys.map(folderOf))];
-    await allEnded(folders.map((folder) => this.#makeFolder(folder)));
-    await allEnded(placements.map((placement) => this.#move(placement.stagedId, this.#keyOf(placement))));
-    await allEnded(folders.map((folder) => syncFolder(join(this.#blobsFolder, folder))));
+    await allSettledOrThrow(folders.map((folder) => this.#makeFolder(folder)));
+    await allSettledOrThrow(
+      placements.map((placement) => this.#move(placement.stagedId, this.#keyOf(placement))),
+    );
+    await allSettledOrThrow(folders.map((folder) => syncFolder(join(this.#blobsFolder, folder))));
     return keys;
   }
 
@@ -152,9 +153,9 @@ export class DiskBlobStore implements BlobStore {
     onUnreadable?: (digest: Digest) => void,
   ): Promise<readonly (BlobKey | undefined)[]> {
     const folders = [...new Set(files.map((file) => folderOf(keyOf(file))))];
-    await allEnded(folders.map((folder) => this.#makeFolder(folder)));
-    const keys = await allEnded(files.map((file) => this.#adoptOne(file, onUnreadable)));
-    await allEnded(folders.map((folder) => syncFolder(join(this.#blobsFolder, folder))));
+    await allSettledOrThrow(folders.map((folder) => this.#makeFolder(folder)));
+    const keys = await allSettledOrThrow(files.map((file) => this.#adoptOne(file, onUnreadable)));
+    await allSettledOrThrow(folders.map((folder) => syncFolder(join(this.#blobsFolder, folder))));
     return keys;
   }
 
@@ -200,7 +201,7 @@ export class DiskBlobStore implements BlobStore {
   }
 
   async remove(keys: readonly BlobKey[]): Promise<void> {
-    await allEnded(keys.map((key) => removeFile(this.#blobPath(key))));
+    await allSettledOrThrow(keys.map((key) => removeFile(this.#blobPath(key))));
   }
 
   async *list(options: { signal?: AbortSignal } = {}): AsyncIterable<FoundBlob> {

@@ -94,7 +94,7 @@ export class JournalWriter {
     );
     writer.#check = options.check;
     try {
-      await makeFolders(folder, privateFolderMode);
+      makeFolders(folder, privateFolderMode);
       if (end.segment > 0) await makeEndDurable(folder, end.segment);
       const continues = end.clean && end.segment > 0 && (await writer.#continueSegment());
       if (!continues) await writer.#beginSegment();

@@ -40,7 +40,7 @@ export async function inspectJournal(
   },
 ): Promise<JournalInspection> {
   await rm(scratchFolder, { recursive: true, force: true });
-  await makeFolders(scratchFolder, privateFolderMode);
+  makeFolders(scratchFolder, privateFolderMode);
   const found = await listSegments(journalFolder);
   const { segments, headless, sizeBytes } = await headersOf(journalFolder, found);
   const index = IndexDatabase.open(scratchFolder);

@@ -5,7 +5,7 @@ import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { formatVersionedName, parseVersionedName } from '../../core/file-name.ts';
 import { parseSizeBytes } from '../../core/quantities.ts';
-import { makeFoldersSync } from '../../fs/folders.ts';
+import { makeFolders } from '../../fs/folders.ts';
 import { exitCodes, tell } from '../output.ts';
 import { printResult, programName, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
@@ -74,7 +74,7 @@ export async function cacheVerifyCommand(context: CommandContext): Promise<void>
 }
 
 export async function cachePinCommand(context: CommandContext, names: readonly string[]): Promise<void> {
-  makeFoldersSync(context.client.cache?.folder ?? '.');
+  makeFolders(context.client.cache?.folder ?? '.');
   const cache = requireCache(context);
   await forEachName(names, async (text) => {
     await context.client.prefetch(text, { signal: context.signal });

@@ -61,14 +61,6 @@ export function openBlob(path: string, digest: Digest, sizeBytes: number): OpenB
   return undefined;
 }
 
-/** Reads a whole file and returns its digest. */
-export async function digestOfFile(path: string, signal?: AbortSignal): Promise<Digest> {
-  const meter = new DigestMeter();
-  const stream = createReadStream(path, { highWaterMark: 1024 * 1024, ...(signal ? { signal } : {}) });
-  for await (const piece of stream) meter.update(piece as Buffer);
-  return meter.finish();
-}
-
 interface Content {
   readonly name: string;
   readonly path: string;

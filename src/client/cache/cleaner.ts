@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { cacheMarks } from '../../fs/folder-marks.ts';
 import { actingAs } from '../../fs/act-as.ts';
 import type { Owner } from '../../fs/act-as.ts';
-import { loadSystemLocks } from '../../fs/folder-lock.ts';
+import { loadSystemCalls } from '../../fs/native.ts';
 import { HeldFolder, openAsRoot } from '../../fs/held-folder.ts';
 import { CacheFolders } from './folders.ts';
 import { recordCharge } from './layout.ts';
@@ -56,7 +56,7 @@ export async function cleanCaches(
   onProblem: ProblemListener = throwProblem,
 ): Promise<CleaningReport> {
   // Loaded before root acts as a user who may not be able to read it.
-  await loadSystemLocks();
+  await loadSystemCalls();
   using caches = new OpenCaches(onProblem);
   for (const folder of folders) await caches.open(folder);
   let { total, candidates } = await caches.survey();

@@ -2,7 +2,7 @@ import { chmodSync, fchmodSync, fstatSync, lstatSync, mkdirSync, realpathSync, s
 import type { Stats } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { makeFoldersSync } from '../../fs/folders.ts';
+import { makeFolders } from '../../fs/folders.ts';
 import { HeldFolder } from '../../fs/held-folder.ts';
 
 /** No process has so many descriptors: below this path there is nothing, and nobody can put anything there. */
@@ -95,7 +95,7 @@ export class CacheFolders {
 
   #makeCache(): readonly string[] {
     if (this.#held.get('')?.isThere() === true) return [];
-    const made = makeFoldersSync(this.folder, defaultFolderMode);
+    const made = makeFolders(this.folder, defaultFolderMode);
     if (this.#folderMode !== undefined) for (const folder of made) chmodSync(folder, this.#folderMode);
     return made;
   }

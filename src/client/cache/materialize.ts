@@ -21,7 +21,8 @@ import { digestOf } from '../../core/digest.ts';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import type { FileVersion } from '../../core/file-version.ts';
-import { digestOfFile, openBlob, pathOfDescriptor } from './blob.ts';
+import { digestOfFile } from '../../fs/file-digest.ts';
+import { openBlob, pathOfDescriptor } from './blob.ts';
 import { isOwn } from './folders.ts';
 import { isSealed, sealSeconds } from './layout.ts';
 import {

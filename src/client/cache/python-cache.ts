@@ -1,6 +1,6 @@
 import { closeSync, lstatSync, readdirSync } from 'node:fs';
 import { errnoOf } from '../../core/errors.ts';
-import { loadSystemLocks, lockExclusive } from '../../fs/folder-lock.ts';
+import { loadSystemCalls } from '../../fs/native.ts';
 import type { HeldFolder } from '../../fs/held-folder.ts';
 import { openFile } from './blob.ts';
 import { blobCharge } from './layout.ts';
@@ -50,7 +50,7 @@ export class PythonCache {
   async remove(
     candidates: readonly Candidate[],
   ): Promise<{ readonly files: number; readonly bytes: number }> {
-    const locks = await loadSystemLocks();
+    const locks = await loadSystemCalls();
     let [files, bytes] = [0, 0];
     for (const { path, charge } of candidates) {
       const remove = (): void => this.#inFolderOf('files', path, removeIfThere);
@@ -58,7 +58,7 @@ export class PythonCache {
         const lock = this.#openLock(path);
         try {
           // A user of a file has made its lock first.
-          if (lock !== undefined && !locks.tryLock(lock, lockExclusive)) return false;
+          if (lock !== undefined && !locks.tryLock(lock, 'exclusive')) return false;
           remove();
           return true;
         } finally {

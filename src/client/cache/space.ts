@@ -10,12 +10,11 @@ import {
 } from 'node:fs';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import type { RangeLock, RangeLocks } from '../../fs/range-locks.ts';
+import { type RangeLock, type RangeLocks, openOrCreate } from '../../fs/locks/range-locks.ts';
 import { isOnlyName, openFile, pathOfDescriptor } from './blob.ts';
 import type { PartialBlob } from './files.ts';
 import { fileMode, partialCharge, partialLockKey, recordCharge, spaceLockKey } from './layout.ts';
 import type { CacheLayout, CachePermissions } from './layout.ts';
-import { openOrCreate } from '../../fs/range-locks.ts';
 import { surveyCache } from './survey.ts';
 import type { Candidate, Survey } from './survey.ts';
 import { removeIfThere, uniqueTag } from '../transfer/target-file.ts';

@@ -56,7 +56,7 @@ export async function pullTree(
   // A directory without files becomes a folder too; where it can't, the files that failed are told all the same.
   if (!options.dryRun) {
     await tally.guard({ name: undefined, path: folder, size: undefined }, async () => {
-      await makeFolders(folder);
+      makeFolders(folder);
     });
   }
   if (options.delete) await deleteOthers(target, wanted, { directory, tally, options });
@@ -135,7 +135,7 @@ async function pullFile(
     tally.tell({ ...event, action: 'fetched' });
     return;
   }
-  await makeFolders(dirname(path));
+  makeFolders(dirname(path));
   const steps = new Steps(options.onBytes);
   // No link in the tree is followed, and no pipe written to: what is there gives way.
   const transfer = { ...options.transfer, signal, onProgress: steps.onProgress, replaceSpecial: true };

@@ -4,6 +4,7 @@ import { errnoOf, FiletrackerError, isFiletrackerError, messageOf } from '../../
 import { formatVersionedName } from '../../core/file-name.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
+import { digestOfFile } from '../../fs/file-digest.ts';
 import {
   isSmall,
   isWrongContent,
@@ -15,7 +16,6 @@ import {
   writeChunks,
 } from './download.ts';
 import type { DownloadOptions, ProgressListener } from './download.ts';
-import { digestOfFile } from '../cache/blob.ts';
 import type { KnownVersion } from '../cache/names.ts';
 import type { CacheAddition, LocalCache } from '../cache/local-cache.ts';
 import type { CachedFile } from '../cache/names.ts';

@@ -1,8 +1,7 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { digestOf } from '../../core/digest.ts';
-import { loadSystemLocks, lockExclusive } from '../../fs/folder-lock.ts';
-import type { SystemLocks } from '../../fs/folder-lock.ts';
+import { loadSystemCalls, type SystemCalls } from '../../fs/native.ts';
 import { pathOfDescriptor } from '../cache/blob.ts';
 import {
   creationMode,
@@ -42,7 +41,7 @@ export class PartialFile implements Disposable {
   /** Creates an empty file, where that can be done; what stands in the way is told to whoever writes to `path`. */
   static async beside(target: string): Promise<PartialFile> {
     // Where files can't be locked, nothing that is left behind can be told from what is in use.
-    const locks = await loadSystemLocks().catch(() => undefined);
+    const locks = await loadSystemCalls().catch(() => undefined);
     const kept = keptAttributes(target);
     if (locks === undefined) return PartialFile.#unlocked(target, kept);
     let partial: PartialFile | undefined;
@@ -100,7 +99,7 @@ function numberedPath(target: string, number: number): string {
 }
 
 /** The descriptor of a new file, locked; undefined where it can't be made, or somebody else took it for a leftover. */
-function createLocked(path: string, locks: SystemLocks, mode: number): number | undefined {
+function createLocked(path: string, locks: SystemCalls, mode: number): number | undefined {
   const descriptor = tryOpen(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
   if (descriptor === undefined) return undefined;
   try {
@@ -114,7 +113,7 @@ function createLocked(path: string, locks: SystemLocks, mode: number): number | 
 }
 
 /** Removes the file of a process that is gone. Gives whether there was a file. */
-function removeLeftover(path: string, locks: SystemLocks): boolean {
+function removeLeftover(path: string, locks: SystemCalls): boolean {
   const descriptor = tryOpen(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   if (descriptor === undefined) return false;
   try {
@@ -137,8 +136,8 @@ function tryOpen(path: string, flags: number, mode?: number): number | undefined
 }
 
 /** Takes the lock. False where another has it, or the file has another name by now, or none. */
-function isOurs(path: string, descriptor: number, locks: SystemLocks): boolean {
-  if (!locks.tryLock(descriptor, lockExclusive)) return false;
+function isOurs(path: string, descriptor: number, locks: SystemCalls): boolean {
+  if (!locks.tryLock(descriptor, 'exclusive')) return false;
   const [named, held] = [lstatSync(path, { throwIfNoEntry: false }), fstatSync(descriptor)];
   return named?.ino === held.ino && named.dev === held.dev;
 }

@@ -94,7 +94,7 @@ export async function writeSnapshot(folder: string, snapshot: Snapshot): Promise
 export async function makeSnapshotFolder(target: string, timeMs: number): Promise<string> {
   const stamp = new Date(timeMs).toISOString().replaceAll(':', '');
   const folder = join(historyFolder(target), stamp);
-  await makeFolders(folder, privateFolderMode);
+  makeFolders(folder, privateFolderMode);
   return folder;
 }
 

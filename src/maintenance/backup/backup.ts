@@ -15,8 +15,8 @@ import {
 import { systemClock, type Clock } from '../../core/clock.ts';
 import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
-import { linkOrCopy } from '../../fs/link-or-copy.ts';
-import { syncFile } from '../../fs/sync-file.ts';
+import { linkOrCopy } from '../../fs/copy-and-move.ts';
+import { syncFile } from '../../fs/durable-file.ts';
 import { checkApart } from './apart.ts';
 import {
   backupStateName,

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
 import { ofFileSystem } from '../../fs/folder-marks.ts';
 import { removeFile } from '../../fs/durable-file.ts';
-import { FolderLock } from '../../fs/folder-lock.ts';
+import { FolderLock } from '../../fs/locks/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 import { folderNames } from './backup-layout.ts';
 import { importFolderName } from '../../store/import/tombstones.ts';

@@ -1,5 +1,5 @@
-import { createReadStream } from 'node:fs';
-import { DigestMeter, type Digest } from '../../core/digest.ts';
+import type { Digest } from '../../core/digest.ts';
+import { digestOfFile } from '../../fs/file-digest.ts';
 import { isFiletrackerError, messageOf, type ErrorCode } from '../../core/errors.ts';
 import { reportItemsMax } from '../../core/limits.ts';
 import type { FileName } from '../../core/file-name.ts';
@@ -212,9 +212,5 @@ async function isSame(file: FileToBring, there: StoredInfo): Promise<boolean> {
   if (there.version !== file.version) return false;
   if (there.size !== undefined && there.size !== file.size) return false;
   if (there.digest === undefined) return there.size !== undefined;
-  const meter = new DigestMeter();
-  for await (const piece of createReadStream(file.path, { highWaterMark: 256 * 1024 })) {
-    meter.update(piece as Buffer);
-  }
-  return meter.finish() === there.digest;
+  return (await digestOfFile(file.path)) === there.digest;
 }

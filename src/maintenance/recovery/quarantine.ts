@@ -4,7 +4,7 @@ import type { Clock } from '../../core/clock.ts';
 import { errnoOf, fromSystemError } from '../../core/errors.ts';
 import { writeFileDurably } from '../../fs/durable-file.ts';
 import { makeFolders, privateFolderMode } from '../../fs/folders.ts';
-import { moveFile, moveFolder } from '../../fs/move-file.ts';
+import { moveFile, moveFolder } from '../../fs/copy-and-move.ts';
 
 const tailSizeMaxBytes = 16 * 1024 * 1024;
 
@@ -29,7 +29,7 @@ export class Quarantine {
     try {
       this.#folder ??= await this.#makeFolder();
       const path = join(this.#folder, relative);
-      await makeFolders(dirname(path), privateFolderMode);
+      makeFolders(dirname(path), privateFolderMode);
       return path;
     } catch (error) {
       throw fromSystemError(error, 'make the quarantine');
@@ -37,7 +37,7 @@ export class Quarantine {
   }
 
   async #makeFolder(): Promise<string> {
-    await makeFolders(this.#parent, privateFolderMode);
+    makeFolders(this.#parent, privateFolderMode);
     for (let attempt = 1; ; attempt += 1) {
       const folder = join(this.#parent, attempt === 1 ? this.#stamp : `${this.#stamp}-${attempt}`);
       try {

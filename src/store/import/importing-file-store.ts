@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { FiletrackerError, isFiletrackerError, messageOf, type ErrorCode } from '../../core/errors.ts';
 import { ancestorsOf, type FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
-import { FolderLock } from '../../fs/folder-lock.ts';
+import { FolderLock } from '../../fs/locks/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import type {
   Entry,

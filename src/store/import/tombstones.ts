@@ -4,7 +4,7 @@ import { errnoOf, fromSystemError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { removeFile, writeFileDurably } from '../../fs/durable-file.ts';
-import { FolderLock } from '../../fs/folder-lock.ts';
+import { FolderLock } from '../../fs/locks/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 
 /** Where the deletions are, and the locks of imports, in the folder of the store that a server is given. */

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { RootDatabase } from 'lmdb';
 import type { Digest } from '../../../core/digest.ts';
 import { FiletrackerError } from '../../../core/errors.ts';
-import { FileGuard } from '../../../fs/file-guard.ts';
+import { FileGuard } from '../../../fs/locks/file-guard.ts';
 import { SharedCounter } from '../../../fs/shared-counter.ts';
 import type { BlobPlacer } from '../../catalog.ts';
 import type { EmbeddedFolders } from '../embedded-folders.ts';

@@ -1,7 +1,7 @@
 import { fromSystemError } from '../../../core/errors.ts';
 import { removalMemoryMs, segmentSizeBytes } from '../../../core/limits.ts';
 import { syncFolder } from '../../../fs/folders.ts';
-import { moveFile } from '../../../fs/move-file.ts';
+import { moveFile } from '../../../fs/copy-and-move.ts';
 import { recordHeaderSizeBytes, type JournalRecord } from '../../journal/record.ts';
 import {
   cutSegment,

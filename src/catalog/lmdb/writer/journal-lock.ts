@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError } from '../../../core/errors.ts';
-import { FolderLock } from '../../../fs/folder-lock.ts';
+import { FolderLock } from '../../../fs/locks/folder-lock.ts';
 
 const lockFileName = 'lock';
 const checkIntervalMs = 100;

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Digest } from '../../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../../core/errors.ts';
 import { makeFolders, privateFolderMode, syncFolder } from '../../../fs/folders.ts';
-import { syncFile } from '../../../fs/sync-file.ts';
+import { syncFile } from '../../../fs/durable-file.ts';
 import {
   cutSegment,
   endToldByNext,
@@ -54,7 +54,7 @@ export async function replayJournal(
   folders: EmbeddedFolders,
   options: ReplayOptions & { readonly placer: Pick<BlobPlacer, 'size'> },
 ): Promise<ReplayedIndex> {
-  await makeFolders(folders.catalog, privateFolderMode);
+  makeFolders(folders.catalog, privateFolderMode);
   // A folder that is closed to this user would pass for one without an index.
   await access(folders.catalog, constants.R_OK | constants.W_OK | constants.X_OK);
   const found = await trustOfIndex(folders.catalog);

@@ -1,4 +1,4 @@
-import { FolderLock } from '../../../fs/folder-lock.ts';
+import { FolderLock } from '../../../fs/locks/folder-lock.ts';
 
 // A backup reads the files of a store that another process changes. While it does, nothing that was durable
 // may go: no blob, no segment. It says so by a shared lock, which the kernel takes from it when it dies;

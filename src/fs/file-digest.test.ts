@@ -6,8 +6,7 @@ import { expect, test } from 'vitest';
 import { collected, noise } from '../../test/support/contents.ts';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
 import { digestOf } from '../core/digest.ts';
-import { digestingPieces, digestInThread } from './digesting-reader.ts';
-import type { FileDigest } from './digesting-reader.ts';
+import { digestingPieces, digestInThread, type FileDigest } from './file-digest.ts';
 
 const pieceSizeBytes = 10_000;
 

@@ -1,14 +1,11 @@
+import { createReadStream } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { parseDigest } from '../core/digest.ts';
-import type { Digest } from '../core/digest.ts';
+import { DigestMeter, type Digest } from '../core/digest.ts';
 
-/** Pieces that are read ahead of whoever takes them. */
+/** Pieces that the thread reads ahead of the consumer. */
 const piecesAhead = 4;
 
-/**
- * What runs beside the main thread. It is text, and not a module of its own, because it must start from the
- * source, from the library and from a bundled program alike.
- */
+/** The code of the thread. It is text, because it must start from the source, the library and a bundled program alike. */
 const workerSource = `
 const { parentPort, workerData } = require('node:worker_threads');
 const { openSync, readSync, closeSync } = require('node:fs');
@@ -39,8 +36,8 @@ function readPiece() {
   parentPort.postMessage({ end: { digest: hash.digest('hex'), sizeBytes } });
   return undefined;
 }
-// Pieces are asked for ahead, so requests still come after the end: by then the descriptor's number may be that of
-// another file, from which a read would steal bytes.
+// Requests for pieces that were sent ahead arrive after the end too: by then the descriptor's number may be another
+// file's, from which a read would steal bytes.
 parentPort.on('message', () => {
   if (ended) return;
   try {
@@ -56,29 +53,36 @@ parentPort.on('message', () => {
 });
 `;
 
-type Message =
-  | { readonly piece: Uint8Array }
-  | { readonly passed: number }
-  | { readonly end: { readonly digest: string; readonly sizeBytes: number } }
-  | { readonly failure: { readonly code: string | undefined; readonly message: string } };
-
-export interface DigestingReaderOptions {
-  /** Bytes of one piece; only the last is smaller. */
-  readonly pieceSizeBytes: number;
-  /** Reading ends a little beyond this size: the file is then not what it was taken for. */
-  readonly sizeMaxBytes: number;
-  readonly signal?: AbortSignal | undefined;
-}
-
 export interface FileDigest {
   readonly digest: Digest;
   readonly sizeBytes: number;
 }
 
+type Message =
+  | { readonly piece: Uint8Array }
+  | { readonly passed: number }
+  | { readonly end: FileDigest }
+  | { readonly failure: { readonly code: string | undefined; readonly message: string } };
+
+export interface DigestingReaderOptions {
+  /** Bytes per piece; only the last is smaller. */
+  readonly pieceSizeBytes: number;
+  /** Reading ends shortly beyond this size, because the file is then not the expected one. */
+  readonly sizeMaxBytes: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The digest of a file, computed on this thread. @throws system errors, and the reason of `signal`. */
+export async function digestOfFile(path: string, signal?: AbortSignal): Promise<Digest> {
+  const meter = new DigestMeter();
+  const stream = createReadStream(path, { highWaterMark: 1024 * 1024, ...(signal ? { signal } : {}) });
+  for await (const piece of stream) meter.update(piece as Buffer);
+  return meter.finish();
+}
+
 /**
- * Reads a file once in a thread of its own, which computes the digest, and hands the pieces over without
- * copying them. `onEnd` is given the digest before the last piece is followed by the end.
- * @throws system errors as they come, and what `signal` was aborted with.
+ * Reads a file once in a thread of its own, which computes the digest, and yields the pieces without copying them.
+ * Calls `onEnd` after the last piece. @throws system errors, and the reason of `signal`.
  */
 export async function* digestingPieces(
   path: string,
@@ -86,33 +90,23 @@ export async function* digestingPieces(
 ): AsyncGenerator<Uint8Array> {
   for await (const message of messages(path, options, true)) {
     if ('piece' in message) yield message.piece;
-    else if ('end' in message) options.onEnd(measureOf(message.end));
+    else if ('end' in message) options.onEnd(message.end);
   }
 }
 
-/** The digest of a file, computed in a thread of its own. `onPassed` is told of bytes as they pass. */
+/** The digest of a file, computed in a thread of its own. `onPassed` receives the number of bytes of each piece. */
 export async function digestInThread(
   path: string,
   options: DigestingReaderOptions & { readonly onPassed?: ((bytes: number) => void) | undefined },
 ): Promise<FileDigest> {
   for await (const message of messages(path, options, false)) {
     if ('passed' in message) options.onPassed?.(message.passed);
-    else if ('end' in message) return measureOf(message.end);
+    else if ('end' in message) return message.end;
   }
   throw new Error('the reading thread ended without a digest');
 }
 
-function measureOf({
-  digest,
-  sizeBytes,
-}: {
-  readonly digest: string;
-  readonly sizeBytes: number;
-}): FileDigest {
-  return { digest: parseDigest(digest), sizeBytes };
-}
-
-/** Asks for a piece at a time, a few ahead, until the end; the thread is gone when this returns. */
+/** Requests pieces, a few ahead, until the end. The thread is gone when this returns. */
 async function* messages(
   path: string,
   { pieceSizeBytes, sizeMaxBytes, signal }: DigestingReaderOptions,
@@ -121,70 +115,41 @@ async function* messages(
   signal?.throwIfAborted();
   const workerData = { path, pieceSizeBytes, sizeMaxBytes, wantsBytes };
   const worker = new Worker(workerSource, { eval: true, workerData, env: process.env, stdin: false });
+  const request = (): void => worker.postMessage('next', []);
   const arrived: Message[] = [];
-  const bell = new Bell();
-  const stop = (): void => bell.fail(signal?.reason);
+  let failure: { readonly reason: unknown } | undefined;
+  let wake: (() => void) | undefined;
+  const fail = (reason: unknown): void => {
+    failure ??= { reason };
+    wake?.();
+  };
+  const stop = (): void => fail(signal?.reason);
   worker.on('message', (message: Message) => {
     arrived.push(message);
-    bell.ring();
+    wake?.();
   });
-  worker.once('error', (error) => bell.fail(error));
+  worker.once('error', fail);
   const gone = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
   signal?.addEventListener('abort', stop, { once: true });
   try {
-    for (let ahead = 0; ahead < piecesAhead; ahead += 1) ask(worker);
+    for (let ahead = 0; ahead < piecesAhead; ahead += 1) request();
     for (;;) {
-      bell.throwIfFailed();
+      if (failure !== undefined) throw failure.reason;
       const message = arrived.shift();
       if (message === undefined) {
-        await bell.rung();
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
         continue;
       }
       if ('failure' in message) throw Object.assign(new Error(message.failure.message), message.failure);
       yield message;
       if ('end' in message) return;
-      ask(worker);
+      request();
     }
   } finally {
     signal?.removeEventListener('abort', stop);
     void worker.terminate();
     await gone;
-  }
-}
-
-function ask(worker: Worker): void {
-  worker.postMessage('next', []);
-}
-
-/** Lets one waiter sleep until something has happened since it last looked. */
-class Bell {
-  #ringing = Bell.#fresh();
-  #failure: { readonly reason: unknown } | undefined;
-
-  static #fresh(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-    let resolve = (): void => undefined;
-    const promise = new Promise<void>((onRing) => {
-      resolve = onRing;
-    });
-    return { promise, resolve };
-  }
-
-  ring(): void {
-    this.#ringing.resolve();
-  }
-
-  /** For good, also where it has been rung and nobody has looked yet. */
-  fail(reason: unknown): void {
-    this.#failure ??= { reason };
-    this.#ringing.resolve();
-  }
-
-  throwIfFailed(): void {
-    if (this.#failure !== undefined) throw this.#failure.reason;
-  }
-
-  async rung(): Promise<void> {
-    await this.#ringing.promise;
-    this.#ringing = Bell.#fresh();
   }
 }

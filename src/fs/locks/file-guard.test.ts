@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { present } from '../../test/support/present.ts';
-import { temporaryFolder } from '../../test/support/temporary-folder.ts';
+import { present } from '../../../test/support/present.ts';
+import { temporaryFolder } from '../../../test/support/temporary-folder.ts';
 import { FileGuard } from './file-guard.ts';
 
 async function file(): Promise<string> {
@@ -43,7 +43,7 @@ describe('FileGuard', () => {
     expect(other.run('exclusive', () => 'free')).toBe('free');
   });
 
-  it('waits for another process, and no longer than for its life', async () => {
+  it('waits for another process only while it lives', async () => {
     const path = await file();
     const holder = spawn('flock', ['-x', path, 'sh', '-c', 'echo held; exec sleep 30'], {
       stdio: ['ignore', 'pipe', 'ignore'],
@@ -53,7 +53,7 @@ describe('FileGuard', () => {
     onTestFinished(() => void (holder.exitCode === null && holder.signalCode === null && end()));
     await once(holder.stdout, 'data');
     const [patient, hasty] = [await guard(path), await guard(path, 30)];
-    expect(() => hasty.run('shared', () => 'in')).toThrow('another process does not let go of it');
+    expect(() => hasty.run('shared', () => 'in')).toThrow('another process does not release its lock');
     // It is ended from outside, for waiting does not give up this thread.
     spawn('sh', ['-c', `sleep 0.3; kill -9 -${present(holder.pid)}`], { stdio: 'ignore' });
     const startMs = performance.now();
