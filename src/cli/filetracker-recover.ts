@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { fileURLToPath } from 'node:url';
 import type { EngineTuningFlags } from '../config/engine-config.ts';
 import { release } from '../core/release.ts';
-import { namesEngines, readStoreAddress } from '../config/store-address.ts';
+import { namesEngines, readStoreAddress } from '../config/engine-config.ts';
 import { compareIndexes } from '../catalog/lmdb/index/comparison.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import { compareInChild } from '../maintenance/recovery/compare-in-child.ts';

@@ -1,37 +1,123 @@
+import { resolve } from 'node:path';
 import type { S3ConnectionOptions } from '../blobs/s3/s3-connection.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { shownAddress } from '../core/shown-text.ts';
-import { givenFlag, nonEmpty, readDurationFlag, refuseFlag } from './flag-values.ts';
+import * as setting from './setting.ts';
+import { readSettings, refuseFlag, type Environment, type Flags, type Kind } from './setting.ts';
 
-/** Where catalog and blobs are kept; undefined is the folder of the store. */
+const bucketForm = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
+const prefixForm = /^(?:[\w.~-]+\/)*$/;
+/** Longer than any operation takes; PostgreSQL and timers hold no more than 24.8 days. */
+const longestTimeoutMs = 24 * 3_600_000;
+
+const timeout: Kind<number> = {
+  ...setting.duration({ least: 100 }),
+  read: (text, flag) => Math.min(setting.duration({ least: 100 }).read(text, flag), longestTimeoutMs),
+};
+const connections = setting.count(1, 99_999);
+
+/** Which back ends hold a store. */
+export const enginesSection = setting.section('Back ends', {
+  catalog: {
+    flags: '--catalog <url>',
+    variable: 'FILETRACKER_CATALOG',
+    kind: setting.parsed(readCatalogAddress),
+    initially: 'the folder',
+    help: 'keep the catalog in PostgreSQL: postgres://host/database[?schema=NAME]',
+  },
+  blobs: {
+    flags: '--blobs <url>',
+    variable: 'FILETRACKER_BLOBS',
+    kind: setting.parsed(readBucketAddress),
+    initially: 'the folder',
+    help: 'keep large blobs in S3: s3://bucket/prefix',
+  },
+  redirectDownloads: {
+    flags: '--redirect-downloads',
+    kind: setting.toggle,
+    initial: false,
+    help: 'redirect readers of large files to S3 with a signed URL (307)',
+  },
+});
+
+/** How the back ends are reached. */
+export const engineTuningSection = setting.section('Connections to PostgreSQL and S3', {
+  poolSize: {
+    flags: '--catalog-pool <number>',
+    kind: connections,
+    initially: '20',
+    help: 'connections to PostgreSQL per worker',
+  },
+  listPoolSize: {
+    flags: '--catalog-list-pool <number>',
+    kind: connections,
+    initially: '5',
+    help: 'further connections per worker for lists, which take one for each page',
+  },
+  queryTimeoutMs: {
+    flags: '--catalog-timeout <time>',
+    kind: timeout,
+    initially: '10s',
+    help: 'longest wait for PostgreSQL',
+  },
+  endpoint: {
+    flags: '--s3-endpoint <url>',
+    kind: setting.parsed(readEndpoint),
+    mayBeEmpty: true,
+    help: 'address of an S3 server other than Amazon’s',
+  },
+  publicEndpoint: {
+    flags: '--s3-public-endpoint <url>',
+    kind: setting.parsed(readEndpoint),
+    mayBeEmpty: true,
+    initially: '--s3-endpoint',
+    help: 'address of that server for --redirect-downloads',
+  },
+  region: {
+    flags: '--s3-region <region>',
+    kind: setting.text,
+    mayBeEmpty: true,
+    initially: '$AWS_REGION, else us-east-1',
+    help: 'region of the bucket',
+  },
+  timeoutMs: {
+    flags: '--s3-timeout <time>',
+    kind: timeout,
+    initially: '15s',
+    help: 'longest wait for S3; for a part of an upload, four times that',
+  },
+  connectionsMax: {
+    flags: '--s3-connections <number>',
+    kind: connections,
+    initially: '128',
+    help: 'connections to S3 per worker',
+  },
+  addressing: {
+    flags: '--s3-addressing <form>',
+    kind: setting.choice('path', 'virtual-host'),
+    initial: 'path',
+    help: 'position of the bucket in a URL: path or virtual-host',
+  },
+  checksums: {
+    flags: '--s3-checksums <when>',
+    kind: setting.choice('when-required', 'when-supported'),
+    initial: 'when-required',
+    help: 'when to send and check checksums: when-required or when-supported',
+  },
+});
+
+/** The back ends of a store; `undefined` is its folder. */
 export interface EngineConfig {
   readonly catalog: ConnectionOptions | undefined;
   readonly blobs: S3ConnectionOptions | undefined;
-  /** Whether readers of large files are sent to the object store. */
+  /** Whether readers of large files are redirected to the object store. */
   readonly redirectDownloads: boolean;
 }
 
-/** Flags as they come from the command line. */
-export interface EngineFlags {
-  readonly catalog?: string | undefined;
-  readonly catalogPool?: string | undefined;
-  readonly catalogListPool?: string | undefined;
-  readonly catalogTimeout?: string | undefined;
-  readonly blobs?: string | undefined;
-  readonly s3Endpoint?: string | undefined;
-  readonly s3PublicEndpoint?: string | undefined;
-  readonly s3Region?: string | undefined;
-  readonly s3Timeout?: string | undefined;
-  readonly s3Connections?: string | undefined;
-  readonly s3Checksums?: string | undefined;
-  readonly s3Addressing?: string | undefined;
-  readonly redirectDownloads?: boolean | undefined;
-}
-
-/** Those of them that say how engines are reached, not which. */
-export type EngineTuningFlags = Omit<EngineFlags, 'catalog' | 'blobs' | 'redirectDownloads'>;
+export type EngineTuningFlags = Flags<typeof engineTuningSection>;
+export type EngineFlags = Flags<typeof enginesSection> & EngineTuningFlags;
 
 export const embeddedEngines: EngineConfig = {
   catalog: undefined,
@@ -39,113 +125,87 @@ export const embeddedEngines: EngineConfig = {
   redirectDownloads: false,
 };
 
-/** Whether anything that is stored lies in the folder. */
+/** Whether a part of the store is in its folder. */
 export function usesFolder(engines: EngineConfig): boolean {
   return engines.catalog === undefined || engines.blobs === undefined;
 }
 
-/** Whether everything that is stored lies in the folder. */
+/** Whether the whole store is in its folder. */
 export function liesInFolder(engines: EngineConfig): boolean {
   return engines.catalog === undefined && engines.blobs === undefined;
 }
 
-const bucketForm = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
-const prefixForm = /^(?:[\w.~-]+\/)*$/;
-const shortestTimeoutMs = 100;
-/** Longer than any operation takes; PostgreSQL and timers hold no more than 24.8 days. */
-const longestTimeoutMs = 24 * 3_600_000;
-
-function readTimeout(flag: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const timeoutMs = readDurationFlag(flag, text);
-  return timeoutMs >= shortestTimeoutMs
-    ? Math.min(timeoutMs, longestTimeoutMs)
-    : refuseFlag(flag, text, 'it is too short');
+/** @throws FiletrackerError `invalid-argument`. */
+export function readEngineConfig(flags: EngineFlags, environment: Environment): EngineConfig {
+  const { catalog, blobs, redirectDownloads } = readSettings(enginesSection, flags, environment);
+  if (redirectDownloads && blobs === undefined) {
+    throw cannot('invalid-argument', 'use --redirect-downloads', 'it needs --blobs');
+  }
+  const { poolSize, listPoolSize, queryTimeoutMs, ...s3 } = readSettings(engineTuningSection, flags);
+  const connectTimeoutMs = queryTimeoutMs === undefined ? undefined : Math.ceil(queryTimeoutMs / 2);
+  return {
+    catalog: catalog && { ...catalog, poolSize, listPoolSize, connectTimeoutMs, queryTimeoutMs },
+    blobs: blobs && { ...blobs, ...s3 },
+    redirectDownloads,
+  };
 }
 
-function readCount(flag: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const count = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-  return count > 0 ? count : refuseFlag(flag, text, 'it must be a whole number from 1 to 99999');
-}
-
-/** An address may hold a password: it is not shown. */
-function readCatalog(flags: EngineFlags, address: string): ConnectionOptions {
+/** The address may contain a password, so the error does not show it. */
+function readCatalogAddress(address: string, flag: string): Pick<ConnectionOptions, 'url' | 'schema'> {
   if (!/^postgres(?:ql)?:\/\//.test(address) || !URL.canParse(address)) {
-    throw new FiletrackerError(
-      'invalid-argument',
-      'Cannot use the address given with --catalog or FILETRACKER_CATALOG: it must be as postgres://user@host:5432/database',
-    );
+    const state = 'write it as postgres://user@host:5432/database';
+    throw cannot('invalid-argument', `use the address in ${flag}`, state);
   }
   const url = new URL(address);
   const schema = url.searchParams.get('schema') ?? undefined;
   url.searchParams.delete('schema');
-  const timeoutMs = readTimeout('--catalog-timeout', flags.catalogTimeout);
-  return {
-    url: url.href,
-    schema,
-    poolSize: readCount('--catalog-pool', flags.catalogPool),
-    listPoolSize: readCount('--catalog-list-pool', flags.catalogListPool),
-    connectTimeoutMs: timeoutMs === undefined ? undefined : Math.ceil(timeoutMs / 2),
-    queryTimeoutMs: timeoutMs,
-  };
+  return { url: url.href, schema };
 }
 
-function readEndpoint(flag: string, text: string | undefined): string | undefined {
-  if (text === undefined || text === '') return undefined;
-  const url = /^https?:\/\//.test(text) && URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.username === '' && url.password === '') return withoutTrailingSlashes(text);
-  return refuseFlag(
-    flag,
-    shownAddress(text),
-    'it must be an http or https URL without a user and a password',
-  );
-}
-
-function readBlobs(flags: EngineFlags, address: string): S3ConnectionOptions {
+function readBucketAddress(address: string, flag: string): Pick<S3ConnectionOptions, 'bucket' | 'prefix'> {
   const [, bucket = '', path = ''] = /^s3:\/\/([^/]+)\/?(.*)$/.exec(address) ?? [];
   const prefix = path === '' || path.endsWith('/') ? path : `${path}/`;
-  if (!bucketForm.test(bucket) || !prefixForm.test(prefix)) {
-    refuseFlag(
-      '--blobs (FILETRACKER_BLOBS)',
-      shownAddress(address),
-      'it must be as s3://bucket or s3://bucket/prefix',
-    );
-  }
-  const { s3Checksums = 'when-required', s3Addressing = 'path' } = flags;
-  if (s3Checksums !== 'when-required' && s3Checksums !== 'when-supported') {
-    return refuseFlag('--s3-checksums', s3Checksums, 'it must be when-required or when-supported');
-  }
-  if (s3Addressing !== 'path' && s3Addressing !== 'virtual-host') {
-    return refuseFlag('--s3-addressing', s3Addressing, 'it must be path or virtual-host');
-  }
-  return {
-    bucket,
-    prefix,
-    endpoint: readEndpoint('--s3-endpoint', flags.s3Endpoint),
-    publicEndpoint: readEndpoint('--s3-public-endpoint', flags.s3PublicEndpoint),
-    region: flags.s3Region,
-    timeoutMs: readTimeout('--s3-timeout', flags.s3Timeout),
-    connectionsMax: readCount('--s3-connections', flags.s3Connections),
-    checksums: s3Checksums,
-    addressing: s3Addressing,
-  };
+  if (bucketForm.test(bucket) && prefixForm.test(prefix)) return { bucket, prefix };
+  return refuseFlag(flag, shownAddress(address), 'write it as s3://bucket or s3://bucket/prefix');
 }
 
-/** @throws FiletrackerError `invalid-argument`. */
-export function readEngineConfig(
-  flags: EngineFlags,
-  environment: Readonly<Record<string, string | undefined>>,
-): EngineConfig {
-  const catalog = givenFlag('--catalog', flags.catalog) ?? nonEmpty(environment['FILETRACKER_CATALOG']);
-  const blobs = givenFlag('--blobs', flags.blobs) ?? nonEmpty(environment['FILETRACKER_BLOBS']);
-  const redirectDownloads = flags.redirectDownloads ?? false;
-  if (redirectDownloads && blobs === undefined) {
-    throw new FiletrackerError('invalid-argument', 'Cannot use --redirect-downloads: it needs --blobs');
-  }
-  return {
-    catalog: catalog === undefined ? undefined : readCatalog(flags, catalog),
-    blobs: blobs === undefined ? undefined : readBlobs(flags, blobs),
-    redirectDownloads,
+function readEndpoint(text: string, flag: string): string {
+  const url = /^https?:\/\//.test(text) && URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.username === '' && url.password === '') return withoutTrailingSlashes(text);
+  const state = 'it must be an http or https URL without a user and a password';
+  return refuseFlag(flag, shownAddress(text), state);
+}
+
+/** The address of a store, for programs that use several. */
+export interface StoreAddress {
+  /** Absolute; `undefined` if nothing is in a folder. */
+  readonly folder: string | undefined;
+  readonly engines: EngineConfig;
+}
+
+/** Whether an address names a back end other than a folder. */
+export function namesEngines(text: string): boolean {
+  return /(?:^|,)(?:postgres(?:ql)?|s3):/.test(text);
+}
+
+/**
+ * Reads the address of a store: a folder, `postgres://…,s3://…`, or a folder and one of them.
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export function readStoreAddress(text: string, flags: EngineTuningFlags = {}): StoreAddress {
+  const parts = text.split(',').filter((part) => part !== '');
+  const take = (form: RegExp): string | undefined => {
+    const at = parts.findIndex((part) => form.test(part));
+    return at === -1 ? undefined : parts.splice(at, 1)[0];
   };
+  const catalog = take(/^postgres(?:ql)?:/);
+  const blobs = take(/^s3:/);
+  const [folder, ...others] = parts;
+  const complete = folder !== undefined || (catalog !== undefined && blobs !== undefined);
+  if (!complete || others.length > 0) {
+    const state = 'write it as DIR, postgres://…,s3://…, or DIR with one of these';
+    throw cannot('invalid-argument', 'use the address of a store', state);
+  }
+  const engines = readEngineConfig({ ...flags, catalog, blobs }, {});
+  return { folder: folder === undefined ? undefined : resolve(folder), engines };
 }

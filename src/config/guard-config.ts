@@ -1,84 +1,151 @@
 import type { TlsFiles } from '../access/tls-files.ts';
-import { resolve } from 'node:path';
 import type { CatalogLimits, Quota } from '../catalog/quotas.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import { parseFileName, withoutTrailingSlashes, type FileName } from '../core/file-name.ts';
 import * as limits from '../core/limits.ts';
 import { timerMs } from '../core/timers.ts';
-import type { AnonymousAccess } from '../access/token-access.ts';
-import { readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
+import * as setting from './setting.ts';
+import { readSettings, refuseFlag, type Flags, type Kind, type Values } from './setting.ts';
 
-/** What protects a server from those who reach it. */
-export interface GuardConfig {
-  /** Undefined: everything without tokens, nothing with them. */
-  readonly anonymous: AnonymousAccess | undefined;
+/** A time-out of connections: never 0, because a client could then wait for ever. */
+const timeout: Kind<number> = {
+  ...setting.duration({ least: 1 }),
+  read: (text, flag) => timerMs(setting.duration({ least: 1 }).read(text, flag)),
+};
+
+export const accessSection = setting.section('Access and TLS', {
+  anonymous: {
+    flags: '--anonymous <rights>',
+    kind: setting.choice('read', 'none', 'all'),
+    initially: 'none; all for a store that never had a token',
+    help: 'what clients without a token may do: read, none or all',
+  },
+  certificate: {
+    flags: '--tls-cert <file>',
+    kind: setting.path,
+    help: 'serve TLS with this certificate (PEM, with its chain); HUP reloads it',
+  },
+  key: { flags: '--tls-key <file>', kind: setting.path, help: 'private key of the certificate' },
+  clientAuthorities: {
+    flags: '--tls-client-ca <file>',
+    kind: setting.path,
+    help: 'accept client certificates signed by these authorities; the common name is the name of a token',
+  },
+});
+
+export const limitsSection = setting.section('Limits', {
+  fileSizeMaxBytes: {
+    flags: '--file-size-max <size>',
+    kind: setting.size({ least: 1 }),
+    initial: limits.fileSizeMaxBytes,
+    help: 'largest file, before compression',
+  },
+  storedBytesMax: {
+    flags: '--store-size-max <size>',
+    kind: setting.unlessZero(setting.size()),
+    initially: 'no limit',
+    help: 'maximum size of all blobs as they are stored',
+  },
+  filesMax: {
+    flags: '--files-max <number>',
+    kind: setting.unlessZero(setting.count(0)),
+    initially: 'no limit',
+    help: 'maximum number of names',
+  },
+  quotas: {
+    flags: '--quota <bound>',
+    kind: setting.parsed(readQuota),
+    many: true,
+    help: 'limit of a prefix: /p=10G,5000 for bytes and files, /p=10G or /p=,5000 for one; repeatable',
+  },
+  freeSpaceMinBytes: {
+    flags: '--free-space-min <size>',
+    kind: setting.size(),
+    initially: '1G or 1%',
+    help: 'reject uploads if less is free on the disk',
+  },
+  uploadsMax: {
+    flags: '--uploads-max <number>',
+    kind: setting.count(1),
+    initial: limits.uploadsMax,
+    help: 'maximum concurrent uploads; each worker takes its part of them',
+  },
+  tokenUploadsMax: {
+    flags: '--token-uploads-max <n>',
+    kind: setting.unlessZero(setting.count(0)),
+    initially: 'a fair share, half of all for one client alone',
+    help: 'maximum concurrent uploads per token or client address',
+  },
+  connectionsMax: {
+    flags: '--connections-max <n>',
+    kind: setting.count(1),
+    initial: limits.connectionsMax,
+    help: 'maximum connections; each worker takes its part of them',
+  },
+  requestsPerSecond: {
+    flags: '--rate-max <number>',
+    kind: setting.unlessZero(setting.count(0)),
+    initially: 'no limit',
+    help: 'maximum requests a second per token or client address, of all workers together',
+  },
+  decodingRatioMax: {
+    flags: '--unpack-ratio-max <n>',
+    kind: setting.count(2),
+    initial: limits.decodingRatioMax,
+    help: 'maximum bytes that one byte of gzip may decode to',
+  },
+  headersTimeoutMs: {
+    flags: '--headers-timeout <t>',
+    kind: timeout,
+    initial: limits.headersTimeoutMs,
+    help: 'time for the headers of a request to arrive',
+  },
+  idleTimeoutMs: {
+    flags: '--idle-timeout <time>',
+    kind: timeout,
+    initial: limits.idleTimeoutMs,
+    help: 'time that a connection is kept open between requests',
+  },
+  stallTimeoutMs: {
+    flags: '--stall-timeout <time>',
+    kind: timeout,
+    initial: limits.stallTimeoutMs,
+    help: 'time without a byte of a request body or response',
+  },
+  bodyBytesPerSecondMin: {
+    flags: '--body-rate-min <size>',
+    kind: setting.size(),
+    initial: limits.bodyBytesPerSecondMin,
+    help: 'minimum bytes a second of a request body or response, over the stall timeout; 0 for no minimum',
+  },
+});
+
+/** The access, TLS and limits of a server. `undefined` is no limit, unless its setting says otherwise. */
+export interface GuardConfig
+  extends Pick<Values<typeof accessSection>, 'anonymous'>, Values<typeof limitsSection> {
   readonly tls: TlsFiles | undefined;
-  readonly fileSizeMaxBytes: number;
-  /** Of all blobs as they lie in the store. */
-  readonly storedBytesMax: number | undefined;
-  readonly filesMax: number | undefined;
-  readonly quotas: readonly Quota[];
-  /** Undefined: a part of the disk. */
-  readonly freeSpaceMinBytes: number | undefined;
-  readonly uploadsMax: number;
-  /** Of one token, or address; undefined: no more than are left for others. */
-  readonly tokenUploadsMax: number | undefined;
-  readonly connectionsMax: number;
-  /** Undefined: no bound. */
-  readonly requestsPerSecond: number | undefined;
-  readonly decodingRatioMax: number;
-  readonly headersTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-  readonly stallTimeoutMs: number;
-  /** 0: no bound. */
-  readonly bodyBytesPerSecondMin: number;
 }
 
-/** Flags as they come from the command line. */
-export interface GuardFlags {
-  readonly anonymous?: string | undefined;
-  readonly tlsCert?: string | undefined;
-  readonly tlsKey?: string | undefined;
-  readonly tlsClientCa?: string | undefined;
-  readonly fileSizeMax?: string | undefined;
-  readonly storeSizeMax?: string | undefined;
-  readonly filesMax?: string | undefined;
-  readonly quota?: readonly string[] | undefined;
-  readonly freeSpaceMin?: string | undefined;
-  readonly uploadsMax?: string | undefined;
-  readonly tokenUploadsMax?: string | undefined;
-  readonly connectionsMax?: string | undefined;
-  readonly rateMax?: string | undefined;
-  readonly unpackRatioMax?: string | undefined;
-  readonly headersTimeout?: string | undefined;
-  readonly idleTimeout?: string | undefined;
-  readonly stallTimeout?: string | undefined;
-  readonly bodyRateMin?: string | undefined;
+export type GuardFlags = Flags<typeof accessSection> & Flags<typeof limitsSection>;
+
+/** @throws FiletrackerError `invalid-argument`, which names the flag. */
+export function readGuardConfig(flags: GuardFlags): GuardConfig {
+  const { anonymous, ...tls } = readSettings(accessSection, flags);
+  const bounds = readSettings(limitsSection, flags);
+  const { quotas } = bounds;
+  const twice = quotas.find(({ prefix }, at) => quotas.findIndex((other) => other.prefix === prefix) !== at);
+  if (twice !== undefined) refuseFlag('--quota', twice.prefix, 'it is given twice');
+  return { anonymous, tls: tlsOf(tls), ...bounds };
 }
 
-/** A whole number; 0 stands for "no bound" where that is allowed. */
-function readNumber(flag: string, value: string, least: number): number {
-  const number = /^\d{1,12}$/.test(value) ? Number(value) : -1;
-  return number >= least ? number : refuseFlag(flag, value, `it must be a whole number from ${least} up`);
-}
-
-/** A bound that 0 takes away. */
-function readBound(flag: string, value: string | undefined): number | undefined {
-  const number = value === undefined ? 0 : readNumber(flag, value, 0);
-  return number === 0 ? undefined : number;
-}
-
-function readTimeout(flag: string, value: string | undefined, preset: number): number {
-  const timeoutMs = value === undefined ? preset : readDurationFlag(flag, value);
-  return timeoutMs > 0
-    ? timerMs(timeoutMs)
-    : refuseFlag(flag, value ?? '', 'without an end a client could wait for ever');
-}
-
-function readFileSizeMax(text: string | undefined): number {
-  if (text === undefined) return limits.fileSizeMaxBytes;
-  const bytes = readSizeFlag('--file-size-max', text);
-  return bytes > 0 ? bytes : refuseFlag('--file-size-max', text, 'it must be more than 0');
+function tlsOf({
+  certificate,
+  key,
+  clientAuthorities,
+}: Omit<Values<typeof accessSection>, 'anonymous'>): TlsFiles | undefined {
+  if (certificate !== undefined && key !== undefined) return { key, certificate, clientAuthorities };
+  if (certificate === undefined && key === undefined && clientAuthorities === undefined) return undefined;
+  return refuseFlag('--tls-cert', certificate ?? '', '--tls-cert and --tls-key go together');
 }
 
 /** Reads `/p=10G`, `/p=10G,5000` or `/p=,5000`. */
@@ -90,7 +157,7 @@ function readQuota(text: string): Quota {
   const trimmed = withoutTrailingSlashes(prefix);
   return {
     prefix: trimmed === '' ? '/' : readPrefix(text, trimmed),
-    logicalBytesMax: size === '' ? undefined : readSizeFlag('--quota', size),
+    logicalBytesMax: size === '' ? undefined : setting.size().read(size, '--quota'),
     filesMax: files === undefined ? undefined : Number(files),
   };
 }
@@ -104,64 +171,7 @@ function readPrefix(text: string, prefix: string): FileName {
   }
 }
 
-function readQuotas(texts: readonly string[]): readonly Quota[] {
-  const quotas = texts.map(readQuota);
-  const twice = quotas.find(({ prefix }, at) => quotas.findIndex((other) => other.prefix === prefix) !== at);
-  if (twice !== undefined) refuseFlag('--quota', twice.prefix, 'it is given twice');
-  return quotas;
-}
-
-function readTls(flags: GuardFlags): TlsFiles | undefined {
-  const { tlsCert, tlsKey, tlsClientCa } = flags;
-  if (tlsCert === undefined && tlsKey === undefined && tlsClientCa === undefined) return undefined;
-  if (tlsCert === undefined || tlsKey === undefined) {
-    refuseFlag('--tls-cert', tlsCert ?? '', '--tls-cert and --tls-key go together');
-  }
-  return {
-    key: resolve(tlsKey),
-    certificate: resolve(tlsCert),
-    clientAuthorities: tlsClientCa === undefined ? undefined : resolve(tlsClientCa),
-  };
-}
-
-function readAnonymous(text: string | undefined): AnonymousAccess | undefined {
-  if (text === undefined || text === 'read' || text === 'none' || text === 'all') return text;
-  return refuseFlag('--anonymous', text, 'it must be read, none or all');
-}
-
-/** @throws FiletrackerError `invalid-argument`, with the flag and what it may be. */
-export function readGuardConfig(flags: GuardFlags): GuardConfig {
-  const storeSize =
-    flags.storeSizeMax === undefined ? 0 : readSizeFlag('--store-size-max', flags.storeSizeMax);
-  return {
-    anonymous: readAnonymous(flags.anonymous),
-    tls: readTls(flags),
-    fileSizeMaxBytes: readFileSizeMax(flags.fileSizeMax),
-    storedBytesMax: storeSize === 0 ? undefined : storeSize,
-    filesMax: readBound('--files-max', flags.filesMax),
-    quotas: readQuotas(flags.quota ?? []),
-    freeSpaceMinBytes:
-      flags.freeSpaceMin === undefined ? undefined : readSizeFlag('--free-space-min', flags.freeSpaceMin),
-    uploadsMax: readNumber('--uploads-max', flags.uploadsMax ?? String(limits.uploadsMax), 1),
-    tokenUploadsMax: readBound('--token-uploads-max', flags.tokenUploadsMax),
-    connectionsMax: readNumber('--connections-max', flags.connectionsMax ?? String(limits.connectionsMax), 1),
-    requestsPerSecond: readBound('--rate-max', flags.rateMax),
-    decodingRatioMax: readNumber(
-      '--unpack-ratio-max',
-      flags.unpackRatioMax ?? String(limits.decodingRatioMax),
-      2,
-    ),
-    headersTimeoutMs: readTimeout('--headers-timeout', flags.headersTimeout, limits.headersTimeoutMs),
-    idleTimeoutMs: readTimeout('--idle-timeout', flags.idleTimeout, limits.idleTimeoutMs),
-    stallTimeoutMs: readTimeout('--stall-timeout', flags.stallTimeout, limits.stallTimeoutMs),
-    bodyBytesPerSecondMin:
-      flags.bodyRateMin === undefined
-        ? limits.bodyBytesPerSecondMin
-        : readSizeFlag('--body-rate-min', flags.bodyRateMin),
-  };
-}
-
-/** What the catalog must see to; undefined where nothing bounds it, which costs nothing then. */
+/** The limits that the catalog keeps; `undefined` if there are none, which costs nothing. */
 export function capacityOf(config: GuardConfig): CatalogLimits | undefined {
   const { storedBytesMax, filesMax, quotas } = config;
   if (storedBytesMax === undefined && filesMax === undefined && quotas.length === 0) return undefined;

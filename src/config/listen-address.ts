@@ -1,61 +1,55 @@
 import { isIP, isIPv6 } from 'node:net';
-import { FiletrackerError } from '../core/errors.ts';
-
-function refuse(text: string, state: string): FiletrackerError {
-  return new FiletrackerError('invalid-argument', `Cannot use --listen-on "${text}": ${state}`);
-}
+import { cannot } from '../core/errors.ts';
+import { refuseFlag } from './setting.ts';
 
 /**
- * Reads the address or host name to listen on. `[::1]`, as URLs write it, is `::1`.
- * @throws FiletrackerError `invalid-argument`.
+ * Reads the address or host name to listen on. `[::1]`, the form of URLs, is `::1`.
+ * @throws FiletrackerError `invalid-argument`, which names the flag.
  */
-export function readListenAddress(text: string): string {
+export function readListenAddress(text: string, flag: string): string {
   const [, inBrackets = text] = /^\[(.*)\]$/.exec(text) ?? [];
   if (isIP(inBrackets) !== 0) {
     const isLinkLocal = isIPv6(inBrackets) && /^fe[89ab]/i.test(inBrackets);
     if (!isLinkLocal || inBrackets.includes('%')) return inBrackets;
-    throw refuse(text, `this address is of one network only; name the network too, as ${inBrackets}%eth0`);
+    const state = `this address is of one network only; name the network too, as ${inBrackets}%eth0`;
+    return refuseFlag(flag, text, state);
   }
   const [, host, port] = /^([^:/]+|\[[^\]]*\]):(\d+)$/.exec(text) ?? [];
-  if (host !== undefined) throw refuse(text, `it names a port too; write it as -l ${host} -p ${port}`);
+  if (host !== undefined) refuseFlag(flag, text, `it names a port too; write it as -l ${host} -p ${port}`);
   if (/^[\w.-]+$/.test(text)) return text;
-  throw refuse(
-    text,
-    'it is neither an address nor the name of a host; use 0.0.0.0 or :: for all of this machine',
-  );
+  const state = 'it is neither an address nor the name of a host; use 0.0.0.0 or :: for all of this machine';
+  return refuseFlag(flag, text, state);
 }
 
-/** A host as it stands in a URL. */
+/** A host as URLs write it. */
 export function hostInUrl(host: string): string {
   return host.includes(':') ? `[${host}]` : host;
 }
 
-const noSuchHost = 'no such host is known; give an address of this machine, such as 127.0.0.1 or 0.0.0.0';
+const noSuchHost = 'this host is not known; pass an address of this machine, such as 127.0.0.1 or 0.0.0.0';
 
-/** By the system's code: what is wrong with the address, which is the operator's to change. */
+/** Errors of the address itself, by errno: the operator must change it. */
 const wrongAddress: Readonly<Record<string, string>> = {
   EACCES: 'this user may not use the port; choose one above 1023 with -p',
-  EADDRNOTAVAIL: 'this machine has no such address; give one of its own, or 0.0.0.0 for all',
+  EADDRNOTAVAIL: 'this machine has no such address; pass one of its own, or 0.0.0.0 for all',
   EAFNOSUPPORT: 'this machine has no addresses of this kind',
   EINVAL: 'the system does not accept this address; a network that it names may not exist',
   ENOTFOUND: noSuchHost,
   EAI_FAIL: noSuchHost,
 };
 
-/** The same, of what may pass. */
+/** Errors that may pass. */
 const passing: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another program listens there; stop it or choose another port with -p',
-  EAI_AGAIN: 'its name cannot be looked up now; give its address',
+  EAI_AGAIN: 'its name cannot be looked up now; pass its address',
   EMFILE: 'too many files are open; raise the limit (ulimit -n)',
 };
 
-/** An error of opening a listening socket, in words for the operator; any other comes back as it is. */
+/** Explains an error of opening a listening socket; returns any other error as it is. */
 export function addressError(error: unknown, host: string, port: number): unknown {
   if (!(error instanceof Error) || !('syscall' in error) || !('code' in error)) return error;
   const code = String(error.code);
   const state = wrongAddress[code] ?? passing[code] ?? `the system answered with ${code}`;
-  const text = `Cannot listen on ${hostInUrl(host)}:${port}: ${state}`;
-  return new FiletrackerError(code in wrongAddress ? 'invalid-argument' : 'unavailable', text, {
-    cause: error,
-  });
+  const errorCode = code in wrongAddress ? 'invalid-argument' : 'unavailable';
+  return cannot(errorCode, `listen on ${hostInUrl(host)}:${port}`, state, { cause: error });
 }

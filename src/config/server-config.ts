@@ -1,142 +1,238 @@
 import { availableParallelism } from 'node:os';
-import { isAbsolute, join, resolve } from 'node:path';
-import { FiletrackerError } from '../core/errors.ts';
+import { isAbsolute, join } from 'node:path';
+import { cannot } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
+import * as limits from '../core/limits.ts';
 import { shownAddress } from '../core/shown-text.ts';
 import { homeFolder } from '../fs/folders.ts';
-import { givenFlag, nonEmpty, readDurationFlag, readSizeFlag, refuseFlag } from './flag-values.ts';
+import {
+  engineTuningSection,
+  enginesSection,
+  readEngineConfig,
+  type EngineConfig,
+  type EngineFlags,
+} from './engine-config.ts';
+import {
+  accessSection,
+  capacityOf,
+  limitsSection,
+  readGuardConfig,
+  type GuardConfig,
+  type GuardFlags,
+} from './guard-config.ts';
 import { readListenAddress } from './listen-address.ts';
-import { readEngineConfig, type EngineConfig, type EngineFlags } from './engine-config.ts';
-import { capacityOf, readGuardConfig, type GuardConfig, type GuardFlags } from './guard-config.ts';
+import * as setting from './setting.ts';
+import { readSettings, refuseFlag, type Environment, type Flags, type Kind, type Values } from './setting.ts';
 
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** Everything that a server is told, checked; what follows from it is decided elsewhere. */
-export interface ServerConfig {
+/** The levels of Python's logging that have another name here. */
+const legacyLevels = new Map<string, LogLevel>([
+  ['warning', 'warn'],
+  ['critical', 'fatal'],
+  ['notset', 'trace'],
+]);
+
+const logLevel: Kind<LogLevel> = {
+  ...setting.choice(...logLevels),
+  read(text, flag) {
+    const word = text.toLowerCase();
+    const level = logLevels.find((known) => known === word) ?? legacyLevels.get(word);
+    return level ?? refuseFlag(flag, text, `the levels are ${logLevels.join(', ')}`);
+  },
+};
+
+/** The store that a command works on. */
+export const folderSetting = {
+  flags: '-d, --dir <folder>',
+  variable: 'FILETRACKER_DIR',
+  kind: setting.path,
+  initially: 'filetracker in the data folder of the user',
+  help: 'folder of the store',
+} as const;
+
+export const generalSection = setting.section('General', {
+  port: {
+    flags: '-p, --port <port>',
+    kind: setting.count(0, 65_535),
+    initial: 9999,
+    help: 'port to listen on; 0 for any free port',
+  },
+  host: {
+    flags: '-l, --listen-on <address>',
+    kind: setting.parsed(readListenAddress),
+    initial: '127.0.0.1',
+    help: 'address to listen on',
+  },
+  folder: folderSetting,
+  basePath: {
+    flags: '--base-path <path>',
+    kind: setting.parsed(readBasePath),
+    initial: '',
+    initially: 'none',
+    mayBeEmpty: true,
+    help: 'prefix of every URL path, such as /ft',
+  },
+  workers: {
+    flags: '--workers <number>',
+    kind: setting.count(1, 256),
+    initially: 'one for each core',
+    help: 'processes that serve requests',
+  },
+  logFile: {
+    flags: '-L, --log <file>',
+    kind: setting.path,
+    initially: 'the standard output',
+    help: 'append the log to a file',
+  },
+  logLevel: {
+    flags: '--log-level <level>',
+    kind: logLevel,
+    initial: 'info',
+    help: 'trace, debug, info, warn, error, fatal or silent',
+  },
+  drainDelayMs: {
+    flags: '--drain-delay <time>',
+    kind: setting.duration({ most: 3_600_000 }),
+    initial: 0,
+    help: 'on SIGTERM, keep serving for this time with /readyz 503',
+  },
+});
+
+/** Flags of the process, not of the server in it. */
+export const processSection = setting.section('Process', {
+  daemon: {
+    flags: '--daemon',
+    kind: setting.toggle,
+    help: 'run in the background once the server is up; needs -L',
+  },
+  foreground: { flags: '-D, --no-daemon', kind: setting.toggle, help: 'run in the foreground, the default' },
+  pidFile: { flags: '--pid-file <file>', kind: setting.text, help: 'write the process id to a file' },
+  logConfig: {
+    flags: '--log-config <file>',
+    kind: setting.text,
+    help: 'accepted for old scripts; has no effect',
+  },
+});
+
+export const maintenanceSection = setting.section('Maintenance', {
+  collectionGraceMs: {
+    flags: '--gc-grace <time>',
+    kind: setting.duration(),
+    initial: limits.collectionGraceMs,
+    help: 'how long to keep unreferenced blobs before they are garbage-collected',
+  },
+  verifyIntervalMs: {
+    flags: '--verify-interval <time>',
+    kind: setting.parsed(readVerifyInterval),
+    initially: 'on request only',
+    help: 'how often to verify all blobs',
+  },
+  verifyBytesPerSecond: {
+    flags: '--verify-rate <size>',
+    kind: setting.size({ least: 1 }),
+    initial: limits.verifyBytesPerSecond,
+    help: 'bytes a second that verification reads',
+  },
+});
+
+export const fallbackSection = setting.section('Moving from another server', {
+  fallbackUrl: {
+    flags: '--fallback-url <url>',
+    kind: setting.parsed(readFallbackUrl),
+    mayBeEmpty: true,
+    help: 'redirect readers of missing files to this server (307)',
+  },
+  fallbackMode: {
+    flags: '--fallback-mode <mode>',
+    kind: setting.choice('redirect', 'import'),
+    initial: 'redirect',
+    help: 'redirect, or import: fetch missing files from there and keep them',
+  },
+});
+
+/** All settings of the server, in the order of its help. */
+export const serverSections = [
+  generalSection,
+  processSection,
+  maintenanceSection,
+  accessSection,
+  limitsSection,
+  fallbackSection,
+  enginesSection,
+  engineTuningSection,
+] as const;
+
+/** The checked settings of a server. */
+export interface ServerConfig
+  extends
+    Omit<Values<typeof generalSection>, 'folder' | 'workers'>,
+    Values<typeof maintenanceSection>,
+    Values<typeof fallbackSection> {
   /** Absolute path of the store. */
   readonly folder: string;
-  /** Where catalog and blobs are, if not there. */
-  readonly engines: EngineConfig;
-  readonly host: string;
-  /** 0 takes any free port. */
-  readonly port: number;
-  /** As `/ft`; empty where there is none. */
-  readonly basePath: string;
-  /** Without a slash at the end. */
-  readonly fallbackUrl: string | undefined;
-  /** Whether readers are sent there, or files are fetched from there and kept. */
-  readonly fallbackMode: 'redirect' | 'import';
   readonly workers: number;
-  /** How long to serve on, with `/readyz` 503, before stopping. */
-  readonly drainDelayMs: number;
-  /** How long content stays that no name refers to any more. */
-  readonly collectionGraceMs: number;
-  /** How often everything is read and checked; undefined for on request only. */
-  readonly verifyIntervalMs: number | undefined;
-  /** Bytes that verification reads in a second, at the most. */
-  readonly verifyBytesPerSecond: number;
-  readonly logLevel: LogLevel;
-  /** Absolute path; undefined for the standard output. */
-  readonly logFile: string | undefined;
-  /** Access, TLS and limits. */
+  readonly engines: EngineConfig;
   readonly guard: GuardConfig;
 }
 
-/** Flags as they come from the command line, by the long name of each. */
-export interface ServerFlags extends GuardFlags, EngineFlags {
-  readonly dir?: string | undefined;
-  readonly listenOn?: string | undefined;
-  readonly port?: string | undefined;
-  readonly basePath?: string | undefined;
-  readonly fallbackUrl?: string | undefined;
-  readonly fallbackMode?: string | undefined;
-  readonly workers?: string | undefined;
-  readonly drainDelay?: string | undefined;
-  readonly gcGrace?: string | undefined;
-  readonly verifyInterval?: string | undefined;
-  readonly verifyRate?: string | undefined;
-  readonly log?: string | undefined;
-  readonly logLevel?: string | undefined;
+export type ServerFlags = Flags<typeof generalSection> &
+  Flags<typeof maintenanceSection> &
+  Flags<typeof fallbackSection> &
+  GuardFlags &
+  EngineFlags;
+
+/**
+ * Reads and checks the settings of a server; flags win over the environment.
+ * @throws FiletrackerError `invalid-argument`, which names the flag and its possible values.
+ */
+export function readServerConfig(flags: ServerFlags, environment: Environment): ServerConfig {
+  const general = readSettings(generalSection, flags, environment);
+  const fallback = readSettings(fallbackSection, flags);
+  if (fallback.fallbackMode === 'import' && fallback.fallbackUrl === undefined) {
+    refuseFlag('--fallback-mode', 'import', 'it needs --fallback-url, the server to import from');
+  }
+  const engines = readEngineConfig(flags, environment);
+  const guard = readGuardConfig(flags);
+  checkCapacity(engines, guard);
+  return {
+    ...general,
+    ...readSettings(maintenanceSection, flags),
+    ...fallback,
+    folder: general.folder ?? defaultFolder(environment),
+    workers: general.workers ?? availableParallelism(),
+    engines,
+    guard,
+  };
 }
 
-export type Environment = Readonly<Record<string, string | undefined>>;
-
-const defaultPort = 9999;
-const defaultHost = '127.0.0.1';
-const defaultGrace = '1h';
-const defaultVerifyRate = '32M';
-const verifyIntervalMinMs = 60_000;
-const drainDelayMaxMs = 3_600_000;
-const workersMax = 256;
-
-function readWhole(flag: string, value: string, least: number, most: number): number {
-  const number = /^\d{1,9}$/.test(value) ? Number(value) : -1;
-  if (number >= least && number <= most) return number;
-  return refuseFlag(flag, value, `it must be a whole number from ${least} to ${most}`);
-}
-
-/** The words that Python's logging knows are taken for ours. */
-const legacyLevels: Readonly<Record<string, LogLevel>> = {
-  warning: 'warn',
-  critical: 'fatal',
-  notset: 'trace',
-};
-
-/** @throws FiletrackerError `invalid-argument`. */
-function readLogLevel(text: string): LogLevel {
-  const word = text.toLowerCase();
-  const level = logLevels.find((known) => known === word) ?? legacyLevels[word];
-  return level ?? refuseFlag('--log-level', text, `the levels are ${logLevels.join(', ')}`);
-}
-
-function readBasePath(text: string): string {
+function readBasePath(text: string, flag: string): string {
   const path = withoutTrailingSlashes(text);
   if (path === '') return '';
   if (/^(?:\/[\w.~-]+)+$/.test(path) && !/\/\.{1,2}(?:\/|$)/.test(path)) return path;
-  return refuseFlag(
-    '--base-path',
-    text,
-    'it must be a path such as /ft, of letters, digits, ".", "_", "~" and "-"',
-  );
+  return refuseFlag(flag, text, 'it must be a path such as /ft, of letters, digits, ".", "_", "~" and "-"');
 }
 
-function readFallbackUrl(text: string): string {
-  if (!URL.canParse(text)) refuseFlag('--fallback-url', shownAddress(text), 'it is no URL');
+function readFallbackUrl(text: string, flag: string): string {
+  const shown = shownAddress(text);
+  if (!URL.canParse(text)) refuseFlag(flag, shown, 'it is not a URL');
   const url = new URL(text);
   const plain = url.search === '' && url.hash === '' && url.username === '' && url.password === '';
   if ((url.protocol !== 'http:' && url.protocol !== 'https:') || !plain) {
-    refuseFlag(
-      '--fallback-url',
-      shownAddress(text),
-      'it must be the http or https base URL of a server, without a user or a query',
-    );
+    const state = 'it must be the http or https base URL of a server, without a user or a query';
+    refuseFlag(flag, shown, state);
   }
   return withoutTrailingSlashes(url.href);
 }
 
-function readFallbackMode(text: string, hasUrl: boolean): 'redirect' | 'import' {
-  if (text === 'import' && !hasUrl)
-    refuseFlag('--fallback-mode', text, 'it needs --fallback-url, the server to import from');
-  if (text === 'redirect' || text === 'import') return text;
-  return refuseFlag('--fallback-mode', text, 'it must be redirect or import');
-}
-
-function readInterval(text: string): number | undefined {
-  const intervalMs = readDurationFlag('--verify-interval', text);
+/** 0 is never. */
+function readVerifyInterval(text: string, flag: string): number | undefined {
+  const intervalMs = setting.duration().read(text, flag);
   if (intervalMs === 0) return undefined;
-  if (intervalMs >= verifyIntervalMinMs) return intervalMs;
-  return refuseFlag('--verify-interval', text, 'it must be a minute or more, or 0 for never');
-}
-
-function readDrainDelay(text: string): number {
-  const delayMs = readDurationFlag('--drain-delay', text);
-  return delayMs <= drainDelayMaxMs ? delayMs : refuseFlag('--drain-delay', text, 'it must be 1h or less');
-}
-
-function readVerifyRate(text: string): number {
-  const bytes = readSizeFlag('--verify-rate', text);
-  return bytes > 0 ? bytes : refuseFlag('--verify-rate', text, 'it must be more than nothing');
+  return intervalMs >= 60_000
+    ? intervalMs
+    : refuseFlag(flag, text, 'it must be a minute or more, or 0 for never');
 }
 
 function defaultFolder(environment: Environment): string {
@@ -145,51 +241,16 @@ function defaultFolder(environment: Environment): string {
   if (data !== undefined && isAbsolute(data)) return join(data, 'filetracker');
   const home = homeFolder();
   if (home !== undefined && isAbsolute(home)) return join(home, '.local', 'share', 'filetracker');
-  throw new FiletrackerError(
-    'invalid-argument',
-    'Cannot choose a folder for the store: this user has no home folder; name a folder with -d',
-  );
+  const state = 'this user has no home folder; name a folder with -d';
+  throw cannot('invalid-argument', 'choose a folder for the store', state);
 }
 
-/** Bounds on what is stored are kept where the embedded catalog makes all changes; a database has no such place. */
+/** Only the embedded catalog keeps limits on what is stored: one process makes all its changes. */
 function checkCapacity(engines: EngineConfig, guard: GuardConfig): void {
   if (engines.catalog === undefined || capacityOf(guard) === undefined) return;
   const { storedBytesMax, filesMax } = guard;
   const quotaFlag = filesMax === undefined ? '--quota' : '--files-max';
   const flag = storedBytesMax === undefined ? quotaFlag : '--store-size-max';
-  const state =
-    'only the catalog in the folder keeps such a bound; bound the database and the bucket themselves';
-  throw new FiletrackerError('invalid-argument', `Cannot use ${flag} with --catalog: ${state}`);
-}
-
-/**
- * Makes one checked object of flags and environment; flags win.
- * @throws FiletrackerError `invalid-argument`, with the flag and what it may be.
- */
-export function readServerConfig(flags: ServerFlags, environment: Environment): ServerConfig {
-  const folder =
-    givenFlag('--dir', flags.dir) ?? nonEmpty(environment['FILETRACKER_DIR']) ?? defaultFolder(environment);
-  const { port, workers, basePath, logLevel } = flags;
-  const log = givenFlag('--log', flags.log);
-  const fallbackUrl = nonEmpty(flags.fallbackUrl);
-  const engines = readEngineConfig(flags, environment);
-  const guard = readGuardConfig(flags);
-  checkCapacity(engines, guard);
-  return {
-    folder: resolve(folder),
-    engines,
-    host: readListenAddress(givenFlag('--listen-on', flags.listenOn) ?? defaultHost),
-    port: port === undefined ? defaultPort : readWhole('--port', port, 0, 65_535),
-    basePath: basePath === undefined ? '' : readBasePath(basePath),
-    fallbackUrl: fallbackUrl === undefined ? undefined : readFallbackUrl(fallbackUrl),
-    fallbackMode: readFallbackMode(flags.fallbackMode ?? 'redirect', fallbackUrl !== undefined),
-    workers: workers === undefined ? availableParallelism() : readWhole('--workers', workers, 1, workersMax),
-    drainDelayMs: readDrainDelay(flags.drainDelay ?? '0'),
-    collectionGraceMs: readDurationFlag('--gc-grace', flags.gcGrace ?? defaultGrace),
-    verifyIntervalMs: flags.verifyInterval === undefined ? undefined : readInterval(flags.verifyInterval),
-    verifyBytesPerSecond: readVerifyRate(flags.verifyRate ?? defaultVerifyRate),
-    logLevel: logLevel === undefined ? 'info' : readLogLevel(logLevel),
-    logFile: log === undefined ? undefined : resolve(log),
-    guard,
-  };
+  const state = 'only a catalog in the folder keeps this limit; limit the database and the bucket themselves';
+  throw cannot('invalid-argument', `use ${flag} with --catalog`, state);
 }

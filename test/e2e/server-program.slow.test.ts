@@ -94,7 +94,7 @@ describe(name, () => {
     [['-p', 'http'], 2, 'Cannot use --port "http": it must be a whole number'],
     [['--log-level', 'loud'], 2, 'Cannot use --log-level "loud"'],
     [['-d', '/dev/null/store'], 2, 'Cannot use the folder "/dev/null/store"'],
-    [['-d', '/proc/store'], 2, 'its file system takes no folders'],
+    [['-d', '/proc/store'], 2, 'its file system does not support folders'],
     [['-L', '/dev/null/log'], 2, 'Cannot write the log "/dev/null/log"'],
     [['--daemon'], 2, 'name a file for the log with -L'],
     [['-d', ''], 2, 'Cannot use --dir ""'],

@@ -5,7 +5,7 @@ import { Command } from 'commander';
 import { pino, type Logger } from 'pino';
 import type { EngineTuningFlags } from '../../config/engine-config.ts';
 import { openStore, type OpenStore } from '../../runtime/open-store.ts';
-import { readStoreAddress } from '../../config/store-address.ts';
+import { readStoreAddress } from '../../config/engine-config.ts';
 import { refuseOthersFolders } from '../../maintenance/folder-owner.ts';
 import { contentsFolder, findStore } from '../../maintenance/folder-kind.ts';
 import { moveStore, type MoveReport } from '../../maintenance/migration/move.ts';
