@@ -15,10 +15,9 @@ import { cutoffOf, requirePath } from './arguments.ts';
 import { checkCacheFolder } from './cache/folder-check.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
-import { Delivery } from './transfer/delivery.ts';
 import { SinkError, writeChunks } from './transfer/download.ts';
-import { Fetcher } from './transfer/fetcher.ts';
-import type { FetchRequest, Found } from './transfer/fetcher.ts';
+import { Downloader } from './transfer/downloader.ts';
+import type { FetchRequest, Found } from './transfer/downloader.ts';
 import type {
   CallOptions,
   DeletedFile,
@@ -39,11 +38,10 @@ import { HttpTransport } from './http/transport.ts';
 import type { KnownVersion } from './cache/names.ts';
 import { LocalCache } from './cache/local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
-import { eitherSignal, PutSource } from './transfer/put-source.ts';
+import { eitherSignal, PutSource } from './transfer/caller-streams.ts';
 import { remoteVersion, type RemoteFile, type RemoteStore } from './http/remote-store.ts';
 import { defaultRetryPolicy } from './http/retries.ts';
-import { streamTo } from './transfer/stream-target.ts';
-import { resolveTarget } from './transfer/target-file.ts';
+import { resolveTarget, streamTo } from './transfer/targets.ts';
 import { Uploader } from './transfer/uploader.ts';
 
 /** Warnings remembered, so that none is told twice. */
@@ -58,8 +56,7 @@ export class Client implements FileClient {
   readonly cache: LocalCache | undefined;
   readonly #options: ClientOptions;
   readonly #clock: Clock;
-  readonly #fetcher: Fetcher;
-  readonly #delivery: Delivery;
+  readonly #downloader: Downloader;
   readonly #uploader: Uploader;
   /** Ends what waits for bytes of the caller's. */
   readonly #closing = new AbortController();
@@ -89,8 +86,7 @@ export class Client implements FileClient {
       clock,
       warn,
     };
-    this.#fetcher = new Fetcher(parts);
-    this.#delivery = new Delivery(parts, this.#fetcher);
+    this.#downloader = new Downloader(parts);
     this.#uploader = new Uploader(parts);
   }
 
@@ -113,8 +109,7 @@ export class Client implements FileClient {
       await streamTo(stream, target);
       return fetched;
     }
-    const { found, size } = await this.#delivery.toFile(request, target.path);
-    return fetchedFile(found, size);
+    return fetchedFile(await this.#downloader.toFile(request, target.path));
   }
 
   async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
@@ -122,8 +117,8 @@ export class Client implements FileClient {
   }
 
   async #stream(request: FetchRequest): Promise<FetchedStream> {
-    const { found, stream } = await this.#delivery.toStream(request);
-    return { ...fetchedFile(found, undefined), stream };
+    const { found, stream } = await this.#downloader.toStream(request);
+    return { ...fetchedFile(found), stream };
   }
 
   /** Brings a file into the cache without handing it out. */
@@ -134,9 +129,9 @@ export class Client implements FileClient {
         `Cannot prefetch "${shownName(name)}": the client has no cache`,
       );
     }
-    const found = await this.#fetcher.find(this.#request(name, options, true));
-    if (found.kind === 'cached') return fetchedFile(found, undefined);
-    found.content.cancel();
+    const found = await this.#downloader.find(this.#request(name, options, true));
+    if (found.kind === 'cached') return fetchedFile(found);
+    if (found.kind === 'remote') found.content.cancel();
     throw new FiletrackerError(
       'no-space',
       `Cannot prefetch "${shownName(name)}": the cache has no room for it`,
@@ -368,11 +363,8 @@ function infoOf({ name, version, size, digest }: Described): FileInfo {
   return { name, version, versionedName: formatVersionedName(name, version), size, digest };
 }
 
-/** What a look-up found; `size` is what was counted, where the server did not tell. */
-function fetchedFile(found: Found, size: number | undefined): FetchedFile {
-  if (found.kind === 'cached') return { ...infoOf(found.file), cached: !found.fresh };
-  const { file } = found.content;
-  return { ...infoOf({ ...file, size: file.size ?? size }), cached: false };
+function fetchedFile({ file, cached }: Found): FetchedFile {
+  return { ...infoOf(file), cached };
 }
 
 /** The settings that are not undefined, so that they don't hide others. */

@@ -32,12 +32,10 @@ import type {
   StoredFile,
 } from './file-client.ts';
 import { cutoffOf, requirePath } from './arguments.ts';
-import { cancellableStream } from './transfer/cancellable-stream.ts';
-import { handOutBytes } from './cache/materialize.ts';
+import { materializeBytes } from './cache/materialize.ts';
 import { fromLocalError } from './local-errors.ts';
-import { eitherSignal, PutSource } from './transfer/put-source.ts';
-import { streamTo } from './transfer/stream-target.ts';
-import { resolveTarget } from './transfer/target-file.ts';
+import { cancellableStream, eitherSignal, PutSource } from './transfer/caller-streams.ts';
+import { resolveTarget, streamTo } from './transfer/targets.ts';
 import { sourceFile } from './transfer/upload-content.ts';
 import { storedNowhere } from './transfer/uploader.ts';
 
@@ -75,7 +73,7 @@ export class MemoryClient implements FileClient {
       return { ...infoOf(file), cached };
     }
     try {
-      handOutBytes(file.bytes, file.version, target.path);
+      materializeBytes(file.bytes, file.version, target.path);
     } catch (error) {
       throw fromLocalError(error, `write "${saveTo}"`);
     }

@@ -8,7 +8,7 @@ import { Client } from './client.ts';
 test('a put of a file whose file system does not say its size fails with one line that says so, and stores nothing', async () => {
   const { url } = await servedStore();
   await using client = new Client({ remoteUrl: url });
-  const state = /^Cannot put "\/proc\/version": its file system does not say its true size; /;
+  const state = /^Cannot put "\/proc\/version": its file system does not report its true size; /;
   await expect(client.putFile('/v', '/proc/version')).rejects.toMatchObject({ code: 'io', message: state });
   expect(await client.exists('/v')).toBe(false);
 });

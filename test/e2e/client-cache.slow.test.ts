@@ -264,7 +264,7 @@ test('a cache that can not be written to is told, and the files come all the sam
     await (await client.getStream(name)).stream.resume().toArray();
   }
   expect(warnings.length).toBeGreaterThan(0);
-  for (const warning of warnings) expect(warning).toMatch(/^Cannot use the cache .*going on without it$/);
+  for (const warning of warnings) expect(warning).toMatch(/^Cannot use the cache .*continuing without it$/);
 });
 
 test('a folder that the Python client uses too is shared without harm', async () => {

@@ -131,7 +131,7 @@ test('a folder of a shared cache that is replaced by a link is not followed', as
   renameSync(join(cacheDir, 'blobs'), join(cacheDir, 'moved'));
   plantLink(home, join(cacheDir, 'blobs'));
   writeFileSync(join(home, digest), bytes);
-  cache.discard(cached);
+  cache.discard(cached.digest);
   rmSync(join(home, digest));
   expectUnharmed();
 });

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { optionsFromEnvironment } from '../../client/client-options.ts';
 import { LocalCache } from '../../client/cache/local-cache.ts';
-import { resolveTarget } from '../../client/transfer/target-file.ts';
+import { resolveTarget } from '../../client/transfer/targets.ts';
 import { parseVersionedName } from '../../core/file-name.ts';
 import { replacement } from '../unreadable-words.ts';
 
@@ -51,7 +51,7 @@ export async function serveCached({ name: text, target, cacheDir }: PlainGet): P
     if (folder === undefined) return false;
     const cache = new LocalCache({ folder: resolve(folder), handOut: environment.handOut });
     const cached = cache.find(name, version);
-    return cached !== undefined && (await cache.handOut(cached, place.path));
+    return cached !== undefined && (await cache.materialize(cached, place.path));
   } catch {
     return false;
   }

@@ -12,7 +12,7 @@ import type { CachedFile, KnownVersion, NameRecord } from './names.ts';
 import type { CachePins } from './pins.ts';
 import type { CacheSpace } from './space.ts';
 import { forEachFile, forEachSharded } from './survey.ts';
-import { removeIfThere } from '../transfer/target-file.ts';
+import { removeIfThere } from '../transfer/targets.ts';
 
 export interface CacheStatus {
   readonly folder: string;

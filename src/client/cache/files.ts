@@ -17,7 +17,7 @@ import type { FileVersion } from '../../core/file-version.ts';
 import { blobMode, fileMode, isSealed, sealOf } from './layout.ts';
 import type { CacheLayout, CachePermissions } from './layout.ts';
 import type { KnownVersion, NameRecord } from './names.ts';
-import { removeIfThere, uniqueTag } from '../transfer/target-file.ts';
+import { removeIfThere, uniqueTag } from '../transfer/targets.ts';
 
 /**
  * Sees to it that a folder in which no cache was made yet is not the store of a server.

@@ -80,7 +80,7 @@ test('LocalCache.handOut() gives small files as copies that carry the version as
   const cache = openCache();
   const cached = await add(cache, '/a', 'hello', 1_234_567);
   const target = join(root, 'out');
-  expect(await cache.handOut(cached, target)).toBe(true);
+  expect(await cache.materialize(cached, target)).toBe(true);
   expect(readFileSync(target, 'utf8')).toBe('hello');
   expect(statSync(target).mtimeMs).toBe(1_234_567_000);
   expect(statSync(target).nlink).toBe(1);
@@ -92,7 +92,7 @@ test.each(['auto', 'link', 'copy'] as const)(
     const cache = openCache();
     const original = content('original', 300_000);
     const target = join(root, 'out');
-    expect(await cache.handOut(await add(cache, '/a', original), target, { how })).toBe(true);
+    expect(await cache.materialize(await add(cache, '/a', original), target, { how })).toBe(true);
     chmodSync(target, 0o644);
     writeFileSync(target, content('scribble', 300_000), { flag: 'r+' });
     const again = find(cache, '/a', 1000);
@@ -101,7 +101,7 @@ test.each(['auto', 'link', 'copy'] as const)(
       expect(how).not.toBe('copy');
     }
     const next = join(root, 'next');
-    expect(await cache.handOut(again ?? (await add(cache, '/a', original)), next, { how })).toBe(true);
+    expect(await cache.materialize(again ?? (await add(cache, '/a', original)), next, { how })).toBe(true);
     expect(readFileSync(next).equals(original)).toBe(true);
     expect(readFileSync(target).equals(original)).toBe(false);
   },
@@ -112,8 +112,8 @@ test('LocalCache.handOut() never lets the files of two users share their bytes',
   const original = content('original', 300_000);
   const cached = await add(cache, '/a', original);
   const [one, two] = [join(root, 'one'), join(root, 'two')];
-  await cache.handOut(cached, one);
-  await cache.handOut(cached, two);
+  await cache.materialize(cached, one);
+  await cache.materialize(cached, two);
   chmodSync(one, 0o644);
   writeFileSync(one, 'edited');
   expect(readFileSync(two).equals(original)).toBe(true);
@@ -123,7 +123,7 @@ test('LocalCache.handOut() can hand out to the same target again', async () => {
   const cache = openCache();
   const cached = await add(cache, '/a', content('x', 300_000));
   for (const how of ['link', 'link', 'auto', 'auto', 'copy', 'copy'] as const) {
-    expect(await cache.handOut(cached, join(root, 'out'), { how })).toBe(true);
+    expect(await cache.materialize(cached, join(root, 'out'), { how })).toBe(true);
   }
   expect(readFileSync(join(root, 'out')).length).toBe(300_000);
 });
@@ -194,7 +194,7 @@ test('LocalCache evicts the least recently used and keeps to its limit', async (
   }
   for (const used of [0, 2]) {
     const cached = find(cache, `/f${used}`);
-    if (cached) await cache.handOut(cached, join(root, `out${used}`));
+    if (cached) await cache.materialize(cached, join(root, `out${used}`));
   }
   await add(cache, '/g', content('g', 100_000));
   const present = '0123456789'.split('').filter((digit) => find(cache, `/f${digit}`) !== undefined);

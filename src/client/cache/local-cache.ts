@@ -12,7 +12,7 @@ import type { FileVersion } from '../../core/file-version.ts';
 import { syncFolder } from '../../fs/folders.ts';
 import { RangeLocks, type RangeLock } from '../../fs/locks/range-locks.ts';
 import { syncFile } from '../../fs/durable-file.ts';
-import { BlobChangedError, BlobDamagedError, handOut, setVersion } from './materialize.ts';
+import { BlobChangedError, BlobDamagedError, materialize, setVersion } from './materialize.ts';
 import type { HandOut } from './materialize.ts';
 import { isOnlyName, openBlob, openContentStream } from './blob.ts';
 import { CacheMaintenance } from './check.ts';
@@ -35,13 +35,7 @@ import type { CachedFile, KnownVersion, NameRecord } from './names.ts';
 import { CachePins } from './pins.ts';
 import { CacheSpace } from './space.ts';
 import type { Reservation } from './space.ts';
-import {
-  keepAttributes,
-  keptAttributes,
-  publishTarget,
-  removeIfThere,
-  temporaryPathFor,
-} from '../transfer/target-file.ts';
+import { keepAttributes, keptAttributes, removeIfThere, temporaryPathFor } from '../transfer/targets.ts';
 
 export interface LocalCacheOptions {
   readonly folder: string;
@@ -153,7 +147,7 @@ export class LocalCache implements Disposable {
    * Makes the content appear at `target`. False where it was evicted or changed meanwhile.
    * @throws system errors about the target as they come.
    */
-  async handOut(
+  async materialize(
     cached: CachedFile,
     target: string,
     {
@@ -166,7 +160,11 @@ export class LocalCache implements Disposable {
     if (bytes === undefined) this.touch(cached);
     try {
       const { isPrivate } = this.layout.folders;
-      await handOut({ ...cached, local: cached.local === true, bytes, isShared: !isPrivate }, target, how);
+      await materialize(
+        { ...cached, local: cached.local === true, bytes, isShared: !isPrivate },
+        target,
+        how,
+      );
     } catch (error) {
       if (error instanceof BlobDamagedError) this.#tryToDiscard(cached);
       if (error instanceof BlobChangedError) return false;
@@ -200,7 +198,7 @@ export class LocalCache implements Disposable {
     if (kept === undefined) fchmodSync(blob.descriptor, 0o644);
     else keepAttributes(blob.descriptor, kept);
     setVersion(blob.path, cached.version);
-    publishTarget(temporaryPath, target);
+    renameSync(temporaryPath, target);
     return true;
   }
 
@@ -374,8 +372,7 @@ export class LocalCache implements Disposable {
     name: FileName,
     known: KnownVersion,
     path: string,
-    check: () => void,
-    signal?: AbortSignal,
+    { check, signal }: { readonly check: () => void; readonly signal?: AbortSignal | undefined },
   ): Promise<CachedFile | undefined> {
     const present = this.findContent(known.digest, known.size);
     if (present !== undefined) {
@@ -406,15 +403,15 @@ export class LocalCache implements Disposable {
   }
 
   /** Throws a content out that proved to be wrong. */
-  discard(cached: { readonly digest: Digest }): void {
-    removeIfThere(this.layout.blob(cached.digest));
+  discard(digest: Digest): void {
+    removeIfThere(this.layout.blob(digest));
   }
 
   /** Throws out what another user stored, unless it is the only copy or the system does not let this user. */
   #tryToDiscard(cached: CachedFile): void {
     if (cached.local === true) return;
     try {
-      this.discard(cached);
+      this.discard(cached.digest);
     } catch (error) {
       if (!['EPERM', 'EACCES'].includes(errnoOf(error) ?? '')) throw error;
     }

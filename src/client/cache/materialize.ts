@@ -10,6 +10,7 @@ import {
   lstatSync,
   openSync,
   readFileSync,
+  renameSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -29,11 +30,10 @@ import {
   creationMode,
   keepAttributes,
   keptAttributes,
-  publishTarget,
   removeIfThere,
   temporaryPathFor,
-} from '../transfer/target-file.ts';
-import type { KeptAttributes } from '../transfer/target-file.ts';
+} from '../transfer/targets.ts';
+import type { KeptAttributes } from '../transfer/targets.ts';
 
 /**
  * How a cached content gets to the place where the user wants it.
@@ -106,9 +106,9 @@ export class BlobDamagedError extends BlobChangedError {}
  * permissions and owner.
  * @throws BlobChangedError where the blob is gone or no longer sealed; system errors as they come.
  */
-export async function handOut(source: HandOutSource, target: string, how: HandOut): Promise<void> {
+export async function materialize(source: HandOutSource, target: string, how: HandOut): Promise<void> {
   if (source.bytes !== undefined && (how === 'auto' || how === 'copy') && source.size <= plainCopyMaxBytes) {
-    handOutBytes(source.bytes, source.version, target);
+    materializeBytes(source.bytes, source.version, target);
     return;
   }
   const { path, isShared } = source;
@@ -122,7 +122,7 @@ export async function handOut(source: HandOutSource, target: string, how: HandOu
   const temporaryPath = temporaryPathFor(target);
   try {
     await bring(open, temporaryPath, how, { blob, kept: keptAttributes(target) });
-    publishTarget(temporaryPath, target);
+    renameSync(temporaryPath, target);
     // A rename between two links of one file does nothing and leaves both.
     if (existing?.ino === blob.ino) removeIfThere(temporaryPath);
   } catch (error) {
@@ -132,7 +132,7 @@ export async function handOut(source: HandOutSource, target: string, how: HandOu
 }
 
 /** A content that lies in memory needs nothing of the blob. */
-export function handOutBytes(bytes: Buffer, version: FileVersion, target: string): void {
+export function materializeBytes(bytes: Buffer, version: FileVersion, target: string): void {
   const temporaryPath = temporaryPathFor(target);
   const kept = keptAttributes(target);
   const descriptor = openSync(temporaryPath, 'wx', creationMode(kept));
@@ -141,7 +141,7 @@ export function handOutBytes(bytes: Buffer, version: FileVersion, target: string
     if (kept !== undefined) keepAttributes(descriptor, kept);
     // The file was made just now, so its time of access is known without asking.
     futimesSync(descriptor, new Date(), new Date(version * 1000));
-    publishTarget(temporaryPath, target);
+    renameSync(temporaryPath, target);
   } catch (error) {
     removeIfThere(temporaryPath);
     throw error;

@@ -9,7 +9,7 @@ import type { CacheLayout } from './layout.ts';
 import { readSmallFile } from './names.ts';
 import type { CacheSpace } from './space.ts';
 import { forEachFile } from './survey.ts';
-import { removeIfThere } from '../transfer/target-file.ts';
+import { removeIfThere } from '../transfer/targets.ts';
 
 /** Why a content must stay: the user said so, or no server has it. */
 export type PinReason = 'pin' | 'local';

@@ -5,7 +5,7 @@ import type { HeldFolder } from '../../fs/held-folder.ts';
 import { openFile } from './blob.ts';
 import { blobCharge } from './layout.ts';
 import type { Candidate } from './survey.ts';
-import { removeIfThere } from '../transfer/target-file.ts';
+import { removeIfThere } from '../transfer/targets.ts';
 
 /** Names have fewer parts; every level takes a descriptor while its folder is read. */
 const depthMax = 100;

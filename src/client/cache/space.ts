@@ -17,7 +17,7 @@ import { fileMode, partialCharge, partialLockKey, recordCharge, spaceLockKey } f
 import type { CacheLayout, CachePermissions } from './layout.ts';
 import { surveyCache } from './survey.ts';
 import type { Candidate, Survey } from './survey.ts';
-import { removeIfThere, uniqueTag } from '../transfer/target-file.ts';
+import { removeIfThere, uniqueTag } from '../transfer/targets.ts';
 
 /** Width of the number in the account file: always the same bytes are overwritten, in one write. */
 const accountDigits = 20;

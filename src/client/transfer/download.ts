@@ -4,6 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { digestOf } from '../../core/digest.ts';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import type { ErrorCode } from '../../core/errors.ts';
 import { chunkSizeBytes, fileSizeMaxBytes } from '../../core/limits.ts';
 import { joined } from '../../streams/chunks.ts';
 import type { Chunks } from '../../streams/chunks.ts';
@@ -14,27 +15,26 @@ import type { RemoteContent, RemoteFile, RemoteStore } from '../http/remote-stor
 import { Retries } from '../http/retries.ts';
 import type { RetryPolicy } from '../http/retries.ts';
 
-/** Bodies up to this size as they travel are taken into memory whole. */
+/** Bodies up to this size, as transferred, are received in memory whole. */
 const smallTransferMaxBytes = 64 * 1024;
-/** What such a body may unpack to in memory. */
+/** Largest content that such a body may unpack to in memory. */
 const smallContentMaxBytes = 1024 * 1024;
 
 /**
- * Pieces in which gzip is unpacked, each by a turn of another thread: a get of 256 MiB of text took 1.6 s of processor time
- * so, and 2.1 s in single pieces of 64 KiB.
+ * Pieces in which gzip is unpacked, each by one task of another thread: a get of 256 MiB of text takes 1.6 s of processor
+ * time, and 2.1 s in single pieces of 64 KiB.
  */
 const unpackedPieces = { sizeBytes: 256 * 1024, ahead: 4 };
 
-/** How far a transfer is: an upload is read, for its digest, and then sent. */
+/** Progress of a transfer. An upload is first read, for its digest, and then sent. */
 export interface TransferProgress {
   readonly phase: 'fetching' | 'reading' | 'sending';
   /** Bytes of the content, before encoding. */
   readonly done: number;
-  /** Undefined where a legacy server does not tell. */
+  /** `undefined` if a legacy server does not report it. */
   readonly total: number | undefined;
 }
 
-/** Called as bytes of a content pass. */
 export type ProgressListener = (progress: TransferProgress) => void;
 
 export interface DownloadOptions {
@@ -43,7 +43,7 @@ export interface DownloadOptions {
   readonly onProgress?: ProgressListener | undefined;
 }
 
-/** Thrown where the file on the server became another one while it was being fetched. */
+/** Thrown if the file on the server is replaced during the download. */
 export class RemoteChangedError extends FiletrackerError {
   constructor(name: string) {
     super('aborted', `Cannot get "${name}": it changed on the server while it was being fetched`, {
@@ -52,14 +52,14 @@ export class RemoteChangedError extends FiletrackerError {
   }
 }
 
-/** Whether what arrived is what the server said it would be. @throws FiletrackerError `digest-mismatch`, `size-mismatch`. */
+/** @throws FiletrackerError `digest-mismatch`, `size-mismatch`. */
 function verify(file: RemoteFile, measure: ContentMeasure): void {
   const { digest, size } = file;
   if (size !== undefined && measure.sizeBytes !== size) throw wrongSize(file, measure.sizeBytes);
   if (digest === undefined || measure.digest === digest) return;
   throw new FiletrackerError(
     'digest-mismatch',
-    `Cannot get "${file.name}": the content that came does not have the digest that the server names`,
+    `Cannot get "${file.name}": the received content does not have the digest that the server names`,
     { details: { name: file.name, expected: digest, actual: measure.digest } },
   );
 }
@@ -67,33 +67,34 @@ function verify(file: RemoteFile, measure: ContentMeasure): void {
 function wrongSize(file: RemoteFile, actual: number): FiletrackerError {
   return new FiletrackerError(
     'size-mismatch',
-    `Cannot get "${file.name}": the content that came does not have the size that the server names`,
+    `Cannot get "${file.name}": the received content does not have the size that the server names`,
     { details: { name: file.name, expected: file.size ?? 0, actual } },
   );
 }
 
-/** The content before encoding. */
-function decoded(content: RemoteContent): Chunks {
-  // A piece more than there should be, so that the excess is told as what it is.
-  const sizeMaxBytes =
-    content.file.size === undefined ? fileSizeMaxBytes : content.file.size + chunkSizeBytes;
-  return content.encoding === 'gzip'
-    ? gunzipChunks(content.body, { sizeMaxBytes }, unpackedPieces)
-    : content.body;
+function decoded({ file: { size }, encoding, body }: RemoteContent): Chunks {
+  // One piece more than expected, so that an excess is reported as a wrong size.
+  const sizeMaxBytes = size === undefined ? fileSizeMaxBytes : size + chunkSizeBytes;
+  return encoding === 'gzip' ? gunzipChunks(body, { sizeMaxBytes }, unpackedPieces) : body;
 }
 
-/** Whether a body is taken into memory whole. */
+/** Whether a body is received in memory whole. */
 export function isSmall({ file, transferSize, encoding }: RemoteContent): boolean {
   if (transferSize === undefined || transferSize > smallTransferMaxBytes) return false;
   return (file.size ?? 0) <= smallContentMaxBytes && (file.size !== undefined || encoding === 'identity');
 }
 
-/** Takes a small content into memory and verifies it. Undefined where it is not small: nothing is read then. */
+export interface SmallContent {
+  readonly bytes: Buffer;
+  readonly digest: Digest;
+}
+
+/** Receives a small content in memory and verifies it; `undefined`, with nothing read, if it is not small. */
 export async function receiveSmall(
   remote: RemoteStore,
   content: RemoteContent,
   options: DownloadOptions,
-): Promise<{ readonly bytes: Buffer; readonly digest: Digest } | undefined> {
+): Promise<SmallContent | undefined> {
   if (!isSmall(content)) return undefined;
   const retries = new Retries(options.retries, options.signal);
   for (let current = content; ;) {
@@ -103,51 +104,42 @@ export async function receiveSmall(
       await retries.pauseAfter(error);
       const { file } = content;
       current = await reopen(remote, content, 0, options.signal);
-      // The rest may come unpacked, and so be larger.
+      // The server may send the rest unpacked, which is larger.
       const fits = file.size !== undefined && file.size <= smallContentMaxBytes;
       if (!fits && !isSmall(current)) throw new RemoteChangedError(file.name);
     }
   }
 }
 
-async function receiveOnce(
-  content: RemoteContent,
-): Promise<{ readonly bytes: Buffer; readonly digest: Digest }> {
-  const { file } = content;
+async function receiveOnce({ file, encoding, body }: RemoteContent): Promise<SmallContent> {
   const parts: Uint8Array[] = [];
-  for await (const part of content.body) parts.push(part);
-  const body = joined(parts);
+  for await (const part of body) parts.push(part);
   const sizeMaxBytes = file.size ?? smallContentMaxBytes;
-  const bytes = content.encoding === 'gzip' ? await gunzipBytes(body, { sizeMaxBytes }) : body;
+  const bytes = encoding === 'gzip' ? await gunzipBytes(joined(parts), { sizeMaxBytes }) : joined(parts);
   const digest = digestOf(bytes);
   verify(file, { digest, sizeBytes: bytes.length });
   return { bytes, digest };
 }
 
-/** What is known of a content of which the first bytes are there already. */
-export interface DownloadStart {
-  readonly meter: ContentMeter;
-}
-
 /**
- * The bytes of a content as they come, before encoding. A cut or stalled connection is taken up again where
- * it ended, as long as the server still has the same content; the end comes only after digest and size were
- * found to be right. `onEnd` is given what was measured.
- * @throws RemoteChangedError; FiletrackerError `digest-mismatch`, `size-mismatch`, `corrupt-encoding`, and
- * those of the connection.
+ * The decoded bytes of a content as they arrive. After a cut or stalled connection the download resumes, as long as the
+ * server still has the same content. The iteration ends only after digest and size were verified.
+ * @param options.meter has measured the first bytes, which an earlier download left.
+ * @param options.onEnd receives digest and size.
+ * @throws RemoteChangedError; FiletrackerError `digest-mismatch`, `size-mismatch`, `corrupt-encoding`, and the errors of
+ * the connection.
  */
 export async function* verifiedChunks(
   remote: RemoteStore,
   content: RemoteContent,
   options: DownloadOptions & {
-    readonly start?: DownloadStart | undefined;
+    readonly meter?: ContentMeter | undefined;
     readonly onEnd?: (measure: ContentMeasure) => void;
   },
 ): AsyncGenerator<Uint8Array> {
-  const { signal, onProgress } = options;
+  const { signal, onProgress, meter = new ContentMeter() } = options;
   const { file } = content;
   const retries = new Retries(options.retries, signal);
-  const meter = options.start?.meter ?? new ContentMeter();
   let current = content;
   const complete = (): boolean => meter.sizeBytes > 0 && meter.sizeBytes === file.size;
   if (meter.sizeBytes > 0) {
@@ -182,8 +174,8 @@ export async function* verifiedChunks(
 }
 
 /**
- * Asks for the rest of a content. An answer that begins at its start will do too. Where another place failed to
- * bring it, the server is asked for a part from the first byte on, which it gives itself.
+ * Requests the rest of a content; the server may send all of it. After a failed direct download the request has a range,
+ * from the first byte on if need be: the server sends ranges itself.
  */
 async function reopen(
   remote: RemoteStore,
@@ -203,7 +195,7 @@ async function reopen(
   throw new RemoteChangedError(file.name);
 }
 
-/** Measures what an earlier download left in a file. */
+/** Measures the bytes that an earlier download left in a file. */
 export async function measureFile(path: string, signal?: AbortSignal): Promise<ContentMeter> {
   const meter = new ContentMeter();
   const stream = createReadStream(path, { highWaterMark: 1024 * 1024, ...(signal ? { signal } : {}) });
@@ -211,30 +203,30 @@ export async function measureFile(path: string, signal?: AbortSignal): Promise<C
   return meter;
 }
 
-/** Thrown where the disk that a download is written to fails: not the server's fault. */
+/** Thrown if the local disk fails, and not the server. */
 export class SinkError extends Error {
   constructor(cause: unknown) {
-    super('the file can not be written', { cause });
+    super('Cannot write the file', { cause });
   }
 }
 
 /**
- * Bytes written at once: handing a write to another thread costs as much as writing a small piece, and what is larger
- * than this has left the processor's cache by then.
+ * Bytes per write: to pass a write to another thread costs as much as writing a small piece, and more bytes than this do
+ * not fit into the processor's cache.
  */
 const writeSizeBytes = 512 * 1024;
-/** Room asked for at once when a disk is full, so that the next pieces find some too. */
-const roomStepBytes = 16 * 1024 * 1024;
+/** Bytes to free at once on a full disk, so that there is space for the next pieces too. */
+export const freeStepBytes = 16 * 1024 * 1024;
 
 /**
- * Appends pieces to a file; while one is written the next may come. Where the disk is full `makeRoom` is asked
- * to free some, and gives how many bytes it did.
- * @throws SinkError around what the system says; what `source` throws.
+ * Appends pieces to a file; the next ones may arrive during a write.
+ * @param freeDisk frees bytes on a full disk and returns how many.
+ * @throws SinkError with the system's error as its cause; the errors of `source`.
  */
 export async function writeChunks(
   path: string,
   source: Chunks,
-  makeRoom?: (bytes: number) => Promise<number>,
+  freeDisk?: (bytes: number) => Promise<number>,
 ): Promise<void> {
   const handle = await asSink(open(path, 'a', 0o666));
   let writing: Promise<void> = Promise.resolve();
@@ -242,9 +234,9 @@ export async function writeChunks(
   let gatheredBytes = 0;
   const flush = async (): Promise<void> => {
     await writing;
-    writing = asSink(writeAll(handle, pieces, makeRoom));
-    // Looked at with the next flush, or at the end.
-    writing.catch(() => undefined);
+    writing = asSink(writeAll(handle, pieces, freeDisk));
+    // Awaited by the next flush, or at the end.
+    writing.catch(ignoreFailure);
     pieces = [];
     gatheredBytes = 0;
   };
@@ -255,7 +247,7 @@ export async function writeChunks(
       if (gatheredBytes >= writeSizeBytes) await flush();
     }
   } finally {
-    // What came before a failure is written all the same: the next download goes on from there.
+    // Pieces that arrived before a failure are written all the same: the next download resumes after them.
     await flush().then(() => writing, ignoreFailure);
     await writing.catch(ignoreFailure);
     await handle.close();
@@ -263,29 +255,29 @@ export async function writeChunks(
   await writing;
 }
 
-/** A failure to write is thrown by whoever awaits the last write. */
+/** `await writing` throws the failure. */
 function ignoreFailure(): void {
   // Nothing to do.
 }
 
-/** Writes all of the pieces, however many bytes the system takes at a time. */
+/** Writes all of the pieces, in as many system calls as it takes. */
 export async function writeAll(
   handle: FileHandle,
   pieces: readonly Uint8Array[],
-  makeRoom?: (bytes: number) => Promise<number>,
+  freeDisk?: (bytes: number) => Promise<number>,
 ): Promise<void> {
   let left = pieces.filter((piece) => piece.length > 0);
   while (left.length > 0) {
     try {
       left = after(left, (await handle.writev(left)).bytesWritten);
     } catch (error) {
-      if (errnoOf(error) !== 'ENOSPC' || makeRoom === undefined) throw error;
-      if ((await makeRoom(roomStepBytes)) === 0) throw error;
+      if (errnoOf(error) !== 'ENOSPC' || freeDisk === undefined) throw error;
+      if ((await freeDisk(freeStepBytes)) === 0) throw error;
     }
   }
 }
 
-/** What is left of pieces after their first bytes. */
+/** The pieces without their first bytes. */
 function after(pieces: readonly Uint8Array[], bytes: number): Uint8Array[] {
   let skip = bytes;
   return pieces.flatMap((piece) => {
@@ -303,11 +295,9 @@ async function asSink<T>(work: Promise<T>): Promise<T> {
   }
 }
 
-/** Whether a download failed by what the server sent, so that what was kept of it is worth nothing. */
+const wrongContentCodes: readonly ErrorCode[] = ['digest-mismatch', 'size-mismatch', 'corrupt-encoding'];
+
+/** Whether the server sent wrong bytes, so that a partial download can't be resumed. */
 export function isWrongContent(error: unknown): boolean {
-  return (
-    isFiletrackerError(error, 'digest-mismatch') ||
-    isFiletrackerError(error, 'size-mismatch') ||
-    isFiletrackerError(error, 'corrupt-encoding')
-  );
+  return isFiletrackerError(error) && wrongContentCodes.includes(error.code);
 }

@@ -13,7 +13,7 @@ async function beside(target: string): Promise<PartialFile> {
   return partial;
 }
 
-test('a partial file that nobody writes to is removed, and one in use stays', async () => {
+test('an abandoned partial file is removed, and one in use stays', async () => {
   const folder = await temporaryFolder();
   const target = join(folder, 'target');
   const [first, second, third] = [await beside(target), await beside(target), await beside(target)];
@@ -25,7 +25,7 @@ test('a partial file that nobody writes to is removed, and one in use stays', as
   second[Symbol.dispose]();
   first.publish(target);
   expect(readdirSync(folder)).toHaveLength(2);
-  // What a process leaves that was killed: nobody holds its lock.
+  // Leftovers of a killed process: no process holds their locks.
   writeFileSync(first.path, 'left behind');
   writeFileSync(second.path, 'left behind');
   const next = await beside(target);
@@ -38,7 +38,7 @@ test('a partial file that nobody writes to is removed, and one in use stays', as
   expect(readFileSync(target, 'utf8')).toBe('some of it');
 });
 
-test('a partial file is one of its target alone', async () => {
+test('a partial file of another target stays', async () => {
   const folder = await temporaryFolder();
   const other = await beside(join(folder, 'other'));
   other[Symbol.dispose]();
@@ -47,7 +47,7 @@ test('a partial file is one of its target alone', async () => {
   expect(existsSync(other.path)).toBe(true);
 });
 
-test('a partial file is written as it was made when another user puts a link in its place', async () => {
+test('a partial file is written by its descriptor when another user puts a link in its place', async () => {
   const folder = await temporaryFolder();
   const precious = join(folder, 'precious');
   writeFileSync(precious, 'precious');

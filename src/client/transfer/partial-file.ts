@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, unlinkSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, renameSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { digestOf } from '../../core/digest.ts';
 import { loadSystemCalls, type SystemCalls } from '../../fs/native.ts';
@@ -8,27 +8,28 @@ import {
   keepAttributes,
   keepAttributesAt,
   keptAttributes,
-  publishTarget,
   removeIfThere,
   temporaryPathFor,
-} from './target-file.ts';
-import type { KeptAttributes } from './target-file.ts';
+} from './targets.ts';
+import type { KeptAttributes } from './targets.ts';
 
-/** Downloads to one target at the same time that have a name of their own to be found by; further ones just have one. */
+/** Concurrent downloads to one target whose files have predictable names; further ones get random names. */
 const numbersMax = 16;
 
+const newFileFlags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
+const readFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
 /**
- * A file beside a target for a content that takes long to come.
+ * A file beside a target for a long download.
  *
- * Invariant: its name follows from the target's and a number, and it is locked (flock(2)) as long as it is written to.
- * The kernel takes the lock from a process that dies, so that the next download to the target tells what was left
- * behind, and removes it, from what comes at the same time, which keeps its number. No lock is taken on trust: whoever has
- * got it looks whether the name still stands for the file.
+ * Invariant: its name follows from the target's name and a number, and it is locked (flock(2)) while it is written. The
+ * kernel releases the lock of a process that dies. So the next download to the target can tell leftovers, which it
+ * removes, from files in use. After taking a lock, a process checks that the name still stands for the locked file.
  */
 export class PartialFile implements Disposable {
   readonly path: string;
   readonly #descriptor: number | undefined;
-  /** What the file at the target leaves to this one. */
+  /** Attributes of the file at the target, if there is one. */
   readonly #kept: KeptAttributes | undefined;
   #ended = false;
 
@@ -38,49 +39,42 @@ export class PartialFile implements Disposable {
     this.#descriptor = descriptor;
   }
 
-  /** Creates an empty file, where that can be done; what stands in the way is told to whoever writes to `path`. */
+  /** Creates an empty file if possible; if not, writing to `path` reports why. */
   static async beside(target: string): Promise<PartialFile> {
-    // Where files can't be locked, nothing that is left behind can be told from what is in use.
+    // Without locks, leftovers can't be told from files in use.
     const locks = await loadSystemCalls().catch(() => undefined);
     const kept = keptAttributes(target);
-    if (locks === undefined) return PartialFile.#unlocked(target, kept);
+    const mode = creationMode(kept);
     let partial: PartialFile | undefined;
     for (let number = 0; number < numbersMax; number += 1) {
+      if (locks === undefined) break;
       const path = numberedPath(target, number);
       const wasThere = removeLeftover(path, locks);
       if (partial !== undefined && !wasThere) break;
-      const descriptor = partial === undefined ? createLocked(path, locks, creationMode(kept)) : undefined;
+      const descriptor = partial === undefined ? createLocked(path, locks, mode) : undefined;
       if (descriptor !== undefined) partial = new PartialFile(path, kept, descriptor);
     }
-    return partial ?? PartialFile.#unlocked(target, kept);
-  }
-
-  static #unlocked(target: string, kept: KeptAttributes | undefined): PartialFile {
+    if (partial !== undefined) return partial;
     const path = temporaryPathFor(target);
-    const descriptor = tryOpen(
-      path,
-      constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
-      creationMode(kept),
-    );
-    return new PartialFile(path, kept, descriptor);
+    return new PartialFile(path, kept, tryOpen(path, newFileFlags, mode));
   }
 
-  /** Leads to the file for who writes it, whatever others that can write to the folder make of its name. */
+  /** Leads to the open file, whatever other users put in the place of its name. */
   get ownPath(): string {
     return this.#descriptor === undefined ? this.path : pathOfDescriptor(this.#descriptor, this.path);
   }
 
-  /** Gives the complete file its name. */
+  /** Renames the complete file to the target. */
   publish(target: string): void {
     if (this.#kept !== undefined) {
       if (this.#descriptor === undefined) keepAttributesAt(this.path, this.#kept);
       else keepAttributes(this.#descriptor, this.#kept);
     }
-    publishTarget(this.path, target);
+    renameSync(this.path, target);
     this.#end();
   }
 
-  /** Removes it unless it was published. Idempotent. */
+  /** Removes the file unless it was published. Idempotent. */
   [Symbol.dispose](): void {
     if (this.#ended) return;
     removeIfThere(this.path);
@@ -98,35 +92,35 @@ function numberedPath(target: string, number: number): string {
   return join(dirname(target), `.filetracker-${tag}`);
 }
 
-/** The descriptor of a new file, locked; undefined where it can't be made, or somebody else took it for a leftover. */
+/** Creates and locks a file; `undefined` if that fails, or another process removed it as a leftover. */
 function createLocked(path: string, locks: SystemCalls, mode: number): number | undefined {
-  const descriptor = tryOpen(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, mode);
+  const descriptor = tryOpen(path, newFileFlags, mode);
   if (descriptor === undefined) return undefined;
   try {
     if (isOurs(path, descriptor, locks)) return descriptor;
   } catch {
-    // A file system without locks: it would be taken for in use by everyone.
+    // A file system without locks: no process could ever remove the file as a leftover.
     removeIfThere(path);
   }
   closeSync(descriptor);
   return undefined;
 }
 
-/** Removes the file of a process that is gone. Gives whether there was a file. */
+/** Removes the file of a process that has died. Returns whether there was a file. */
 function removeLeftover(path: string, locks: SystemCalls): boolean {
-  const descriptor = tryOpen(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const descriptor = tryOpen(path, readFlags);
   if (descriptor === undefined) return false;
   try {
     if (isOurs(path, descriptor, locks)) unlinkSync(path);
   } catch {
-    // What can't be locked, or removed by this user, stays.
+    // A file that this user can't lock or remove stays.
   } finally {
     closeSync(descriptor);
   }
   return true;
 }
 
-/** Undefined where the system refuses: who goes on to write there is told why. */
+/** `undefined` if the system refuses; the download's first write to the path reports why. */
 function tryOpen(path: string, flags: number, mode?: number): number | undefined {
   try {
     return openSync(path, flags, mode);
@@ -135,7 +129,7 @@ function tryOpen(path: string, flags: number, mode?: number): number | undefined
   }
 }
 
-/** Takes the lock. False where another has it, or the file has another name by now, or none. */
+/** Takes the lock; false if another process holds it, or the path no longer names this file. */
 function isOurs(path: string, descriptor: number, locks: SystemCalls): boolean {
   if (!locks.tryLock(descriptor, 'exclusive')) return false;
   const [named, held] = [lstatSync(path, { throwIfNoEntry: false }), fstatSync(descriptor)];

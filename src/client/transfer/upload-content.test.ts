@@ -20,13 +20,13 @@ async function bytesOf({ bytes }: UploadContent): Promise<Buffer> {
   return Buffer.isBuffer(bytes) ? bytes : await collected(bytes());
 }
 
-test('a large text is compressed while it is sent, anew each time, where the receiver can be asked first', async () => {
+test('a large text is compressed during each try if the server streams', async () => {
   const text = prose(3_000_000);
-  const told: TransferProgress[] = [];
+  const reported: TransferProgress[] = [];
   const options = {
     compress: true,
     streams: true,
-    onProgress: (progress: TransferProgress) => told.push(progress),
+    onProgress: (progress: TransferProgress) => reported.push(progress),
   };
   await using prepared = await prepareUpload(sourceFile(await file(text)), options);
   const { content } = prepared;
@@ -36,15 +36,15 @@ test('a large text is compressed while it is sent, anew each time, where the rec
     encoding: 'gzip',
     transferSize: undefined,
   });
-  expect(told.every(({ phase }) => phase === 'reading')).toBe(true);
+  expect(reported.every(({ phase }) => phase === 'reading')).toBe(true);
   for (let tries = 0; tries < 2; tries += 1) {
     expect(gunzipSync(await bytesOf(content)).equals(text)).toBe(true);
-    expect(told.at(-1)).toEqual({ phase: 'sending', done: text.length, total: text.length });
+    expect(reported.at(-1)).toEqual({ phase: 'sending', done: text.length, total: text.length });
   }
 });
 
 test.each([true, false])(
-  'zeros are not compressed further than servers take (streams: %j)',
+  'zeros are not compressed beyond the ratio that servers accept (streams: %j)',
   async (streams) => {
     const zeros = Buffer.alloc(8_000_000);
     await using prepared = await prepareUpload(sourceFile(await file(zeros)), { compress: true, streams });
@@ -62,7 +62,7 @@ test.each([true, false])(
   },
 );
 
-test('a large text has its length where the receiver needs it', async () => {
+test('a large text has a length if the server needs one', async () => {
   const text = prose(3_000_000);
   await using prepared = await prepareUpload(sourceFile(await file(text)), {
     compress: true,
@@ -73,13 +73,16 @@ test('a large text has its length where the receiver needs it', async () => {
   expect(gunzipSync(bytes).equals(text)).toBe(true);
 });
 
-test.each([true, false])('what only begins like a text is sent as it is (streams: %s)', async (streams) => {
-  const path = await file(prose(100_000), noise(6_000_000));
-  await using prepared = await prepareUpload(sourceFile(path), { compress: true, streams });
-  expect(prepared.content).toMatchObject({ encoding: 'identity', transferSize: 6_100_000 });
-});
+test.each([true, false])(
+  'a file that only starts like text is sent uncompressed (streams: %s)',
+  async (streams) => {
+    const path = await file(prose(100_000), noise(6_000_000));
+    await using prepared = await prepareUpload(sourceFile(path), { compress: true, streams });
+    expect(prepared.content).toMatchObject({ encoding: 'identity', transferSize: 6_100_000 });
+  },
+);
 
-test('a file that grows while it is sent is told of', async () => {
+test('a file that grows during its upload is an error', async () => {
   const path = await file(prose(3_000_000));
   await using prepared = await prepareUpload(sourceFile(path), { compress: true, streams: true });
   appendFileSync(path, 'more');

@@ -16,39 +16,39 @@ import type { ProgressListener } from './download.ts';
 import { fromLocalError } from '../local-errors.ts';
 import type { UploadContent } from '../http/remote-store.ts';
 
-/** Contents up to this size are sent without asking first: to ask costs as much as to send. */
+/** Bodies up to this size are sent without `Expect: 100-continue`, which costs as much as the body. */
 const unaskedMaxBytes = 64 * 1024;
-/** Files up to this size are read into memory whole: to digest them there takes less than to start a thread. */
+/** Files up to this size are read into memory whole: hashing them takes less time than starting a thread. */
 const wholeFileMaxBytes = 512 * 1024;
-/** The beginning of a file by which one can tell whether compression pays. */
+/** First bytes of a file that show whether compression pays. */
 const probedSizeBytes = 64 * 1024;
 const readSizeBytes = 1024 * 1024;
-/** Compressed bytes of one upload that are held in memory; more go through a temporary file. */
+/** Compressed bytes of one upload that are held in memory; more go into a temporary file. */
 const heldMaxBytes = 32 * 1024 * 1024;
-/** Source text gets 6% larger than at zlib's default (0.182 against 0.172 of its size) and takes half of the time. */
+/** Source text gets 6% larger than at zlib's default (0.182 against 0.172 of its size) in half of the time. */
 const compressionLevel = 4;
 /**
- * Most bytes of content that one compressed byte may stand for: servers take what unpacks to more than 256 times its
- * size (`--unpack-ratio-max`) for a bomb, and zeros reach 1,032.
+ * Largest compression ratio of an upload: servers refuse more than 256 (`--unpack-ratio-max`) as a bomb, and zeros reach
+ * 1,032.
  */
 const ratioMax = 200;
 const packing = { level: compressionLevel, ratioMax };
-/** Compression that saves less than this share is not worth the receiver's time. */
+/** Compression that saves a smaller share is not worth the receiver's time. */
 const savingMinShare = 0.03;
-/** Pieces of a file by which one can tell what compression saves. */
+/** Samples of a file that show how much compression saves. */
 const samples = 32;
 const sampleSizeBytes = 8 * 1024;
 
-/** A local file as it was when it was looked at: what must still hold when it has been sent. */
+/** A local file before its upload; it must still be the same afterwards. */
 export interface SourceFile {
   readonly path: string;
   readonly size: number;
   readonly mtimeNs: bigint;
   readonly ctimeNs: bigint;
-  readonly inode: bigint;
+  readonly ino: bigint;
 }
 
-/** Looks at a file that shall be put. @throws FiletrackerError `io` where it is no regular file that can be read. */
+/** @throws FiletrackerError `io` if `path` is no regular file. */
 export function sourceFile(path: string): SourceFile {
   try {
     const attributes = statSync(path, { bigint: true });
@@ -56,21 +56,21 @@ export function sourceFile(path: string): SourceFile {
       const kind = attributes.isDirectory() ? 'it is a folder' : 'it is no regular file';
       throw new FiletrackerError('io', `Cannot put "${path}": ${kind}`);
     }
-    const { size, mtimeNs, ctimeNs, ino: inode } = attributes;
-    return { path, size: Number(size), mtimeNs, ctimeNs, inode };
+    const { size, mtimeNs, ctimeNs, ino } = attributes;
+    return { path, size: Number(size), mtimeNs, ctimeNs, ino };
   } catch (error) {
     throw fromLocalError(error, `put "${path}"`);
   }
 }
 
-/** @throws FiletrackerError `changed-during-upload` where the file is not what it was. */
+/** @throws FiletrackerError `changed-during-upload`. */
 export function requireUnchanged(source: SourceFile): void {
   const now = sourceFile(source.path);
   const same =
     now.size === source.size &&
     now.mtimeNs === source.mtimeNs &&
     now.ctimeNs === source.ctimeNs &&
-    now.inode === source.inode;
+    now.ino === source.ino;
   if (!same) throw changed(source.path);
 }
 
@@ -81,37 +81,37 @@ function changed(path: string): FiletrackerError {
   );
 }
 
-/** Why a file gave more or fewer bytes than its size says. */
+/** The error of a file with more or fewer bytes than its size says. */
 function wrongSize(source: SourceFile): FiletrackerError {
   const now = sourceFile(source.path);
-  // In /proc the time of a file is that of the last look at it.
+  // In /proc the mtime of a file is the time of the stat(2).
   const isSame = now.size === source.size && (now.size === 0 || now.mtimeNs === source.mtimeNs);
   if (!isSame) return changed(source.path);
-  const state = 'its file system does not say its true size';
+  const state = 'its file system does not report its true size';
   return new FiletrackerError(
     'io',
     `Cannot put "${source.path}": ${state}; pipe it into "filetracker put -"`,
   );
 }
 
-/** A content ready to be sent, and what must be thrown away afterwards. */
+/** A content ready to be sent; disposing of it removes its temporary file. */
 export interface PreparedUpload extends AsyncDisposable {
   readonly content: UploadContent;
-  /** The same as it is, for a receiver that refuses a large content for how well it was compressed. */
+  /** The same without compression, for a server that refuses the compression ratio. */
   readonly plain?: UploadContent | undefined;
 }
 
 export interface PrepareOptions {
   readonly compress: boolean;
-  /** Whether the receiver takes bodies without a length, and says beforehand whether it has the content already. */
+  /** Whether the server accepts bodies without a length, and reports before the body whether it has the blob. */
   readonly streams: boolean;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ProgressListener | undefined;
 }
 
 /**
- * Reads a file for its digest, and sees to its compressed form where that pays, which is made on all cores off the
- * main thread: while it is sent, for who can be asked first, else now. Memory is bounded whatever the size.
+ * Reads a file for its digest, and compresses it if that pays, on all cores, off the main thread: during the upload if
+ * the server `streams`, else before. Memory is bounded for every size.
  * @throws FiletrackerError `changed-during-upload`, `io`.
  */
 export async function prepareUpload(source: SourceFile, options: PrepareOptions): Promise<PreparedUpload> {
@@ -127,7 +127,6 @@ export async function prepareUpload(source: SourceFile, options: PrepareOptions)
 const nothingToDispose = { [Symbol.asyncDispose]: (): Promise<void> => Promise.resolve() };
 
 async function prepareSmall(source: SourceFile, { compress }: PrepareOptions): Promise<PreparedUpload> {
-  // A small file costs more to hand to another thread than to read.
   const bytes = readFileSync(source.path);
   if (bytes.length !== source.size) throw wrongSize(source);
   const digest = digestOf(bytes);
@@ -166,7 +165,7 @@ async function prepareLarge(source: SourceFile, options: PrepareOptions): Promis
   } catch (error) {
     await spool[Symbol.asyncDispose]();
     if (!(error instanceof SpoolFullError)) throw error;
-    // No room for the compressed form: the plain one is in its file already.
+    // No space for the compressed form; the plain one needs none.
     return identityUpload(await digestInThread(path, reading), source);
   }
   if (measure === undefined) throw new Error('a file was read without an end');
@@ -187,14 +186,12 @@ async function* onePiece(bytes: Buffer): AsyncGenerator<Buffer> {
   yield bytes;
 }
 
-/** The beginning of a file, by which one can tell whether compression pays. */
 async function firstBytes(path: string): Promise<Buffer> {
   await using handle = await open(path, 'r');
   const bytes = Buffer.alloc(probedSizeBytes);
   return bytes.subarray(0, (await handle.read(bytes)).bytesRead);
 }
 
-/** @throws FiletrackerError `changed-during-upload` where what was read is more or less than there was. */
 function identityUpload({ digest, sizeBytes }: FileDigest, source: SourceFile): PreparedUpload {
   if (sizeBytes !== source.size) throw wrongSize(source);
   return { content: plainContent(digest, source), ...nothingToDispose };
@@ -206,8 +203,8 @@ function plainContent(digest: Digest, source: SourceFile): UploadContent {
 }
 
 /**
- * A file that is compressed while it is sent, again for each try. Reading it a second time takes a tenth of what
- * compressing takes; 256 MiB of text are stored in half of the time that it takes when the one follows the other.
+ * A file that is compressed while it is sent, again for each try. To read it a second time costs a tenth of compressing
+ * it; 256 MiB of text are stored in half of the time that compressing before sending takes.
  */
 function streamedUpload(
   { digest, sizeBytes }: FileDigest,
@@ -222,7 +219,7 @@ function streamedUpload(
   return { content, plain: plainContent(digest, source), ...nothingToDispose };
 }
 
-/** Whether compression saves what it must, as samples from all over a file tell: 0.1 ms each. */
+/** Whether compression saves enough, judged by samples from all over the file: 0.1 ms each. */
 function savesEnough(path: string, size: number): boolean {
   const sample = Buffer.alloc(sampleSizeBytes);
   let [plainBytes, packedBytes] = [0, 0];
@@ -240,7 +237,7 @@ function savesEnough(path: string, size: number): boolean {
   return packedBytes <= plainBytes * (1 - savingMinShare);
 }
 
-/** The bytes of a file. @throws FiletrackerError `changed-during-upload` where they are more or fewer than they were. */
+/** @throws FiletrackerError `changed-during-upload` if the file has become longer or shorter. */
 async function* fileChunks(source: SourceFile, signal?: AbortSignal): AsyncGenerator<Buffer> {
   const stream = createReadStream(source.path, {
     highWaterMark: readSizeBytes,
@@ -273,10 +270,10 @@ async function* counted(
   }
 }
 
-/** Thrown where there is no room for a temporary file. */
+/** Thrown if there is no space for a temporary file. */
 class SpoolFullError extends Error {}
 
-/** Bytes kept for being sent, in memory while they are few, else in a temporary file that goes with the spool. */
+/** Bytes to send: in memory while they are few, else in a temporary file that is removed with the spool. */
 class Spool implements AsyncDisposable {
   #parts: Buffer[] = [];
   #heldBytes = 0;
@@ -295,7 +292,7 @@ class Spool implements AsyncDisposable {
     if (this.#heldBytes > heldMaxBytes) await this.#flush();
   }
 
-  /** No more is written; what was begun in a file is ended there. */
+  /** After the last write. */
   async end(): Promise<void> {
     if (this.#handle !== undefined) await this.#flush();
   }

@@ -2,93 +2,84 @@ import { FiletrackerError, isFiletrackerError, messageOf } from '../../core/erro
 import { formatVersionedName } from '../../core/file-name.ts';
 import type { FileName, VersionedName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
-import type { ProgressListener } from './download.ts';
-import type { FetcherParts } from './fetcher.ts';
-import type { PutOptions, StoredFile } from '../file-client.ts';
-import type { KnownVersion } from '../cache/names.ts';
 import type { LocalCache } from '../cache/local-cache.ts';
-import { fromLocalError } from '../local-errors.ts';
+import type { KnownVersion } from '../cache/names.ts';
+import type { PutOptions, StoredFile } from '../file-client.ts';
 import { LengthRequiredError } from '../http/remote-store.ts';
 import type { RemoteStore, UploadAnswer, UploadContent } from '../http/remote-store.ts';
+import { fromLocalError } from '../local-errors.ts';
+import type { ProgressListener } from './download.ts';
+import type { TransferParts } from './downloader.ts';
 import { prepareUpload, requireUnchanged, sourceFile } from './upload-content.ts';
 import type { PreparedUpload, SourceFile } from './upload-content.ts';
 
-/** Sends local files to the server and keeps them in the cache. */
-export class Uploader {
-  readonly #parts: FetcherParts;
+/** A file to put and the version to put it under. */
+interface Upload {
+  readonly name: FileName;
+  readonly version: FileVersion;
+  readonly source: SourceFile;
+  readonly options: PutOptions;
+}
 
-  constructor(parts: FetcherParts) {
+/** Sends local files to the server and adds them to the cache. */
+export class Uploader {
+  readonly #parts: TransferParts;
+
+  constructor(parts: TransferParts) {
     this.#parts = parts;
   }
 
   /**
-   * Puts the file at `path`. The content counts as it was at one instant: a file that changes on the way is
-   * an error and leaves what was stored.
+   * Puts the file at `path`, as it was at one instant: if it changes during the upload, the put fails and leaves the
+   * stored file.
    */
   async put(
-    { name, version }: VersionedName,
+    { name, version: asked }: VersionedName,
     path: string,
     versionOf: (mtimeNs: bigint) => FileVersion,
     options: PutOptions,
   ): Promise<StoredFile> {
-    const toRemote = options.toRemoteStore !== false && this.#parts.remote !== undefined;
-    const toLocal = options.toLocalStore !== false && this.#parts.cache !== undefined;
-    if (!toRemote && !toLocal) throw storedNowhere(name);
+    const remote = options.toRemoteStore === false ? undefined : this.#parts.remote;
+    const cache = options.toLocalStore === false ? undefined : this.#parts.cache;
+    if (remote === undefined && cache === undefined) throw storedNowhere(name);
     const source = sourceFile(path);
-    const wanted = version ?? versionOf(source.mtimeNs);
-    const remote = toRemote ? this.#parts.remote : undefined;
-    const { content, answer } = await this.#prepareAndSend(
-      remote,
-      { name, version: wanted },
-      source,
-      options,
-    );
+    const version = asked ?? versionOf(source.mtimeNs);
+    const upload = { name, version, source, options };
+    const { content, answer } = await this.#prepareAndSend(remote, upload);
     const { digest, size } = content;
-    const known: KnownVersion = { version: wanted, digest, size };
+    const known: KnownVersion = { version, digest, size };
     const sent = answer?.sent ?? false;
-    const cache = toLocal ? this.#parts.cache : undefined;
     if (remote === undefined && cache !== undefined) {
-      return storedFile(
-        name,
-        await this.#storeAlone(cache, name, known, source, options.signal),
-        wanted,
-        sent,
-      );
+      return storedFile(name, await this.#storeInCache(cache, upload, known), version, sent);
     }
-    const now = answer?.version ?? wanted;
-    if (answer?.removed === true) throw removedSince(name, wanted, now);
-    // Where a newer version stays, this content is not what the name stands for.
-    if (now > wanted) return storedFile(name, { version: now }, wanted, sent);
-    if (cache !== undefined) await this.#keep(cache, name, known, source, options.signal);
-    return storedFile(name, known, wanted, sent);
+    const now = answer?.version ?? version;
+    if (answer?.removed === true) throw removedSince(name, version, now);
+    // The name stands for the newer version, not for this content.
+    if (now > version) return storedFile(name, { version: now }, version, sent);
+    if (cache !== undefined) await this.#addToCache(cache, upload, known);
+    return storedFile(name, known, version, sent);
   }
 
-  /** A proxy that takes no body without a length gets one that was compressed before. */
+  /** If a proxy refuses a body without a length, prepares and sends the upload once more with one. */
   async #prepareAndSend(
     remote: RemoteStore | undefined,
-    named: { readonly name: FileName; readonly version: FileVersion },
-    source: SourceFile,
-    options: PutOptions,
+    upload: Upload,
   ): Promise<{ readonly content: UploadContent; readonly answer: UploadAnswer | undefined }> {
     for (let tries = 1; ; tries += 1) {
-      await using prepared = await this.#prepare(remote, source, options);
+      await using prepared = await this.#prepare(remote, upload);
       const { content } = prepared;
-      requireUnchanged(source);
+      requireUnchanged(upload.source);
       try {
-        const answer = remote && (await this.#send(remote, named, source, prepared, options));
-        return { content, answer };
+        return { content, answer: remote && (await this.#send(remote, upload, prepared)) };
       } catch (error) {
         if (!(error instanceof LengthRequiredError) || tries > 1) throw error;
       }
     }
   }
 
-  async #prepare(
-    remote: RemoteStore | undefined,
-    source: SourceFile,
-    { signal, onProgress, compressHint }: PutOptions,
-  ): Promise<PreparedUpload> {
-    // A version-1 server takes bodies as they are, and a cache needs the digest alone.
+  async #prepare(remote: RemoteStore | undefined, { source, options }: Upload): Promise<PreparedUpload> {
+    const { signal, onProgress, compressHint } = options;
+    // A version-1 server takes no compressed bodies, and a cache needs only the digest.
     const abilities = await remote?.abilities({ signal });
     const compress = compressHint !== false && abilities !== undefined && abilities.protocolVersion > 1;
     const features = abilities?.features;
@@ -98,16 +89,14 @@ export class Uploader {
 
   async #send(
     remote: RemoteStore,
-    { name, version }: { readonly name: FileName; readonly version: FileVersion },
-    source: SourceFile,
+    { name, version, source, options: { signal, onProgress } }: Upload,
     { content, plain }: PreparedUpload,
-    { signal, onProgress }: PutOptions,
   ): Promise<UploadAnswer> {
     const send = async (form: UploadContent): Promise<UploadAnswer> => {
       try {
         return await remote.put(name, version, observed(form, onProgress), { signal });
       } catch (error) {
-        // The server's check of the digest is what sees a change that happened while the file was sent.
+        // The server's check of the digest detects a change of the file while it is sent.
         if (isFiletrackerError(error, 'digest-mismatch')) requireUnchanged(source);
         throw error;
       }
@@ -115,44 +104,42 @@ export class Uploader {
     try {
       return await send(content);
     } catch (error) {
-      // A bound on what gzip may unpack to does not hold for the plain form; one on files does, and is told before it is sent.
+      // The server's limit on unpacking does not apply to the plain form. Its limit on file sizes fails before the body.
       if (plain === undefined || !isFiletrackerError(error, 'too-large')) throw error;
       return await send(plain);
     }
   }
 
-  /** Keeps what the server has; a cache that can't is no reason to fail. */
-  async #keep(
+  /** Adds a file that the server has; a failure of the cache is only a warning. */
+  async #addToCache(
     cache: LocalCache,
-    name: FileName,
+    { name, source, options }: Upload,
     known: KnownVersion,
-    source: SourceFile,
-    signal: AbortSignal | undefined,
   ): Promise<void> {
+    const { signal } = options;
     try {
       using _lock = await cache.lockName(name, signal);
-      await cache.addFile(name, known, source.path, () => requireUnchanged(source), signal);
+      await cache.addFile(name, known, source.path, { check: () => requireUnchanged(source), signal });
     } catch (error) {
       if (isFiletrackerError(error, 'aborted')) throw error;
-      const told = fromLocalError(error, `keep "${name}" in the cache`);
-      this.#parts.warn(`${messageOf(told)}; the server has it`);
+      const translated = fromLocalError(error, `keep "${name}" in the cache`);
+      this.#parts.warn(`${messageOf(translated)}; the server has it`);
     }
   }
 
-  /** Without a server the cache is the store: the newest version wins, is the only one that stays, and is given. */
-  async #storeAlone(
+  /** Without a server the cache is the store: it keeps only the newest version, which is returned. */
+  async #storeInCache(
     cache: LocalCache,
-    name: FileName,
+    { name, source, options: { signal } }: Upload,
     known: KnownVersion,
-    source: SourceFile,
-    signal: AbortSignal | undefined,
   ): Promise<KnownVersion> {
     try {
       using _lock = await cache.lockName(name, signal);
       const newest = cache.find(name);
       if (newest !== undefined && newest.version > known.version) return newest;
       const check = (): void => requireUnchanged(source);
-      const added = await cache.addFile(name, { ...known, local: true }, source.path, check, signal);
+      const local = { ...known, local: true };
+      const added = await cache.addFile(name, local, source.path, { check, signal });
       if (added === undefined) {
         throw new FiletrackerError('no-space', `Cannot put "${name}": the cache has no room for it`);
       }
@@ -165,13 +152,12 @@ export class Uploader {
   }
 }
 
-/** The error of a put that had to be repeated and whose file was removed meanwhile. */
+/** The error of a put that was repeated, and whose file another client removed in between. */
 function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion): FiletrackerError {
   const state = `version ${removed} was removed by another client while the upload was retried`;
-  const advice = 'put it again to store it';
   return new FiletrackerError(
     'removed',
-    `Cannot put "${formatVersionedName(name, wanted)}": ${state}; ${advice}`,
+    `Cannot put "${formatVersionedName(name, wanted)}": ${state}; put it again to store it`,
     { details: { name, version: removed } },
   );
 }
@@ -180,11 +166,11 @@ function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion)
 export function storedNowhere(name: FileName): FiletrackerError {
   return new FiletrackerError(
     'invalid-argument',
-    `Cannot put "${name}": neither server nor cache shall take it`,
+    `Cannot put "${name}": neither the server nor the cache is to store it`,
   );
 }
 
-/** A content that tells as it is sent; what goes in one piece has nothing to tell, and what is made on the way does. */
+/** Reports progress as the body is sent. Bytes in memory report none; a streamed form reports as it is made. */
 function observed(content: UploadContent, onProgress: ProgressListener | undefined): UploadContent {
   const { bytes, size, transferSize } = content;
   if (onProgress === undefined || transferSize === undefined || Buffer.isBuffer(bytes)) return content;

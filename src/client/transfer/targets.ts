@@ -3,6 +3,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  createWriteStream,
   fchmodSync,
   fchownSync,
   fstatSync,
@@ -10,31 +11,38 @@ import {
   openSync,
   readlinkSync,
   realpathSync,
-  renameSync,
   statSync,
   unlinkSync,
+  WriteStream,
 } from 'node:fs';
 import type { Stats } from 'node:fs';
+import { Socket } from 'node:net';
 import { basename, dirname, join, resolve } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import { fromLocalError } from '../local-errors.ts';
 
-/** Where a content goes that shall appear at a path. */
-export type Target =
-  /** A file that a rename replaces, or creates: at the end of the links that led there. */
-  | { readonly kind: 'file'; readonly path: string }
-  /** A device or a pipe: the content is written into it. */
+/** A device, a pipe or an open file, which no rename may replace. */
+export type StreamTarget =
+  /** A device or a pipe: the bytes are written into it. */
   | { readonly kind: 'stream'; readonly path: string }
-  /** One that this process has open, as `/dev/stdout` names it: written to from where it stands. */
+  /** A file that this process has open, as `/dev/stdout` names it: written from its current position on. */
   | { readonly kind: 'descriptor'; readonly descriptor: number; readonly path: string };
+
+/** Where a downloaded file goes. */
+export type Target =
+  | StreamTarget
+  /** A file that a rename replaces or creates, at the end of any symbolic links. */
+  | { readonly kind: 'file'; readonly path: string };
 
 const linksMax = 40;
 /** `/dev/stdout` and `/dev/fd` lead here. */
 const descriptorFolder = /^\/proc\/(\d+)(?:\/task\/\d+)?\/fd$/;
 
 /**
- * Looks at a target before anything is fetched for it, and follows the links that stand there. `replaceSpecial`: what
- * stands there, unless it is a folder, gives way to the file.
+ * Checks a target before anything is fetched for it, and follows its links.
+ * @param options.replaceSpecial a link, pipe or device at `saveTo` is replaced by the file.
  * @throws FiletrackerError `io` for a folder, and for a target that can't be created.
  */
 export function resolveTarget(
@@ -49,8 +57,10 @@ export function resolveTarget(
         requireFolder(saveTo, dirname(path));
         return { kind: 'file', path };
       }
-      if (!there.isSymbolicLink()) return specialTarget(saveTo, path, there);
-      if (links === linksMax) throw cannotWrite(saveTo, 'its path goes round in symbolic links');
+      if (there.isDirectory()) throw cannotWrite(saveTo, 'it is a folder');
+      if (there.isSocket()) throw cannotWrite(saveTo, 'it is a socket');
+      if (!there.isSymbolicLink()) return { kind: 'stream', path };
+      if (links === linksMax) throw cannotWrite(saveTo, 'its path is a loop of symbolic links');
       const folder = realpathSync(dirname(path));
       const processId = descriptorFolder.exec(folder)?.[1];
       if (processId !== undefined) return descriptorTarget(saveTo, path, Number(processId));
@@ -61,48 +71,42 @@ export function resolveTarget(
   }
 }
 
-function specialTarget(saveTo: string, path: string, attributes: Stats): Target {
-  if (attributes.isDirectory()) throw cannotWrite(saveTo, 'it is a folder');
-  if (attributes.isSocket()) throw cannotWrite(saveTo, 'it is a socket');
-  return { kind: 'stream', path };
-}
-
 /** A link in /proc that stands for an open file, which need not have a name. */
 function descriptorTarget(saveTo: string, path: string, processId: number): Target {
-  const attributes = statSync(path);
-  if (attributes.isDirectory()) throw cannotWrite(saveTo, 'it is a folder');
+  const there = statSync(path);
+  if (there.isDirectory()) throw cannotWrite(saveTo, 'it is a folder');
   if (processId !== process.pid) return { kind: 'stream', path };
-  const descriptor = Number(basename(path));
   const isKnown =
-    attributes.isFile() ||
-    attributes.isFIFO() ||
-    attributes.isCharacterDevice() ||
-    attributes.isSocket() ||
-    attributes.isBlockDevice();
+    there.isFile() ||
+    there.isFIFO() ||
+    there.isCharacterDevice() ||
+    there.isSocket() ||
+    there.isBlockDevice();
   if (!isKnown) throw cannotWrite(saveTo, 'it is no open file');
-  return { kind: 'descriptor', descriptor, path };
+  return { kind: 'descriptor', descriptor: Number(basename(path)), path };
 }
 
-function cannotWrite(saveTo: string, state: string, cause?: unknown): FiletrackerError {
-  return new FiletrackerError('io', `Cannot write "${saveTo}": ${state}`, { cause });
+function cannotWrite(saveTo: string, state: string): FiletrackerError {
+  return new FiletrackerError('io', `Cannot write "${saveTo}": ${state}`);
 }
 
-/** The folder that could be written to when it was last looked at: mostly the next target is in it too. */
+/** The last folder that was found writable: the next target is usually in it too. */
 let lastFolder = '';
 
-/** Looks at a folder before anything is fetched for it, so that a long download does not end in vain. */
+/** Checks a folder before a download, which would otherwise fail only at its end. */
 function requireFolder(saveTo: string, folder: string): void {
   if (folder === lastFolder) return;
   if (attributesAt(folder, statSync)?.isDirectory() !== true)
-    throw cannotWrite(saveTo, whatIsMissing(folder));
-  if (descriptorFolder.test(realpathSync(folder)))
+    throw cannotWrite(saveTo, missingFolder(folder));
+  if (descriptorFolder.test(realpathSync(folder))) {
     throw cannotWrite(saveTo, 'no file is open under this number');
+  }
   accessSync(folder, constants.W_OK | constants.X_OK);
   lastFolder = folder;
 }
 
-/** Why a folder is not there: itself, or the first folder above it. */
-function whatIsMissing(folder: string): string {
+/** Names the missing folder, or the topmost missing one above it. */
+function missingFolder(folder: string): string {
   for (let path = folder; ; path = dirname(path)) {
     if (attributesAt(path, statSync) !== undefined) return `"${path}" is a file and not a folder`;
     const above = dirname(path);
@@ -112,7 +116,7 @@ function whatIsMissing(folder: string): string {
   }
 }
 
-/** Undefined for what is not there, also because something above it is a file. */
+/** `undefined` if nothing is there, also because something above it is a file. */
 function attributesAt(path: string, look: typeof statSync): Stats | undefined {
   try {
     return look(path);
@@ -122,32 +126,67 @@ function attributesAt(path: string, look: typeof statSync): Stats | undefined {
   }
 }
 
-/** What a file that is written over keeps. */
+/** Writes a stream into a device, a pipe or an open file. */
+export async function streamTo(stream: Readable, target: StreamTarget): Promise<void> {
+  try {
+    const output = outputTo(target);
+    const end = output instanceof WriteStream;
+    await pipeline(stream, output, { end });
+    // Other writers may continue to write to a pipe, so it stays open: only wait until these bytes are written.
+    if (!end) await written(output);
+  } catch (error) {
+    throw fromLocalError(error, `write "${target.path}"`);
+  }
+}
+
+function written(output: Writable): Promise<void> {
+  return new Promise((resolve, reject) => {
+    output.write('', (error) => {
+      if (error === undefined || error === null) resolve();
+      else reject(error);
+    });
+  });
+}
+
+function outputTo(target: StreamTarget): Writable {
+  if (target.kind === 'stream') {
+    return createWriteStream(target.path, { fd: openSync(target.path, constants.O_WRONLY) });
+  }
+  const { descriptor } = target;
+  if (descriptor === process.stdout.fd) return process.stdout;
+  if (descriptor === process.stderr.fd) return process.stderr;
+  const attributes = fstatSync(descriptor);
+  // A pipe may be non-blocking, which a file stream does not handle.
+  if (attributes.isFIFO() || attributes.isSocket()) return new Socket({ fd: descriptor, readable: false });
+  return createWriteStream('', { fd: descriptor, autoClose: false });
+}
+
+/** What a new file takes over from the file that it replaces. */
 export interface KeptAttributes {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
 }
 
-/** Permissions and owner of the file at a path; undefined if there is none, or something that gives way to a file. */
+/** Permissions and owner of the regular file at a path; `undefined` if there is none. */
 export function keptAttributes(path: string): KeptAttributes | undefined {
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (there?.isFile() !== true) return undefined;
-  // Not the bits that lend the owner's rights: they were for the content that was there.
+  // Not set-uid and set-gid: they were granted to the old content.
   return { mode: there.mode & 0o777, uid: there.uid, gid: there.gid };
 }
 
-/** Permissions to create a file with that takes the place of another: nobody else may read what it may hold. */
+/** Permissions to create a replacement with: until it gets its final ones, no other user may read it. */
 export function creationMode(kept: KeptAttributes | undefined): number {
   return kept === undefined ? 0o666 : 0o600;
 }
 
-/** Gives an open file of ours the permissions of the one that it replaces, and its owner as far as we may. */
+/** Sets the permissions of the replaced file on an open file, and its owner as far as this user may. */
 export function keepAttributes(descriptor: number, kept: KeptAttributes): void {
   const { uid, gid, mode } = fstatSync(descriptor);
   const isOwned = (uid === kept.uid && gid === kept.gid) || tryChown(descriptor, kept.uid, kept.gid);
   const hasGroup = isOwned || gid === kept.gid || tryChown(descriptor, uid, kept.gid);
-  // What the group might do was meant for another group: this one gets the rights of all others.
+  // Rights meant for another group: this one gets the rights of all others.
   const wanted = hasGroup ? kept.mode : (kept.mode & 0o707) | ((kept.mode & 0o007) << 3);
   if ((mode & 0o777) !== wanted) fchmodSync(descriptor, wanted);
 }
@@ -162,7 +201,7 @@ function tryChown(descriptor: number, uid: number, gid: number): boolean {
   }
 }
 
-/** As `keepAttributes`, of a file by its path; in a folder that others may write to it may be another's by now. */
+/** As `keepAttributes`, by path; in a folder that others can write to, the path may be another user's file by now. */
 export function keepAttributesAt(path: string, kept: KeptAttributes): void {
   const descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
@@ -176,20 +215,15 @@ export function keepAttributesAt(path: string, kept: KeptAttributes): void {
 const processTag = randomBytes(4).toString('hex');
 let tags = 0;
 
-/** Sixteen hex digits that no other file of this or another process has. */
+/** Sixteen hex digits, unique among all processes. */
 export function uniqueTag(): string {
   tags = (tags + 1) % 2 ** 32;
   return processTag + tags.toString(16).padStart(8, '0');
 }
 
-/** A path beside the target for its content on the way in. */
+/** A path beside the target for a file that is being written. */
 export function temporaryPathFor(target: string): string {
   return join(dirname(target), `.filetracker-${uniqueTag()}`);
-}
-
-/** Gives a complete file its name: a reader of the target sees what was there before, or all of this. */
-export function publishTarget(temporaryPath: string, target: string): void {
-  renameSync(temporaryPath, target);
 }
 
 /** Removes a file if it is there. */

@@ -1,29 +1,30 @@
+// Streams that a caller passes in, or receives.
 import { EventEmitter } from 'node:events';
 import { Readable } from 'node:stream';
 import { FiletrackerError } from '../../core/errors.ts';
 import { unlessAborted } from '../../streams/chunks.ts';
 import { kindOf } from '../arguments.ts';
-import { fromLocalError } from '../local-errors.ts';
 import { abortedError } from '../http/retries.ts';
+import { fromLocalError } from '../local-errors.ts';
 
 /**
- * What a caller gives to be put, piece by piece: bytes, or text, which is UTF-8.
+ * The source of a put, piece by piece: bytes, or text, which is UTF-8.
  *
- * Invariant: it is ours from the moment it is given. A stream's failure is listened for at once, because one that
- * nobody listens for ends the process; and what is not read to its end is let go of, however the put ends, without
- * waiting for a source that stands still.
+ * Invariant: the put owns the source from the start. It listens for a stream's failure at once, because an unhandled one
+ * ends the process. However the put ends, it releases a source that was not read to its end, and does not wait for one
+ * that stalls.
  */
 export class PutSource implements Disposable {
   readonly #source: object;
   readonly #iterator: AsyncIterator<unknown>;
   #ended = false;
 
-  /** @throws FiletrackerError `invalid-argument` for what has no pieces. */
+  /** @throws FiletrackerError `invalid-argument` if `source` has no pieces. */
   constructor(source: unknown) {
     if (!isPieces(source)) {
       throw new FiletrackerError(
         'invalid-argument',
-        `Cannot put ${kindOf(source)}: it must be a stream, or give its pieces one by one`,
+        `Cannot put ${kindOf(source)}: it must be a stream or an iterable of pieces`,
       );
     }
     if (source instanceof EventEmitter) source.on('error', leaveToReader);
@@ -34,8 +35,8 @@ export class PutSource implements Disposable {
 
   /**
    * The pieces; to be called once. `action` completes "Cannot …" in errors.
-   * @throws FiletrackerError `aborted` as soon as `signal` says so, whatever the source does; `invalid-argument` for
-   * a piece that is neither bytes nor text; what the source fails with.
+   * @throws FiletrackerError `aborted` as soon as `signal` is aborted; `invalid-argument` for a piece that is neither
+   * bytes nor text; the error of the source.
    */
   async *pieces(action: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     for (;;) {
@@ -60,7 +61,7 @@ export class PutSource implements Disposable {
     if (this.#ended) return;
     this.#ended = true;
     if (this.#source instanceof Readable) this.#source.destroy();
-    // A generator that waits for something returns when that has come, and nobody waits for it.
+    // A suspended generator returns only after what it awaits; the put does not wait for that.
     else this.#iterator.return?.().then(undefined, leaveToReader);
   }
 }
@@ -70,7 +71,7 @@ export function eitherSignal(one: AbortSignal, other: AbortSignal | undefined): 
   return other === undefined ? one : AbortSignal.any([one, other]);
 }
 
-/** The reading of a stream throws what it fails with. */
+/** Reading the stream throws the same error. */
 function leaveToReader(): void {
   // Nothing to do.
 }
@@ -91,4 +92,26 @@ function bytesOf(piece: unknown): Uint8Array {
     'invalid-argument',
     `Cannot put a piece that is ${kindOf(piece)}: it must be bytes or text`,
   );
+}
+
+/**
+ * A stream that fails with `aborted`, and releases its resources, as soon as `signal` is aborted, whether it is being
+ * read or not. The receiver has cancelled it, so an unhandled failure must not end the process.
+ */
+export function cancellableStream(
+  stream: Readable,
+  action: string,
+  signal: AbortSignal | undefined,
+): Readable {
+  if (signal === undefined) return stream;
+  const cancel = (): void => {
+    stream.once('error', leaveToReader);
+    stream.destroy(abortedError(action, signal.reason));
+  };
+  if (signal.aborted) cancel();
+  else {
+    signal.addEventListener('abort', cancel, { once: true });
+    stream.once('close', () => signal.removeEventListener('abort', cancel));
+  }
+  return stream;
 }

@@ -21,7 +21,7 @@ import { MemoryClient } from '../memory-client.ts';
 
 const large = Buffer.alloc(300_000, 'large');
 
-/** Clients with `/small` and `/large`, from memory and from a cache that hands out in each way. */
+/** Clients with `/small` and `/large`, from memory and from a cache with each link mode. */
 async function clients(folder: string): Promise<FileClient[]> {
   writeFileSync(join(folder, 'small'), 'small');
   writeFileSync(join(folder, 'large'), large);
@@ -37,7 +37,7 @@ async function clients(folder: string): Promise<FileClient[]> {
   return all;
 }
 
-test('a file that is written over keeps its permissions, however the content gets there', async () => {
+test('an overwritten file keeps its permissions in every link mode', async () => {
   const folder = await temporaryFolder();
   for (const client of await clients(folder)) {
     for (const name of ['small', 'large']) {
@@ -55,7 +55,7 @@ test('a file that is written over keeps its permissions, however the content get
   }
 });
 
-test.skipIf(process.getuid?.() !== 0)('root leaves a file that it writes over to its owner', async () => {
+test.skipIf(process.getuid?.() !== 0)('a file that root overwrites keeps its owner', async () => {
   const folder = await temporaryFolder();
   const { chownSync } = await import('node:fs');
   for (const client of await clients(folder)) {
@@ -66,14 +66,14 @@ test.skipIf(process.getuid?.() !== 0)('root leaves a file that it writes over to
       chmodSync(target, 0o4750);
       await client.getFile(`/${name}`, target);
       const { uid, gid, mode } = statSync(target);
-      // The right to run as the owner was given to the content that was there.
+      // Set-uid was granted to the old content.
       expect([name, uid, gid, mode & 0o7777]).toEqual([name, 4321, 1234, 0o750]);
     }
     await client.close();
   }
 });
 
-test('a get through symbolic links writes the file at their end, and leaves them', async () => {
+test('a get through symbolic links writes the file at their end and keeps the links', async () => {
   const folder = await temporaryFolder();
   const at = (path: string): string => join(folder, path);
   mkdirSync(at('d'));
@@ -97,7 +97,7 @@ test('a get through symbolic links writes the file at their end, and leaves them
   }
 });
 
-test('a get to an open descriptor writes where it stands, and leaves it open', async () => {
+test('a get to an open descriptor writes at its position and leaves it open', async () => {
   const folder = await temporaryFolder();
   for (const client of await clients(folder)) {
     for (const name of ['small', 'large']) {
@@ -113,7 +113,7 @@ test('a get to an open descriptor writes where it stands, and leaves it open', a
   }
 });
 
-test('what can be no target is refused in one line, before anything is fetched', async () => {
+test('an impossible target fails in one line, before anything is fetched', async () => {
   const folder = await temporaryFolder();
   const at = (path: string): string => join(folder, path);
   writeFileSync(at('file'), '');
@@ -123,7 +123,7 @@ test('what can be no target is refused in one line, before anything is fetched',
   symlinkSync('folder', at('to-folder'));
   const socket = createServer().listen(at('socket'));
   await once(socket, 'listening');
-  // Nothing is stored: whoever looked for the file first would say so.
+  // Nothing is stored: a look-up of the file first would fail with not-found.
   const client = new MemoryClient();
   for (const [path, state] of [
     [at('missing/d/x'), `the folder "${at('missing')}" does not exist`],
@@ -132,7 +132,7 @@ test('what can be no target is refused in one line, before anything is fetched',
     [at('file/x'), `"${at('file')}" is a file and not a folder`],
     [at('folder'), 'it is a folder'],
     [at('to-folder'), 'it is a folder'],
-    [at('loop'), 'its path goes round in symbolic links'],
+    [at('loop'), 'its path is a loop of symbolic links'],
     [at('socket'), 'it is a socket'],
     ['/dev/fd/9999', 'no file is open under this number'],
     ['/proc/x', 'permission is denied'],
