@@ -1,15 +1,13 @@
-import { Connections } from '../catalog/postgres/connections.ts';
+import { Connections, type Session } from '../catalog/postgres/connections.ts';
 import { migration } from '../catalog/postgres/migrate.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
-import type { Session } from '../catalog/postgres/sessions.ts';
 import type { Clock } from '../core/clock.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { TokenBook, type Token } from './token.ts';
 import { checkNameIsNew, isToken, makeToken, noSuchToken } from './token-rules.ts';
 import { tokensIntervalMs, type NewToken, type TokenEditor, type TokenSource } from './token-source.ts';
 
-const begin = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-const snapshot = 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY';
+const snapshot = { begin: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' };
 /** Told apart from other locks of this schema. */
 const lockNumber = 7343;
 
@@ -107,7 +105,7 @@ export class PostgresTokenEditor implements TokenEditor {
 
   #read(): Promise<KeptTokens> {
     const connections = this.#connections;
-    return connections.transaction(snapshot, (session) => readTokens(session, connections.schema));
+    return connections.transaction((session) => readTokens(session, connections.schema), snapshot);
   }
 
   async add(wanted: NewToken): Promise<string> {
@@ -140,7 +138,7 @@ export class PostgresTokenEditor implements TokenEditor {
 
   async #change(change: (session: Session, schema: string) => Promise<void>): Promise<void> {
     const { schema } = this.#connections;
-    await this.#connections.transaction(begin, async (session) => {
+    await this.#connections.transaction(async (session) => {
       await session.run(`SELECT pg_advisory_xact_lock(hashtextextended($1, ${lockNumber}))`, [schema]);
       await change(session, schema);
       // A row of it is there by now: the change itself has made it.
@@ -225,8 +223,9 @@ export class PostgresTokens implements TokenSource {
     const mustRead = always || this.#book.unread || this.#hasProblem;
     if (!mustRead && (await this.#seen(schema))) return;
     await this.#connections.prepare();
-    const kept = await this.#connections.transaction(snapshot, async (session) =>
-      readTokens(session, schema),
+    const kept = await this.#connections.transaction(
+      async (session) => readTokens(session, schema),
+      snapshot,
     );
     if (kept.changeNumber === undefined && this.#options.folderHasTokens) await this.#closeToAll(schema);
     // A state that is lost too, under a server that knows better.

@@ -142,9 +142,9 @@ async function expectWhole({ catalog, blobs }: Place): Promise<void> {
   for await (const batch of catalog.listBlobs()) {
     for (const { location } of batch) if (location.kind === 'object') named.add(location.key);
   }
-  const found: { key: string }[] = [];
-  for await (const { key } of blobs.list()) if (!named.has(key)) found.push({ key });
-  await catalog.removeStrays(found);
+  const found: string[] = [];
+  for await (const { key } of blobs.list()) if (!named.has(key)) found.push(key);
+  await catalog.objects.removeOrphans(found);
   const left: string[] = [];
   for await (const { key } of blobs.list()) left.push(key);
   expect(new Set(left)).toEqual(named);

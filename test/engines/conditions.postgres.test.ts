@@ -5,7 +5,7 @@ import { MemoryBlobStore } from '../support/doubles/memory-blob-store.ts';
 import type { BlobPlacer, PutChange } from '../../src/catalog/catalog.ts';
 import { Connections } from '../../src/catalog/postgres/connections.ts';
 import { PostgresCatalog, type PostgresCatalogOptions } from '../../src/catalog/postgres/postgres-catalog.ts';
-import { migrations } from '../../src/catalog/postgres/schema/schema.ts';
+import { migrations } from '../../src/catalog/postgres/schema/migrations.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { freshSchema, postgresUrl } from '../support/engines.ts';

@@ -3,82 +3,83 @@ import type { CallObserver } from '../../core/report.ts';
 import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { failureOf, fromDatabaseError, missingStates, sqlStateOf, unavailable } from './database-errors.ts';
 import { openPools, type ConnectionOptions, type Pools } from './pools.ts';
-import { withSession, type Session, type TransactionOptions } from './sessions.ts';
 
-/** Before the names of all statements, which a connection keeps beside those of others. */
+/** Starts the names of all statements, which share a connection of a pooler with those of other programs. */
 export const namePrefix = 'filetracker_';
 const schemaDefault = 'filetracker';
 const schemaForm = /^[a-z_][a-z0-9_]{0,62}$/;
+const unboundedTimeoutMs = 24 * 3_600_000;
 /**
- * What the database has undone, and will do when it is repeated: conflicts between changes, and a prepared statement
- * whose tables were changed by a migration meanwhile; the connection that had prepared it is given up.
+ * What the database has undone and will do when it is repeated: conflicts between changes, and a prepared statement whose
+ * tables a migration has changed meanwhile (its connection is given up).
  */
 const conflictStates: ReadonlySet<string> = new Set(['40001', '40P01', '0A000']);
 const conflictRetriesMax = 10;
 
-/** What is to be done before the first statement; `again` where it was done before. */
+/** Runs before the first statement; `again` if it has run before. */
 export type Preparation = (connections: Connections, again: boolean) => Promise<void>;
 
-/** A statement that is prepared once a connection. */
+/** A statement that each connection prepares once. */
 export interface Statement {
   readonly name: string;
   readonly text: string;
-  /** What it is for, where its name does not tell. */
+  /** Its label in metrics; by default the name without its prefix. */
   readonly operation?: string | undefined;
 }
 
+/** One connection for the duration of a transaction. */
+export interface Session {
+  run<Row extends QueryResultRow>(text: string, values?: readonly unknown[]): Promise<Row[]>;
+}
+
+export interface TransactionOptions {
+  /** How it begins; by default READ COMMITTED. */
+  readonly begin?: string;
+  /** Roll back at the end. */
+  readonly undo?: boolean;
+  /** Let a statement take as long as it needs. */
+  readonly unbounded?: boolean;
+}
+
 /**
- * Connections to PostgreSQL, kept and lent out.
+ * Pools of connections to PostgreSQL.
  *
- * Invariant: a connection on which anything failed is not used again, so that no answer can be taken for that
+ * Invariant: a connection on which anything failed is not used again, so that no response can be taken for that
  * of another statement; every wait has an end.
  */
 export class Connections {
   readonly schema: string;
-  readonly #pool: Pool;
-  readonly #listPool: Pool;
-  readonly #closePools: () => Promise<void>;
-  readonly #answerMs: number;
+  readonly #pools: Pools;
   readonly #underWay = new Set<Promise<unknown>>();
   readonly #prepare: Preparation;
-  readonly #onCall: CallObserver;
+  readonly #onCall: CallObserver | undefined;
   #prepared = false;
   #wasPrepared = false;
   #preparing: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
-  private constructor(
-    schema: string,
-    { pool, listPool, answerMs, close }: Pools,
-    prepare: Preparation,
-    onCall: CallObserver = () => undefined,
-  ) {
-    this.#onCall = onCall;
+  private constructor(schema: string, pools: Pools, prepare: Preparation, onCall: CallObserver | undefined) {
     this.schema = schema;
+    this.#pools = pools;
     this.#prepare = prepare;
-    this.#pool = pool;
-    this.#listPool = listPool;
-    this.#closePools = close;
-    this.#answerMs = answerMs;
+    this.#onCall = onCall;
   }
 
   /**
-   * Makes no connection yet. `prepare` is run once, with success, before the first statement, and again where tables
-   * turn out to be missing.
-   * @throws FiletrackerError `invalid-argument` where the driver is not installed.
+   * Opens no connection yet. `prepare` runs once, with success, before the first statement, and again if tables are
+   * missing later.
+   * @throws FiletrackerError `invalid-argument` if the driver is not installed or the schema's name is malformed.
    */
   static async create(options: ConnectionOptions, prepare: Preparation): Promise<Connections> {
     const schema = options.schema ?? schemaDefault;
     if (!schemaForm.test(schema)) {
-      throw new FiletrackerError(
-        'invalid-argument',
-        `Cannot use the schema ${JSON.stringify(schema)}: bad form`,
-      );
+      const text = `Cannot use the schema ${JSON.stringify(schema)}: its name is malformed`;
+      throw new FiletrackerError('invalid-argument', text);
     }
     return new Connections(schema, await openPools(options), prepare, options.onCall);
   }
 
-  /** Prepares the database if that has not been done; what failed is tried again by the next call. */
+  /** Prepares the database unless that is done; a failure is tried again by the next call. */
   prepare(): Promise<void> {
     this.#preparing ??= this.#prepareOnce().finally(() => {
       this.#preparing = undefined;
@@ -94,18 +95,18 @@ export class Connections {
 
   /** Runs one statement, in a transaction of its own, in one round trip. */
   async run<Row extends QueryResultRow>(statement: Statement, values: readonly unknown[]): Promise<Row[]> {
-    return this.#runOn<Row>(this.#pool, statement, values);
+    return this.#runOn<Row>(this.#pools.pool, statement, values);
   }
 
   /**
-   * The same on one of the connections for lists, so that however many lists run, look-ups and changes have theirs.
-   * @throws FiletrackerError `unavailable` where all of them stay in use.
+   * As `run`, on one of the connections for lists, so that lists never use up those of look-ups and changes.
+   * @throws FiletrackerError `unavailable` if all of them stay in use.
    */
   async runForList<Row extends QueryResultRow>(
     statement: Statement,
     values: readonly unknown[],
   ): Promise<Row[]> {
-    return this.#runOn<Row>(this.#listPool, statement, values);
+    return this.#runOn<Row>(this.#pools.listPool, statement, values);
   }
 
   async #runOn<Row extends QueryResultRow>(
@@ -113,9 +114,8 @@ export class Connections {
     statement: Statement,
     values: readonly unknown[],
   ): Promise<Row[]> {
-    this.#checkOpen();
     const { name, operation = name.slice(namePrefix.length) } = statement;
-    return this.#track(this.#observed(operation, () => this.#runRepeating<Row>(pool, statement, values)));
+    return this.#observed(operation, () => this.#runRepeating<Row>(pool, statement, values));
   }
 
   async #runRepeating<Row extends QueryResultRow>(
@@ -130,10 +130,10 @@ export class Connections {
         return result.rows;
       } catch (error) {
         const state = sqlStateOf(error) ?? '';
-        // The database was brought back as it was before a migration, or is not there yet.
+        // The database was restored to a state before a migration, or is not restored yet.
         if (missingStates.has(state)) this.#prepared = false;
-        const conflict = conflictStates.has(state);
-        if (!conflict || retries >= conflictRetriesMax) throw fromDatabaseError(error, 'use the catalog');
+        const isConflict = conflictStates.has(state);
+        if (!isConflict || retries >= conflictRetriesMax) throw fromDatabaseError(error, 'use the catalog');
       }
     }
   }
@@ -144,63 +144,79 @@ export class Connections {
       await this.prepare();
     } catch (error) {
       if (!this.#wasPrepared || !isFiletrackerError(error, 'not-found')) throw error;
-      throw unavailable('use the catalog', 'its tables are not there any more', error);
+      throw unavailable('use the catalog', 'its tables are gone', error);
     }
   }
 
-  /** Runs statements one after the other on one connection, in one transaction; undone where `step` fails. */
+  /** Runs statements one after the other on one connection, in one transaction; rolls back if `step` fails. */
   async transaction<Result>(
-    begin: string,
     step: (session: Session) => Promise<Result>,
     options: TransactionOptions = {},
   ): Promise<Result> {
-    this.#checkOpen();
-    const work = this.#observed('transaction', () => withSession(this.#pool, begin, step, options));
-    return this.#track(work);
+    return this.#observed('transaction', () => runTransaction(this.#pools.pool, step, options));
   }
 
-  /** For tests and metrics: connections open now. */
+  /** The number of open connections. */
   get size(): number {
-    return this.#pool.totalCount + this.#listPool.totalCount;
+    return this.#pools.pool.totalCount + this.#pools.listPool.totalCount;
   }
 
-  /** Waits for what is under way. Idempotent. */
+  /** Waits for calls under way, then closes all connections. Idempotent. */
   close(): Promise<void> {
-    this.#closed ??= this.#finish();
+    this.#closed ??= Promise.allSettled(this.#underWay).then(() => this.#pools.close());
     return this.#closed;
   }
 
-  async #finish(): Promise<void> {
-    await Promise.allSettled(this.#underWay);
-    await this.#closePools();
-  }
-
-  /** Tells of a call when it has ended. */
+  /** Runs a call, keeps it among those under way, and reports its end to `onCall`. */
   async #observed<Result>(operation: string, call: () => Promise<Result>): Promise<Result> {
-    const startMs = performance.now();
-    try {
-      const result = await call();
-      this.#onCall(operation, performance.now() - startMs, undefined);
-      return result;
-    } catch (error) {
-      const durationMs = performance.now() - startMs;
-      this.#onCall(operation, durationMs, failureOf(error, durationMs >= this.#answerMs));
-      throw error;
-    }
-  }
-
-  #checkOpen(): void {
     if (this.#closed !== undefined) {
       throw new FiletrackerError('unavailable', 'Cannot use the catalog: it is closed');
     }
-  }
-
-  async #track<Result>(work: Promise<Result>): Promise<Result> {
+    const startMs = performance.now();
+    const work = call();
     this.#underWay.add(work);
     try {
-      return await work;
+      const result = await work;
+      this.#onCall?.(operation, performance.now() - startMs, undefined);
+      return result;
+    } catch (error) {
+      const durationMs = performance.now() - startMs;
+      this.#onCall?.(operation, durationMs, failureOf(error, durationMs >= this.#pools.answerMs));
+      throw error;
     } finally {
       this.#underWay.delete(work);
     }
+  }
+}
+
+async function runTransaction<Result>(
+  pool: Pool,
+  step: (session: Session) => Promise<Result>,
+  { begin = 'BEGIN ISOLATION LEVEL READ COMMITTED', undo = false, unbounded = false }: TransactionOptions,
+): Promise<Result> {
+  const client = await pool.connect().catch((error: unknown) => {
+    throw unavailable('reach the catalog', 'PostgreSQL accepts no connection', error);
+  });
+  // The driver takes this setting with a query too; its types do not know that.
+  const timeout = unbounded ? { query_timeout: unboundedTimeoutMs } : {};
+  const session: Session = {
+    run: async <Row extends QueryResultRow>(text: string, values: readonly unknown[] = []) => {
+      try {
+        return (await client.query<Row>({ text, values: [...values], ...timeout })).rows;
+      } catch (error) {
+        throw fromDatabaseError(error, 'use the catalog');
+      }
+    },
+  };
+  let broken = true;
+  try {
+    await session.run(begin);
+    if (unbounded) await session.run('SET LOCAL statement_timeout = 0');
+    const result = await step(session);
+    await session.run(undo ? 'ROLLBACK' : 'COMMIT');
+    broken = false;
+    return result;
+  } finally {
+    client.release(broken);
   }
 }

@@ -1,43 +1,43 @@
-import type { Connections } from './connections.ts';
-import type { Session } from './sessions.ts';
+import { removalMemoryMs } from '../../core/limits.ts';
+import { namePrefix, type Connections, type Session } from './connections.ts';
 
-/** What a compaction of the journal has done. */
 export interface JournalCompaction {
   readonly recordsBefore: number;
   readonly recordsRemoved: number;
 }
 
-/** A journal with fewer superseded records than this is left alone. */
+/** Records beyond twice the needed ones from which on compaction pays. */
 const recordsToSpare = 100_000;
-/** Records that are looked at in one transaction, so that its sort stays below a few GiB. */
+/** Records that one transaction looks at, so that its sort takes a few GiB at most. */
 const recordsAtOnce = 20_000_000;
 const lockNumber = 7342;
 
 /**
- * Takes records out of the journal that recovery does not need any more:
+ * Deletes journal records that recovery does not need:
  *
- * - records of a name that a later one of the same name follows. What counts is the journal alone, never the
- *   tables that it is there to mend;
- * - the removal of a name as its last record, once removals so old are not remembered any more: no record of the name
- *   is left then, which says the same;
- * - marks and collections so old: contents are looked at anyhow.
+ * - records of a name that a later record of the same name follows. Only the journal counts, never the tables
+ *   that it is there to repair;
+ * - a removal as the last record of a name, once removals of that age are forgotten: without any record of the name
+ *   the journal says the same;
+ * - marks and collections of that age: recovery checks the blobs anyhow.
  *
- * A record that names an object in use is kept for that, as one of the content without the name: the other
- * names of the content have none that tells where it is.
+ * A record that names an object in use is kept, as a record of the blob without the name: the records of other names with
+ * the same blob do not say where it is.
  *
- * One statement for each part of the names decides by one snapshot: what is followed stays followed, whatever is
- * added meanwhile, so changes need not wait. Of several servers one compacts; killed in the middle, what is done
- * is done, and the rest is left to the next time.
- * @returns undefined where it is not worth it, or another server is at it.
+ * The names are taken in parts. For each, one statement decides by one snapshot: a record that is followed stays followed,
+ * whatever is added meanwhile, so changes need not wait. Only one server compacts at a time; if it is killed, the next
+ * run does the rest.
+ * @returns `undefined` if it does not pay, or if another server compacts.
  */
 export async function compactJournal(
   connections: Connections,
-  options: { readonly nowMs: number; readonly removalsSinceMs: number; readonly always?: boolean },
+  options: { readonly nowMs: number; readonly always?: boolean },
 ): Promise<JournalCompaction | undefined> {
   const { schema } = connections;
+  const { nowMs, always = false } = options;
   const [sizes] = await connections.run<{ records: number; needed: number }>(
     {
-      name: 'filetracker_journal_sizes',
+      name: `${namePrefix}journal_sizes`,
       text: `SELECT greatest(c.reltuples, 0)::bigint AS records, greatest(s.compacted_records,
           (SELECT sum(entries) FROM ${schema}.counter))::bigint AS needed
         FROM pg_class c, ${schema}.journal_state s WHERE c.oid = to_regclass('${schema}.journal')`,
@@ -45,57 +45,41 @@ export async function compactJournal(
     [],
   );
   const { records = 0, needed = 0 } = sizes ?? {};
-  if (options.always !== true && records < 2 * needed + recordsToSpare) return undefined;
+  if (!always && records < 2 * needed + recordsToSpare) return undefined;
   const parts = Math.max(1, Math.ceil(records / recordsAtOnce));
   let recordsBefore = 0;
   let recordsRemoved = 0;
   for (let part = 0; part < parts; part += 1) {
-    const done = await compactPart(connections, { part, parts, ...options });
-    if (done === undefined) return undefined;
-    recordsBefore += done.records;
-    recordsRemoved += done.removed;
+    const counts = await connections.transaction(
+      (session) => compactPart(session, schema, [nowMs - removalMemoryMs, parts, part]),
+      { unbounded: true },
+    );
+    if (counts === undefined) return undefined;
+    recordsBefore += counts.records;
+    recordsRemoved += counts.removed;
   }
   await connections.run(
     {
-      name: 'filetracker_note_compaction',
+      name: `${namePrefix}note_compaction`,
       text: `UPDATE ${schema}.journal_state SET compacted_ms = $1, compacted_records = $2`,
     },
-    [options.nowMs, recordsBefore - recordsRemoved],
+    [nowMs, recordsBefore - recordsRemoved],
   );
   return { recordsBefore, recordsRemoved };
 }
 
-interface Part {
-  readonly part: number;
-  readonly parts: number;
-  readonly removalsSinceMs: number;
-}
-
-interface PartCounts {
-  readonly records: number;
-  readonly removed: number;
-}
-
-/** One transaction; undefined where another server compacts. */
-async function compactPart(connections: Connections, part: Part): Promise<PartCounts | undefined> {
-  const { schema } = connections;
-  return connections.transaction(
-    'BEGIN ISOLATION LEVEL READ COMMITTED',
-    async (session) => {
-      const [lock] = await session.run<{ taken: boolean }>(
-        `SELECT pg_try_advisory_xact_lock(hashtextextended($1, ${lockNumber})) AS taken`,
-        [schema],
-      );
-      if (lock?.taken !== true) return undefined;
-      await session.run("SELECT set_config('statement_timeout', '0', true)");
-      await session.run("SELECT set_config('filetracker.compacting', 'on', true)");
-      return removeRecords(session, schema, part);
-    },
-    { unbounded: true },
+/** `undefined` if another server compacts. */
+async function compactPart(
+  session: Session,
+  schema: string,
+  values: readonly [removalsBeforeMs: number, parts: number, part: number],
+): Promise<{ readonly records: number; readonly removed: number } | undefined> {
+  const [lock] = await session.run<{ taken: boolean }>(
+    `SELECT pg_try_advisory_xact_lock(hashtextextended($1, ${lockNumber})) AS taken`,
+    [schema],
   );
-}
-
-async function removeRecords(session: Session, schema: string, part: Part): Promise<PartCounts> {
+  if (lock?.taken !== true) return undefined;
+  await session.run("SELECT set_config('filetracker.compacting', 'on', true)");
   const inUse = `key IS NOT NULL AND (
     EXISTS (SELECT 1 FROM ${schema}.blob b WHERE b.digest = j.digest AND b.object_key = j.key)
     OR EXISTS (SELECT 1 FROM ${schema}.object o WHERE o.key = j.key AND o.doomed_ms IS NULL))`;
@@ -116,7 +100,7 @@ async function removeRecords(session: Session, schema: string, part: Part): Prom
       DELETE FROM ${schema}.journal j USING needless n WHERE NOT n.in_use AND j.sequence = n.sequence RETURNING 1
     )
     SELECT (SELECT count(*) FROM told) AS records, (SELECT count(*) FROM gone) AS removed`,
-    [part.removalsSinceMs, part.parts, part.part],
+    values,
   );
   return counts ?? { records: 0, removed: 0 };
 }

@@ -20,7 +20,7 @@ async function writtenTo(
   };
   const connections = {
     schema: 'files',
-    transaction: (_begin: string, step: (on: typeof session) => Promise<void>) => step(session),
+    transaction: (step: (on: typeof session) => Promise<void>) => step(session),
   } as unknown as Connections;
   const code = await migration(options)(connections, again).then(
     () => undefined,

@@ -1,18 +1,18 @@
 import { FiletrackerError } from '../../core/errors.ts';
 import type { Connections, Preparation } from './connections.ts';
-import { migrations } from './schema/schema.ts';
+import { migrations } from './schema/migrations.ts';
 
 export interface MigrationOptions {
   /**
-   * Where there must be a catalog already: its tables are brought up to date, or must be so. Without it they are made
-   * where there are none.
+   * Requires a catalog that exists: `upgrade` brings its tables up to date, `as-it-is` requires that they are. By default
+   * the tables are created if there are none.
    */
   readonly existing?: 'upgrade' | 'as-it-is' | undefined;
 }
 
 /**
- * What connections are to do before their first statement. Tables that were there and are not are being restored, or are
- * lost: they are not made anew, because an empty store would say that no file is.
+ * The preparation of connections before their first statement. Tables that existed and are gone are being restored, or
+ * are lost: they are not created again, because an empty store would report that no file exists.
  */
 export function migration(options: MigrationOptions = {}): Preparation {
   const { existing = 'upgrade' } = options;
@@ -20,14 +20,14 @@ export function migration(options: MigrationOptions = {}): Preparation {
 }
 
 /**
- * Brings the schema to this release's version, under a lock: of servers that start together one does it and the
- * others wait. Each start is one transaction: a crash leaves the schema as it was.
- * @throws FiletrackerError `unavailable`, `invalid-argument` where the database cannot hold a catalog, `not-found` where
- * it must hold one and does not, `read-only` where a newer release has changed the schema.
+ * Brings the schema to this release's version, under a lock: of servers that start together one migrates and the
+ * others wait. All in one transaction: a crash leaves the schema as it was.
+ * @throws FiletrackerError `unavailable`; `invalid-argument` if the database cannot hold a catalog; `not-found` if it
+ * must hold one and does not; `read-only` if a newer release has changed the schema.
  */
 async function migrate(connections: Connections, options: MigrationOptions): Promise<void> {
   const { schema } = connections;
-  await connections.transaction('BEGIN ISOLATION LEVEL READ COMMITTED', async (session) => {
+  await connections.transaction(async (session) => {
     await session.run('SELECT pg_advisory_xact_lock(hashtextextended($1, 7341))', [schema]);
     const [settings] = await session.run<{ encoding: string; isolation: string; fresh: boolean }>(
       `SELECT current_setting('server_encoding') AS encoding,
@@ -35,8 +35,10 @@ async function migrate(connections: Connections, options: MigrationOptions): Pro
         to_regclass($1) IS NULL AS fresh`,
       [`${schema}.migration`],
     );
-    if (settings?.encoding !== 'UTF8') refuse('its encoding must be UTF8');
-    if (settings.isolation !== 'read committed') refuse('its default isolation must be read committed');
+    if (settings?.encoding !== 'UTF8') throw unusable('its encoding is not UTF8');
+    if (settings.isolation !== 'read committed') {
+      throw unusable('its default isolation is not read committed');
+    }
     if (settings.fresh) {
       if (options.existing !== undefined) {
         const text = `Cannot find a catalog in the schema "${schema}" of this database`;
@@ -52,13 +54,11 @@ async function migrate(connections: Connections, options: MigrationOptions): Pro
     );
     const done = row?.number ?? 0;
     if (done > migrations.length) {
-      throw new FiletrackerError(
-        'read-only',
-        'Cannot open the catalog: a newer release has changed its schema',
-      );
+      const text = 'Cannot open the catalog: a newer release has changed its schema; use that release';
+      throw new FiletrackerError('read-only', text);
     }
     if (done < migrations.length && options.existing === 'as-it-is') {
-      refuse('an older release has made its tables, and nothing is to be changed; start a server first');
+      throw unusable('its tables are those of an older release; start a server of this release first');
     }
     for (const [index, migration] of migrations.entries()) {
       if (index < done) continue;
@@ -68,6 +68,6 @@ async function migrate(connections: Connections, options: MigrationOptions): Pro
   });
 }
 
-function refuse(state: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot use this database for a catalog: ${state}`);
+function unusable(state: string): FiletrackerError {
+  return new FiletrackerError('invalid-argument', `Cannot use this database for a catalog: ${state}`);
 }

@@ -2,9 +2,9 @@ import type { BlobPlacer } from '../catalog.ts';
 import type { Connections } from './connections.ts';
 import type { Statements } from './statements.ts';
 
-/** Doomed objects are left to whoever doomed them for so long; then anyone removes them. */
+/** For so long doomed objects are left to the server that doomed them; then any server removes them. */
 const doomedPatienceMs = 60_000;
-/** How long a removed object's key is remembered: longer than any statement or retry can last. */
+/** How long the key of a removed object is remembered: longer than any statement or retry lasts. */
 const tombstoneLifetimeMs = 7 * 24 * 3_600_000;
 const objectsAtOnce = 1000;
 
@@ -12,14 +12,13 @@ export interface ObjectRemovalParts {
   readonly connections: Connections;
   readonly statements: Statements;
   readonly placer: BlobPlacer;
-  /** As statements take the time: null for that of the database. */
+  /** The time that statements take; null for that of the database. */
   readonly timeGiven: () => number | null;
-  /** Told of failures that no caller waits for. */
   readonly onBackgroundError: (error: unknown) => void;
 }
 
 /**
- * Takes objects out of the blob store.
+ * Removes objects from the blob store.
  *
  * Invariant: bytes are removed only of keys that are doomed in the table `object`, after the transaction that
  * doomed them; no row will ever name such a key again. See (c) and (d) in postgres-catalog.ts.
@@ -31,7 +30,7 @@ export class ObjectRemoval {
     this.#parts = parts;
   }
 
-  /** Removes what is doomed already. Failures leave the keys doomed, for `sweep`; the change itself is done. */
+  /** Removes doomed objects. If that fails, the keys stay doomed, for `sweep`; the change itself is made. */
   async removeDoomed(keys: readonly string[]): Promise<boolean> {
     if (keys.length === 0) return true;
     try {
@@ -44,10 +43,11 @@ export class ObjectRemoval {
   }
 
   /**
-   * Dooms those of the keys that no blob names, and removes them. Exact at any time: of a put and a removal that
-   * meet at one object one wins, and the other leaves it alone.
+   * Dooms and removes those of the objects that no blob uses. Safe at any time: of a put and a removal that meet at one
+   * object one wins, and the other leaves it alone.
+   * @returns the keys that were removed.
    */
-  async removeStrays(keys: readonly string[]): Promise<readonly string[]> {
+  async removeOrphans(keys: readonly string[]): Promise<readonly string[]> {
     const { connections, statements, timeGiven } = this.#parts;
     const rows = await connections.run<{ key: string }>(statements.doom, [keys, timeGiven()]);
     const doomed = rows.map((row) => row.key);
@@ -55,19 +55,19 @@ export class ObjectRemoval {
     return doomed;
   }
 
-  /** Removes what a put has placed and does not need; a failure leaves a stray. */
+  /** Removes an object that a put has placed and does not need; a failure leaves an orphan. */
   async giveUp(key: string): Promise<void> {
-    await this.removeStrays([key]).catch(this.#parts.onBackgroundError);
+    await this.removeOrphans([key]).catch(this.#parts.onBackgroundError);
   }
 
-  /** Those of the keys that no blob names; `removeStrays` decides anew. */
-  async findStrays(keys: readonly string[]): Promise<readonly string[]> {
+  /** Those of the keys that no blob uses now; `removeOrphans` checks them again. */
+  async findOrphans(keys: readonly string[]): Promise<readonly string[]> {
     const { connections, statements } = this.#parts;
-    const rows = await connections.run<{ key: string }>(statements.strays, [keys]);
+    const rows = await connections.run<{ key: string }>(statements.orphans, [keys]);
     return rows.map((row) => row.key);
   }
 
-  /** Removes doomed objects that a crash or a failure left behind, and forgets keys that are long removed. */
+  /** Removes doomed objects that a crash or a failure left behind, and forgets keys that were removed long ago. */
   async sweep(nowMs: number, doomedBeforeMs = nowMs - doomedPatienceMs): Promise<void> {
     const { connections, statements } = this.#parts;
     for (;;) {

@@ -6,74 +6,76 @@ import { FiletrackerError } from '../../core/errors.ts';
 
 /** How the database is reached. All times in milliseconds. */
 export interface ConnectionOptions {
-  /** `postgres://user:password@host:port/database`; what is missing comes from the PG* environment. */
+  /** `postgres://user:password@host:port/database`; missing parts come from the PG* environment. */
   readonly url: string;
   /** Schema that holds the tables. */
   readonly schema?: string | undefined;
-  /** Connections for look-ups and changes, at most. */
+  /** Maximum number of connections for look-ups and changes. */
   readonly poolSize?: number | undefined;
-  /** Connections for lists, at most; a list takes one for each of its pages. */
+  /** Maximum number of connections for lists; a list uses one for each of its pages. */
   readonly listPoolSize?: number | undefined;
   /** Longest wait for a connection. */
   readonly connectTimeoutMs?: number | undefined;
-  /** Longest wait for an answer. */
+  /** Longest wait for a response. */
   readonly queryTimeoutMs?: number | undefined;
-  /** Told of every call: by the name of its statement, else `list` or `transaction`. */
+  /** Observes every call, by the name of its statement, or as `list` or `transaction`. */
   readonly onCall?: CallObserver | undefined;
 }
 
-const connectionDefaults = {
-  poolSize: 20,
-  listPoolSize: 5,
-  connectTimeoutMs: 5_000,
-  queryTimeoutMs: 10_000,
-} as const;
+const defaults = { poolSize: 20, listPoolSize: 5, connectTimeoutMs: 5_000, queryTimeoutMs: 10_000 } as const;
 
 const int8TypeId = 20;
 
 /**
- * Who holds locks and does not go on, because its machine is gone or asleep, loses them after so long: a recovery, a
- * migration. Else the database would keep them for as long as TCP takes the other end to be there.
+ * A session that holds locks and makes no progress, because its machine is gone or asleep, loses them after this time:
+ * a recovery, a migration. Without it the database would keep them until TCP gives up.
  */
 const transactionPauseMaxMs = 60_000;
-
-/** Connections for look-ups and changes, and those for lists. */
-export interface Pools {
-  readonly pool: Pool;
-  readonly listPool: Pool;
-  /** How long the database may take for an answer, in milliseconds. */
-  readonly answerMs: number;
-  /** Closes all connections. A database that does not answer delays this by `closeTimeoutMs` at most. */
-  readonly close: () => Promise<void>;
-}
 
 /** How long the database may take to close its end of a connection, in milliseconds. */
 const closeTimeoutMs = 2_000;
 
-/** Makes no connection yet. @throws FiletrackerError `invalid-argument` where the driver is not installed. */
+export interface Pools {
+  /** Connections for look-ups and changes. */
+  readonly pool: Pool;
+  /** Connections for lists. */
+  readonly listPool: Pool;
+  /** How long the database may take to respond, in milliseconds. */
+  readonly answerMs: number;
+  /** Closes all connections. A silent database delays this by `closeTimeoutMs` at most. */
+  readonly close: () => Promise<void>;
+}
+
+/** Opens no connection yet. @throws FiletrackerError `invalid-argument` if the driver is not installed. */
 export async function openPools(options: ConnectionOptions): Promise<Pools> {
   const driver = await loadDriver();
-  const common = configurationOf(options, driver.types);
-  const { statementMs } = timeoutsOf(options);
-  // The database gives up first, so that it does not work on for someone who has gone.
-  const statementTimeout = { statement_timeout: statementMs };
-  const idleTimeout = { idle_in_transaction_session_timeout: transactionPauseMaxMs };
+  const answerMs = options.queryTimeoutMs ?? defaults.queryTimeoutMs;
   const sockets = new Set<Socket>();
-  const stream = (): Socket => {
-    const socket = new Socket();
-    sockets.add(socket);
-    return socket.once('close', () => sockets.delete(socket));
+  const settings: PoolConfig = {
+    connectionString: options.url,
+    application_name: 'filetracker',
+    connectionTimeoutMillis: options.connectTimeoutMs ?? defaults.connectTimeoutMs,
+    // The database gives up first: it does not work on for a caller that is gone, and its own error arrives.
+    query_timeout: answerMs + 1_000,
+    idleTimeoutMillis: 60_000,
+    keepAlive: true,
+    types: {
+      // Sizes, counts and versions all fit a number: they are below 2^53.
+      getTypeParser: ((typeId: number, format?: 'text') =>
+        typeId === int8TypeId
+          ? Number
+          : driver.types.getTypeParser(typeId, format)) as typeof driver.types.getTypeParser,
+    },
+    verify: verifierOf(answerMs),
+    stream: () => {
+      const socket = new Socket();
+      sockets.add(socket);
+      return socket.once('close', () => sockets.delete(socket));
+    },
   };
-  const settings = { ...common, ...onConnect({ ...statementTimeout, ...idleTimeout }), stream };
-  const pool = new driver.Pool({
-    ...settings,
-    max: options.poolSize ?? connectionDefaults.poolSize,
-  });
-  const listPool = new driver.Pool({
-    ...settings,
-    max: options.listPoolSize ?? connectionDefaults.listPoolSize,
-  });
-  // A connection that breaks while nobody uses it leaves the pool by itself.
+  const pool = new driver.Pool({ ...settings, max: options.poolSize ?? defaults.poolSize });
+  const listPool = new driver.Pool({ ...settings, max: options.listPoolSize ?? defaults.listPoolSize });
+  // An idle connection that breaks leaves the pool by itself.
   for (const each of [pool, listPool]) each.on('error', () => undefined);
   const close = async (): Promise<void> => {
     await Promise.all([pool.end(), listPool.end()]);
@@ -81,84 +83,44 @@ export async function openPools(options: ConnectionOptions): Promise<Pools> {
     const timer = setTimeout(() => {
       for (const socket of sockets) socket.destroy();
     }, closeTimeoutMs);
-    const closed = Array.from(sockets, (socket) => new Promise((resolve) => socket.once('close', resolve)));
-    await Promise.all(closed);
+    await Promise.all(Array.from(sockets, (socket) => new Promise((done) => socket.once('close', done))));
     clearTimeout(timer);
   };
-  return { pool, listPool, answerMs: statementMs, close };
+  return { pool, listPool, answerMs, close };
 }
 
-type Driver = Pick<typeof postgres, 'Pool' | 'types'>;
-
-async function loadDriver(): Promise<Driver> {
+async function loadDriver(): Promise<Pick<typeof postgres, 'Pool' | 'types'>> {
   try {
-    const driver = await import('pg');
-    return driver.default;
-  } catch (error) {
-    throw new FiletrackerError(
-      'invalid-argument',
-      'Cannot use PostgreSQL: the package "pg" is not installed',
-      {
-        cause: error,
-      },
-    );
+    return (await import('pg')).default;
+  } catch (cause) {
+    const text = 'Cannot use PostgreSQL: the package "pg" is not installed; install it';
+    throw new FiletrackerError('invalid-argument', text, { cause });
   }
 }
 
-/** Times in milliseconds that the database keeps itself. */
-type SessionTimeouts = Readonly<
-  Partial<Record<'statement_timeout' | 'idle_in_transaction_session_timeout', number>>
->;
-
 /**
- * What every new connection sends before it is lent out: its settings, and the question whether it has come to a
- * database that may be written to. A stand-by, or a primary that was put aside, would answer look-ups with what was.
+ * Runs on every new connection before its first use: sets its time-outs, and checks that the database accepts writes. A
+ * stand-by, or a primary that was put aside, would answer look-ups from the past.
  *
- * Settings do not go with the connection's start, as the driver would send them: PgBouncer refuses what it does not know
- * there.
+ * The settings are not sent at the connection's start, as the driver would do: PgBouncer refuses unknown ones there.
  */
-function onConnect(settings: SessionTimeouts): Pick<PoolConfig, 'verify'> {
-  const set = Object.entries(settings).map(
-    ([name, timeoutMs]) => `set_config('${name}', '${Math.ceil(timeoutMs)}', false)`,
-  );
-  const text = `SELECT current_setting('transaction_read_only') AS read_only, ${set.join(', ')}`;
-  return {
-    verify: (client, done) => {
-      client.query<{ read_only: string }>(text, (error: Error | null, result) => {
-        if (error !== null) done(error);
-        else done(result.rows[0]?.read_only === 'off' ? undefined : new ReadOnlyDatabase());
-      });
-    },
+function verifierOf(answerMs: number): PoolConfig['verify'] {
+  const text = `SELECT current_setting('transaction_read_only') AS read_only,
+    set_config('statement_timeout', '${Math.ceil(answerMs)}', false),
+    set_config('idle_in_transaction_session_timeout', '${transactionPauseMaxMs}', false)`;
+  return (client, done) => {
+    client.query<{ read_only: string }>(text, (error: Error | null, result) => {
+      if (error !== null) done(error);
+      else done(result.rows[0]?.read_only === 'off' ? undefined : new ReadOnlyDatabase());
+    });
   };
 }
 
-/** As the database itself would say it, of a change. */
+/** The error with which the database itself would refuse a change. */
 class ReadOnlyDatabase extends Error {
   readonly code = '25006';
 
   constructor() {
-    super('The database takes no changes: it is a stand-by, or was put aside');
+    super('The database accepts no changes: it is a stand-by, or was put aside');
   }
-}
-
-/** The connection waits a little longer than the database does, to get the database's own words. */
-function timeoutsOf(options: ConnectionOptions): { readonly statementMs: number; readonly answerMs: number } {
-  const statementMs = options.queryTimeoutMs ?? connectionDefaults.queryTimeoutMs;
-  return { statementMs, answerMs: statementMs + 1_000 };
-}
-
-function configurationOf(options: ConnectionOptions, types: Driver['types']): PoolConfig {
-  return {
-    connectionString: options.url,
-    application_name: 'filetracker',
-    connectionTimeoutMillis: options.connectTimeoutMs ?? connectionDefaults.connectTimeoutMs,
-    query_timeout: timeoutsOf(options).answerMs,
-    idleTimeoutMillis: 60_000,
-    keepAlive: true,
-    types: {
-      // Sizes, counts and versions all fit a number: they are below 2^53.
-      getTypeParser: ((typeId: number, format?: 'text') =>
-        typeId === int8TypeId ? Number : types.getTypeParser(typeId, format)) as typeof types.getTypeParser,
-    },
-  };
 }

@@ -3,36 +3,23 @@ import type { Encoding } from '../../core/blob.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { Precondition } from '../../core/file-version.ts';
-import type { BlobLocation, BlobRecord, Entry, LocatedEntry, PutOutcome, RemoveOutcome } from '../catalog.ts';
+import type { BlobRecord, Entry, LocatedEntry, PutOutcome, RemoveOutcome } from '../catalog.ts';
 
-/** Numbers that stand for encodings in the tables; never reassigned. */
-const encodingNumbers: Readonly<Record<Encoding, number>> = { identity: 0, gzip: 1 };
-
-export function encodingToNumber(encoding: Encoding): number {
-  return encodingNumbers[encoding];
-}
-
-function encodingFromNumber(number: number): Encoding {
-  if (number === encodingNumbers.identity) return 'identity';
-  if (number === encodingNumbers.gzip) return 'gzip';
-  throw new FiletrackerError('corrupt-store', `Cannot read the catalog: encoding ${number} is not known`);
-}
-
-// As rows of pg are: one property a column.
+// The rows of the tables and functions as pg returns them, one property for each column.
 
 export interface NameRow {
   readonly name: FileName;
   readonly version: number;
 }
 
-export interface EntryRow {
-  readonly name: string;
-  readonly version: number;
+interface BlobColumns {
   readonly digest: Buffer;
   readonly encoding: number;
   readonly logical_size: number;
   readonly stored_size: number;
 }
+
+export interface EntryRow extends NameRow, BlobColumns {}
 
 export interface LocatedRow extends EntryRow {
   readonly bytes: Buffer | null;
@@ -40,11 +27,7 @@ export interface LocatedRow extends EntryRow {
   readonly damaged: boolean;
 }
 
-export interface BlobRow {
-  readonly digest: Buffer;
-  readonly encoding: number;
-  readonly logical_size: number;
-  readonly stored_size: number;
+export interface BlobRow extends BlobColumns {
   readonly object_key: string | null;
   readonly reference_count: number;
   readonly damaged: boolean;
@@ -56,7 +39,7 @@ export interface PutRow {
   readonly other: FileName;
   readonly deduplicated: boolean;
   readonly replaced_key: string | null;
-  /** Of a blob that was there before the put, if it is in the blob store. */
+  /** Of a blob that was stored before the put, if it is in the blob store. */
   readonly known_key: string | null;
   readonly known_size: number | null;
 }
@@ -66,48 +49,60 @@ export interface RemoveRow {
   readonly stored_version: number;
 }
 
-export function entryOf(row: EntryRow): Entry {
+/** Numbers of the encodings in the tables; never reassigned. */
+const encodingNumbers: Readonly<Record<Encoding, number>> = { identity: 0, gzip: 1 };
+
+export function encodingToNumber(encoding: Encoding): number {
+  return encodingNumbers[encoding];
+}
+
+function encodingFromNumber(number: number): Encoding {
+  if (number === encodingNumbers.identity) return 'identity';
+  if (number === encodingNumbers.gzip) return 'gzip';
+  throw new FiletrackerError('corrupt-store', `Cannot read the catalog: encoding ${number} is unknown`);
+}
+
+function blobOf(row: BlobColumns) {
   return {
-    name: row.name as FileName,
-    version: row.version,
     digest: digestFromBytes(row.digest),
+    encoding: encodingFromNumber(row.encoding),
     logicalSize: row.logical_size,
     storedSize: row.stored_size,
-    encoding: encodingFromNumber(row.encoding),
   };
+}
+
+export function entryOf(row: EntryRow): Entry {
+  return { name: row.name, version: row.version, ...blobOf(row) };
+}
+
+/** The location of a blob; `read` returns its bytes if they are in the database. */
+function locationOf(key: string | null, read: () => Promise<Buffer | undefined>) {
+  return key === null ? ({ kind: 'inline', read } as const) : ({ kind: 'object', key } as const);
+}
+
+/** The bytes of a blob, checked by their size. @throws FiletrackerError `damaged-blob`. */
+export function checkedBytes(bytes: Buffer | null | undefined, storedSize: number): Buffer | undefined {
+  if (bytes === null || bytes === undefined || bytes.length === storedSize) return bytes ?? undefined;
+  const text = 'Cannot read a blob: its bytes in the database are damaged; run filetracker-recover';
+  throw new FiletrackerError('damaged-blob', text);
+}
+
+/** The bytes came with the row: reading them needs no query. */
+export function locatedEntryOf(row: LocatedRow): LocatedEntry {
+  const location = locationOf(row.object_key, async () => checkedBytes(row.bytes, row.stored_size));
+  return { entry: entryOf(row), location, damaged: row.damaged };
+}
+
+export function blobRecordOf(row: BlobRow, read: () => Promise<Buffer | undefined>): BlobRecord {
+  const { reference_count: references, damaged } = row;
+  return { ...blobOf(row), location: locationOf(row.object_key, read), references, damaged };
 }
 
 export function knownObjectOf({ known_key: key, known_size: storedSize }: PutRow) {
   return key === null || storedSize === null ? undefined : { key, storedSize };
 }
 
-/** The bytes came with the row: reading them asks nothing of the database. */
-export function locatedEntryOf(row: LocatedRow): LocatedEntry {
-  const read = async (): Promise<Buffer | undefined> => {
-    if (row.bytes === null || row.bytes.length === row.stored_size) return row.bytes ?? undefined;
-    throw new FiletrackerError(
-      'damaged-blob',
-      `Cannot read "${row.name}": its bytes are not what was stored`,
-    );
-  };
-  const location: BlobLocation =
-    row.object_key === null ? { kind: 'inline', read } : { kind: 'object', key: row.object_key };
-  return { entry: entryOf(row), location, damaged: row.damaged };
-}
-
-export function blobRecordOf(row: BlobRow, read: () => Promise<Buffer | undefined>): BlobRecord {
-  return {
-    digest: digestFromBytes(row.digest),
-    encoding: encodingFromNumber(row.encoding),
-    logicalSize: row.logical_size,
-    storedSize: row.stored_size,
-    location: row.object_key === null ? { kind: 'inline', read } : { kind: 'object', key: row.object_key },
-    references: row.reference_count,
-    damaged: row.damaged,
-  };
-}
-
-/** A precondition on the content as the functions of the schema take it: its kind and its digests. */
+/** A precondition on the digest as the functions of the schema take it: its kind and its digests. */
 export function preconditionValues(precondition: Precondition | undefined): [number, Buffer[] | null] {
   if (precondition === undefined || precondition.kind === 'unmodified-since') return [0, null];
   if (precondition.kind === 'absent') return [1, null];

@@ -103,7 +103,7 @@ async function* straysOf(
   const found = blobs.list(signal === undefined ? {} : { signal });
   for await (const batch of inBatches(found, straysAtOnce)) {
     const old = batch.filter(({ modifiedMs }) => modifiedMs < beforeMs).map(({ key }) => key);
-    yield { seen: batch.length, unnamed: await catalog.findStrays(old) };
+    yield { seen: batch.length, unnamed: await catalog.objects.findOrphans(old) };
   }
 }
 
@@ -130,7 +130,7 @@ async function removeStrays(
 ): Promise<number> {
   let removed = 0;
   for await (const { unnamed } of straysOf(catalog, blobs, options)) {
-    removed += (await catalog.removeStrays(unnamed.map((key) => ({ key })))).length;
+    removed += (await catalog.objects.removeOrphans(unnamed)).length;
   }
   return removed;
 }

@@ -1,6 +1,6 @@
 /**
- * What the changes share. A change must see what others have committed while it waited for a lock, which is
- * so under READ COMMITTED only; and it must be on disk before it is acknowledged (invariant 1).
+ * Shared by all changes. A change must see what others committed while it waited for a lock, which holds under READ
+ * COMMITTED only; and it must be on disk before it is acknowledged (invariant 1).
  */
 export const helpers = `
 CREATE FUNCTION $schema.check_session() RETURNS void LANGUAGE plpgsql AS $$
@@ -41,7 +41,7 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
 $$;
 `;
 
-/** Invariants 5 and 8 rest on the locks taken here; the argument is in postgres-catalog.ts. */
+/** Invariants 5 and 8 rest on the locks taken here; postgres-catalog.ts has the argument. */
 export const put = `
 CREATE FUNCTION $schema.put(
   p_name text, p_ancestors text[], p_version bigint, p_digest bytea, p_encoding smallint,
@@ -213,5 +213,70 @@ BEGIN
     PERFORM $schema.add_counts(-1, 0, -old_logical, 0, $schema.release_reference(old.digest, p_now));
     outcome := 'removed';
   END IF;
+END $$;
+`;
+
+/**
+ * Makes removals count only for puts that repeat an earlier request. `p_removals_since` below zero marks such a put: it
+ * is minus the time of the first request, in milliseconds since 1970. A removal of the same or a newer version since
+ * then stays in effect. Servers of earlier releases pass a time above zero, and keep their rule.
+ */
+export const removals = put.replace('CREATE FUNCTION', 'CREATE OR REPLACE FUNCTION').replace(
+  'r.version > p_version AND r.time_ms > p_removals_since;',
+  `CASE WHEN p_removals_since < 0
+        THEN r.version >= p_version AND r.time_ms >= -p_removals_since
+        ELSE r.version > p_version AND r.time_ms > p_removals_since END;`,
+);
+
+/**
+ * Changes with If-Unmodified-Since, built on those that know tags alone. An entry that exists stays locked until the
+ * change is made. If there is none, one may appear meanwhile: the change then requires that none has, and looks again
+ * if one has.
+ */
+export const unmodified = `
+CREATE FUNCTION $schema.put_unmodified(
+  p_name text, p_ancestors text[], p_version bigint, p_digest bytea, p_encoding smallint,
+  p_logical bigint, p_stored bigint, p_bytes bytea, p_key text,
+  p_now bigint, p_removals_since bigint, p_since bigint,
+  OUT outcome text, OUT stored_version bigint, OUT other text, OUT deduplicated boolean,
+  OUT replaced_key text
+) LANGUAGE plpgsql AS $$
+DECLARE
+  found_version bigint;
+  absent boolean;
+BEGIN
+  LOOP
+    SELECT e.version INTO found_version FROM $schema.entry e WHERE e.name = p_name FOR UPDATE;
+    absent := NOT FOUND;
+    IF found_version > p_since THEN
+      outcome := 'precondition-failed';
+      RETURN;
+    END IF;
+    SELECT * INTO outcome, stored_version, other, deduplicated, replaced_key FROM $schema.put(
+      p_name, p_ancestors, p_version, p_digest, p_encoding, p_logical, p_stored, p_bytes, p_key,
+      (CASE WHEN absent THEN 1 ELSE 0 END)::smallint, NULL, p_now, p_removals_since);
+    EXIT WHEN NOT absent OR outcome <> 'precondition-failed';
+  END LOOP;
+END $$;
+
+CREATE FUNCTION $schema.remove_unmodified(
+  p_name text, p_version bigint, p_now bigint, p_since bigint,
+  OUT outcome text, OUT stored_version bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+  found_version bigint;
+  absent boolean;
+BEGIN
+  LOOP
+    SELECT e.version INTO found_version FROM $schema.entry e WHERE e.name = p_name FOR UPDATE;
+    absent := NOT FOUND;
+    IF found_version > p_since THEN
+      outcome := 'precondition-failed';
+      RETURN;
+    END IF;
+    SELECT * INTO outcome, stored_version FROM $schema.remove(
+      p_name, p_version, (CASE WHEN absent THEN 1 ELSE 0 END)::smallint, NULL, p_now);
+    EXIT WHEN NOT absent OR outcome <> 'precondition-failed';
+  END LOOP;
 END $$;
 `;

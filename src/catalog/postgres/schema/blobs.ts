@@ -1,4 +1,4 @@
-/** The functions that change contents, whatever names them: collection, pins, marks, what has no name. */
+/** Functions that change blobs, whatever refers to them: collection, pins, marks, blobs without a name. */
 export const contents = `
 CREATE FUNCTION $schema.collect(p_digests bytea[], p_before bigint, p_now bigint)
 RETURNS SETOF $schema.blob LANGUAGE plpgsql AS $$
