@@ -1,6 +1,7 @@
 import type { Pool, QueryResultRow } from 'pg';
+import { SingleFlight } from '../../core/concurrency.ts';
+import { cannot, isFiletrackerError } from '../../core/errors.ts';
 import type { CallObserver } from '../../core/report.ts';
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { failureOf, fromDatabaseError, missingStates, sqlStateOf, unavailable } from './database-errors.ts';
 import { openPools, type ConnectionOptions, type Pools } from './pools.ts';
 
@@ -55,7 +56,7 @@ export class Connections {
   readonly #onCall: CallObserver | undefined;
   #prepared = false;
   #wasPrepared = false;
-  #preparing: Promise<void> | undefined;
+  readonly #preparing = new SingleFlight<void>();
   #closed: Promise<void> | undefined;
 
   private constructor(schema: string, pools: Pools, prepare: Preparation, onCall: CallObserver | undefined) {
@@ -73,24 +74,18 @@ export class Connections {
   static async create(options: ConnectionOptions, prepare: Preparation): Promise<Connections> {
     const schema = options.schema ?? schemaDefault;
     if (!schemaForm.test(schema)) {
-      const text = `Cannot use the schema ${JSON.stringify(schema)}: its name is malformed`;
-      throw new FiletrackerError('invalid-argument', text);
+      throw cannot('invalid-argument', `use the schema ${JSON.stringify(schema)}`, 'its name is malformed');
     }
     return new Connections(schema, await openPools(options), prepare, options.onCall);
   }
 
   /** Prepares the database unless that is done; a failure is tried again by the next call. */
   prepare(): Promise<void> {
-    this.#preparing ??= this.#prepareOnce().finally(() => {
-      this.#preparing = undefined;
+    return this.#preparing.run(async () => {
+      await this.#prepare(this, this.#wasPrepared);
+      this.#prepared = true;
+      this.#wasPrepared = true;
     });
-    return this.#preparing;
-  }
-
-  async #prepareOnce(): Promise<void> {
-    await this.#prepare(this, this.#wasPrepared);
-    this.#prepared = true;
-    this.#wasPrepared = true;
   }
 
   /** Runs one statement, in a transaction of its own, in one round trip. */
@@ -170,7 +165,7 @@ export class Connections {
   /** Runs a call, keeps it among those under way, and reports its end to `onCall`. */
   async #observed<Result>(operation: string, call: () => Promise<Result>): Promise<Result> {
     if (this.#closed !== undefined) {
-      throw new FiletrackerError('unavailable', 'Cannot use the catalog: it is closed');
+      throw cannot('unavailable', 'use the catalog', 'it is closed');
     }
     const startMs = performance.now();
     const work = call();

@@ -1,4 +1,4 @@
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import { cannot, isFiletrackerError, type FiletrackerError } from '../../core/errors.ts';
 
 /** SQLSTATEs of a schema, table, column or function that is missing. */
 export const missingStates: ReadonlySet<string> = new Set(['3F000', '42P01', '42703', '42883']);
@@ -23,8 +23,7 @@ export function sqlStateOf(error: unknown): string | undefined {
 }
 
 export function unavailable(action: string, state: string, cause: unknown): FiletrackerError {
-  const details = { retryAfterSeconds: 2 };
-  return new FiletrackerError('unavailable', `Cannot ${action}: ${state}`, { cause, details });
+  return cannot('unavailable', action, state, { cause, details: { retryAfterSeconds: 2 } });
 }
 
 /**
@@ -35,11 +34,8 @@ export function fromDatabaseError(error: unknown, action: string): unknown {
   if (isFiletrackerError(error) || error instanceof TypeError || error instanceof RangeError) return error;
   const state = sqlStateOf(error);
   if (state === undefined) return unavailable(action, 'PostgreSQL cannot be reached', error);
-  if (state === '53100') {
-    return new FiletrackerError('no-space', `Cannot ${action}: the disk of PostgreSQL is full`, {
-      cause: error,
-    });
-  }
+  if (state === '53100')
+    return cannot('no-space', action, 'the disk of PostgreSQL is full', { cause: error });
   const known = knownStates.get(state);
   if (known !== undefined) return unavailable(action, known, error);
   if (missingStates.has(state)) return unavailable(action, 'its tables are missing, or some of them', error);

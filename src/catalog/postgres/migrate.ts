@@ -1,4 +1,4 @@
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot, type FiletrackerError } from '../../core/errors.ts';
 import type { Connections, Preparation } from './connections.ts';
 import { migrations } from './schema/migrations.ts';
 
@@ -41,8 +41,11 @@ async function migrate(connections: Connections, options: MigrationOptions): Pro
     }
     if (settings.fresh) {
       if (options.existing !== undefined) {
-        const text = `Cannot find a catalog in the schema "${schema}" of this database`;
-        throw new FiletrackerError('not-found', text);
+        throw cannot(
+          'not-found',
+          `find a catalog in the schema "${schema}" of this database`,
+          'there is none',
+        );
       }
       await session.run(`CREATE SCHEMA IF NOT EXISTS ${schema}`);
       await session.run(
@@ -54,8 +57,11 @@ async function migrate(connections: Connections, options: MigrationOptions): Pro
     );
     const done = row?.number ?? 0;
     if (done > migrations.length) {
-      const text = 'Cannot open the catalog: a newer release has changed its schema; use that release';
-      throw new FiletrackerError('read-only', text);
+      throw cannot(
+        'read-only',
+        'open the catalog',
+        'a newer release has changed its schema; use that release',
+      );
     }
     if (done < migrations.length && options.existing === 'as-it-is') {
       throw unusable('its tables are those of an older release; start a server of this release first');
@@ -69,5 +75,5 @@ async function migrate(connections: Connections, options: MigrationOptions): Pro
 }
 
 function unusable(state: string): FiletrackerError {
-  return new FiletrackerError('invalid-argument', `Cannot use this database for a catalog: ${state}`);
+  return cannot('invalid-argument', 'use this database for a catalog', state);
 }

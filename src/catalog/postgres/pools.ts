@@ -2,7 +2,7 @@ import { Socket } from 'node:net';
 import type { Pool, PoolConfig } from 'pg';
 import type * as postgres from 'pg';
 import type { CallObserver } from '../../core/report.ts';
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot } from '../../core/errors.ts';
 
 /** How the database is reached. All times in milliseconds. */
 export interface ConnectionOptions {
@@ -93,8 +93,9 @@ async function loadDriver(): Promise<Pick<typeof postgres, 'Pool' | 'types'>> {
   try {
     return (await import('pg')).default;
   } catch (cause) {
-    const text = 'Cannot use PostgreSQL: the package "pg" is not installed; install it';
-    throw new FiletrackerError('invalid-argument', text, { cause });
+    throw cannot('invalid-argument', 'use PostgreSQL', 'the package "pg" is not installed; install it', {
+      cause,
+    });
   }
 }
 

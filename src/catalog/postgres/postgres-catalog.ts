@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../core/clock.ts';
+import { SingleFlight } from '../../core/concurrency.ts';
 import { digestToBytes, type Digest } from '../../core/digest.ts';
 import { isFiletrackerError } from '../../core/errors.ts';
 import { ancestorsOf } from '../../core/file-name.ts';
@@ -113,14 +114,9 @@ export class PostgresCatalog extends PostgresReader implements Catalog {
   /** Runs background work at an interval, one run at a time. */
   #repeat(intervalMs: number | undefined, work: () => Promise<unknown>): void {
     if (intervalMs === undefined) return;
-    let running = false;
-    const run = async (): Promise<void> => {
-      if (running) return;
-      running = true;
-      await work().catch(this.#onBackgroundError);
-      running = false;
-    };
-    this.#timers.push(setInterval(() => void run(), intervalMs).unref());
+    const flight = new SingleFlight<unknown>();
+    const run = (): unknown => flight.running ?? flight.run(work).catch(this.#onBackgroundError);
+    this.#timers.push(setInterval(run, intervalMs).unref());
   }
 
   /** Connects, and brings the schema up to date. @throws FiletrackerError as `migrate`. */

@@ -1,4 +1,4 @@
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot, type FiletrackerError } from '../../core/errors.ts';
 import { removalMemoryMs } from '../../core/limits.ts';
 import type { Connections } from './connections.ts';
 import { repairStatements } from './repair-statements.ts';
@@ -112,9 +112,10 @@ export async function repairTables(connections: Connections, options: RepairOpti
 }
 
 function lossNotAccepted(references: number): FiletrackerError {
-  return new FiletrackerError(
+  return cannot(
     'corrupt-store',
-    `Cannot recover the catalog: records were deleted from its journal, and ${references} files that only they named ` +
+    'recover the catalog',
+    `records were deleted from its journal, and ${references} files that only they named ` +
       'are lost; restore the database from its backup, or pass --accept-loss to continue without them',
   );
 }

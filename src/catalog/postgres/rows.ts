@@ -1,6 +1,6 @@
 import { digestFromBytes, digestToBytes } from '../../core/digest.ts';
 import type { Encoding } from '../../core/blob.ts';
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { Precondition } from '../../core/file-version.ts';
 import type { BlobRecord, Entry, LocatedEntry, PutOutcome, RemoveOutcome } from '../catalog.ts';
@@ -59,7 +59,7 @@ export function encodingToNumber(encoding: Encoding): number {
 function encodingFromNumber(number: number): Encoding {
   if (number === encodingNumbers.identity) return 'identity';
   if (number === encodingNumbers.gzip) return 'gzip';
-  throw new FiletrackerError('corrupt-store', `Cannot read the catalog: encoding ${number} is unknown`);
+  throw cannot('corrupt-store', 'read the catalog', `encoding ${number} is unknown`);
 }
 
 function blobOf(row: BlobColumns) {
@@ -83,8 +83,11 @@ function locationOf(key: string | null, read: () => Promise<Buffer | undefined>)
 /** The bytes of a blob, checked by their size. @throws FiletrackerError `damaged-blob`. */
 export function checkedBytes(bytes: Buffer | null | undefined, storedSize: number): Buffer | undefined {
   if (bytes === null || bytes === undefined || bytes.length === storedSize) return bytes ?? undefined;
-  const text = 'Cannot read a blob: its bytes in the database are damaged; run filetracker-recover';
-  throw new FiletrackerError('damaged-blob', text);
+  throw cannot(
+    'damaged-blob',
+    'read a blob',
+    'its bytes in the database are damaged; run filetracker-recover',
+  );
 }
 
 /** The bytes came with the row: reading them needs no query. */
