@@ -2,21 +2,22 @@ import { Connections, type Session } from '../catalog/postgres/connections.ts';
 import { migration } from '../catalog/postgres/migrate.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import type { Clock } from '../core/clock.ts';
-import { FiletrackerError } from '../core/errors.ts';
-import { TokenBook, type Token } from './token.ts';
-import { checkNameIsNew, isToken, makeToken, noSuchToken } from './token-rules.ts';
-import { tokensIntervalMs, type NewToken, type TokenEditor, type TokenSource } from './token-source.ts';
+import { SingleFlight } from '../core/concurrency.ts';
+import { cannot, type FiletrackerError } from '../core/errors.ts';
+import { TokenBook } from './token-book.ts';
+import { checkNameIsNew, isToken, makeToken, noSuchToken, type NewToken, type Token } from './token.ts';
+import { tokensIntervalMs, type TokenEditor, type TokenSource } from './token-source.ts';
 
 const snapshot = { begin: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' };
-/** Told apart from other locks of this schema. */
+/** Distinguishes this lock from the other locks of the schema. */
 const lockNumber = 7343;
 
 /** The tokens of a database at one moment. */
 interface KeptTokens {
-  /** Undefined where the store has never had a token. */
+  /** `undefined` if the store never had a token. */
   readonly changeNumber: number | undefined;
   readonly tokens: readonly Token[];
-  /** Whether tokens were there that no program has removed. */
+  /** Whether tokens are missing that no program removed. */
   readonly lost: boolean;
 }
 
@@ -42,7 +43,7 @@ function tokenOf(row: TokenRow): Token {
     ...(row.expires_ms !== null && { expiresAtMs: row.expires_ms }),
   };
   if (isToken(token)) return token;
-  throw new FiletrackerError('corrupt-store', `Cannot read the table "token": "${row.name}" is no token`);
+  throw cannot('corrupt-store', 'read the table "token"', `"${row.name}" is not a token`);
 }
 
 async function readTokens(session: Session, schema: string): Promise<KeptTokens> {
@@ -60,14 +61,11 @@ async function openConnections(options: ConnectionOptions, mayCreate = true): Pr
 }
 
 function lostTokens(): FiletrackerError {
-  return new FiletrackerError(
-    'corrupt-store',
-    'Cannot read the table "token": its tokens are gone, and this store has had some; it is closed to all until ' +
-      'they are brought back, or tokens are added anew',
-  );
+  const state = 'its tokens are gone, and this store has had some, so it is closed to all clients';
+  return cannot('corrupt-store', 'read the table "token"', `${state}; restore them or add tokens`);
 }
 
-/** The tokens in a database, which all servers of it share, for the program that changes them. */
+/** Edits the tokens in a database, which all its servers share. */
 export class PostgresTokenEditor implements TokenEditor {
   readonly #connections: Connections;
   readonly #clock: Clock;
@@ -78,8 +76,8 @@ export class PostgresTokenEditor implements TokenEditor {
   }
 
   /**
-   * @param options.create whether the tables are made if they are missing.
-   * @throws FiletrackerError `unavailable` where the database cannot be reached, `not-found` where it holds no store.
+   * @param options.create whether missing tables are created.
+   * @throws FiletrackerError `unavailable` if the database cannot be reached, `not-found` if it has no store.
    */
   static async open(
     connection: ConnectionOptions,
@@ -110,20 +108,13 @@ export class PostgresTokenEditor implements TokenEditor {
 
   async add(wanted: NewToken): Promise<string> {
     const { text, token } = makeToken(wanted, this.#clock);
+    const { name, id, secretHash, prefixes, createdAtMs, expiresAtMs } = token;
     await this.#change(async (session, schema) => {
-      checkNameIsNew(token.name, (await readTokens(session, schema)).tokens);
+      checkNameIsNew(name, (await readTokens(session, schema)).tokens);
       await session.run(
         `INSERT INTO ${schema}.token (name, id, secret_hash, prefixes, rights, created_ms, expires_ms)
           VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-        [
-          token.name,
-          token.id,
-          token.secretHash,
-          token.prefixes,
-          token.rights,
-          token.createdAtMs,
-          token.expiresAtMs ?? null,
-        ],
+        [name, id, secretHash, prefixes, token.rights, createdAtMs, expiresAtMs ?? null],
       );
     });
     return text;
@@ -141,7 +132,7 @@ export class PostgresTokenEditor implements TokenEditor {
     await this.#connections.transaction(async (session) => {
       await session.run(`SELECT pg_advisory_xact_lock(hashtextextended($1, ${lockNumber}))`, [schema]);
       await change(session, schema);
-      // A row of it is there by now: the change itself has made it.
+      // The trigger on the change has created the row.
       await session.run(`UPDATE ${schema}.token_state SET tokens = (SELECT count(*) FROM ${schema}.token)`);
     });
   }
@@ -152,17 +143,17 @@ export class PostgresTokenEditor implements TokenEditor {
 }
 
 export interface PostgresTokensOptions extends ConnectionOptions {
-  /** Whether tokens lie in the folder of this server, which does not use them. */
+  /** Whether the server's folder has tokens, which the server does not use. */
   readonly folderHasTokens: boolean;
-  /** Told once each time that the tokens can't be read any more. */
+  /** Called once whenever the tokens become unreadable. */
   readonly onProblem: (error: unknown) => void;
 }
 
 /**
- * The tokens in a database, for a process that serves it. It looks for changes twice a second.
+ * The tokens in a database, for a process that serves it. It checks for changes twice a second.
  *
- * Invariant: `book` is what was last read whole; until there was such a read nobody is let in or turned away, but asked
- * to come again. `configured` never becomes false: a database that cannot be read does not open a store.
+ * Invariant: `book` has the tokens that were last read whole; until the first read every client must retry. `configured`
+ * never becomes false: an unreadable database does not open a store.
  */
 export class PostgresTokens implements TokenSource {
   readonly #connections: Connections;
@@ -172,7 +163,7 @@ export class PostgresTokens implements TokenSource {
   #configured = true;
   #changeNumber: number | undefined;
   #hasProblem = false;
-  #reading: Promise<void> | undefined;
+  readonly #reading = new SingleFlight<void>();
 
   private constructor(connections: Connections, options: PostgresTokensOptions) {
     this.#connections = connections;
@@ -180,7 +171,7 @@ export class PostgresTokens implements TokenSource {
     this.#timer = setInterval(() => void this.#look(), tokensIntervalMs).unref();
   }
 
-  /** Waits for no database: where it cannot be reached, the tokens are unread until it can. */
+  /** Does not wait for the database: the tokens are unread until it can be reached. */
   static async open(options: PostgresTokensOptions): Promise<PostgresTokens> {
     const tokens = new PostgresTokens(await openConnections(options), options);
     await tokens.reload();
@@ -196,26 +187,21 @@ export class PostgresTokens implements TokenSource {
   }
 
   async reload(): Promise<void> {
-    await this.#reading;
+    await this.#reading.running;
     await this.#look({ always: true });
   }
 
-  /** One look at a time; never rejects. */
+  /** One read at a time; never rejects. */
   #look(options: { readonly always?: boolean } = {}): Promise<void> {
-    this.#reading ??= this.#read(options.always ?? false)
-      .then(
-        () => {
-          this.#hasProblem = false;
-        },
-        (error: unknown) => {
-          if (!this.#hasProblem) this.#options.onProblem(error);
-          this.#hasProblem = true;
-        },
-      )
-      .finally(() => {
-        this.#reading = undefined;
-      });
-    return this.#reading;
+    return this.#reading.run(async () => {
+      try {
+        await this.#read(options.always ?? false);
+        this.#hasProblem = false;
+      } catch (error) {
+        if (!this.#hasProblem) this.#options.onProblem(error);
+        this.#hasProblem = true;
+      }
+    });
   }
 
   async #read(always: boolean): Promise<void> {
@@ -228,7 +214,7 @@ export class PostgresTokens implements TokenSource {
       snapshot,
     );
     if (kept.changeNumber === undefined && this.#options.folderHasTokens) await this.#closeToAll(schema);
-    // A state that is lost too, under a server that knows better.
+    // The state may be lost too, while this server still knows its tokens.
     const isLost = kept.lost || (kept.changeNumber === undefined && this.#book.size > 0);
     if (isLost && this.#book.size > 0) throw lostTokens();
     this.#changeNumber = kept.changeNumber;
@@ -249,7 +235,7 @@ export class PostgresTokens implements TokenSource {
     return state?.change_number === this.#changeNumber;
   }
 
-  /** A server whose folder has tokens was closed before: all servers of the database are then. */
+  /** A server whose folder has tokens was closed before, so all servers of the database are closed. */
   async #closeToAll(schema: string): Promise<void> {
     await this.#connections.run(
       {
@@ -262,7 +248,7 @@ export class PostgresTokens implements TokenSource {
 
   async close(): Promise<void> {
     clearInterval(this.#timer);
-    await this.#reading;
+    await this.#reading.running;
     await this.#connections.close();
   }
 

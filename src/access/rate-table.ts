@@ -1,34 +1,39 @@
+import { randomBytes } from 'node:crypto';
+import { close } from 'node:fs';
+import { open, unlink, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
 import { rateHoldersMax } from '../core/limits.ts';
+import { loadSystemCalls } from '../fs/native.ts';
 
-/** Cells before the table: two seeds, and room up to a cache line. */
+/** Cells before the table: two seeds, padded to a cache line. */
 const headerCells = 16;
-/** Places that a holder may have; twice as many cells. */
+/** Candidate places per holder; each takes two cells. */
 const waysPerSet = 4;
 const setCount = rateHoldersMax / waysPerSet;
 const cellsPerSet = 2 * waysPerSet;
 const cellSizeBytes = 4;
 
-/** How often a place is looked for that others are taking at the same time. */
+/** Attempts to take a place that other processes take at the same time. */
 const attemptsMax = 4;
 
-/** One of each so many microseconds, and so many microseconds' worth at once. */
+/** One request per interval; as many at once as fit into the burst. */
 export interface RateRule {
   readonly intervalUs: number;
   readonly burstUs: number;
 }
 
 /**
- * What a rate is kept of each of many holders, in memory that several processes may share: so a rate holds for all of
- * them together, and to ask takes about a tenth of a microsecond and no message.
+ * The rates of many holders, in memory that several processes may share: a rate holds for all of them together, and a
+ * check takes about a tenth of a microsecond and no message.
  *
- * Of each holder there are two cells: a mark, which is a hash of his name, and the moment until which he has had
- * his part, in microseconds modulo 2^32. Each request that is let in moves it on by an interval, and it may not be
- * further ahead than a burst. A moment in the past, or one that is ahead by more than that (it is an hour ago, and
- * the number has wrapped around), is as good as now; so a holder who is idle can lose his place at no one's cost.
+ * Each holder has two cells: a mark, which is a hash of the name, and the moment up to which the holder's share is used,
+ * in microseconds modulo 2^32. Each admitted request advances it by an interval; it may be at most a burst ahead. A
+ * moment in the past, or further ahead (the number has wrapped around after an hour), counts as now, so that an idle
+ * holder can lose its place without effect.
  *
- * Invariant: a holder's moment is only moved by an atomic exchange of the value that was looked at. Where more than
- * four holders that are busy fall into one set, the one nearest to being idle loses his place, and begins anew. The
- * hash has a seed that only the server knows, so that nobody can choose a name that collides with another's.
+ * Invariant: a moment changes only by an atomic exchange of the value that was read. If more than four busy holders fall
+ * into one set, the one nearest to idle loses its place and starts again. The hash has a secret seed, so that no client
+ * can choose a name that collides with another's.
  */
 export class RateTable {
   static readonly sizeBytes = (headerCells + setCount * cellsPerSet) * cellSizeBytes;
@@ -37,21 +42,21 @@ export class RateTable {
   readonly #seed: number;
   readonly #otherSeed: number;
 
-  /** @param memory of `sizeBytes` at least; zeros but for the 8 random bytes at its head. */
+  /** @param memory at least `sizeBytes`, as `initialBytes` made it. */
   constructor(memory: ArrayBuffer) {
     this.#cells = new Int32Array(memory, 0, RateTable.sizeBytes / cellSizeBytes);
     this.#seed = this.#cells[0] ?? 0;
     this.#otherSeed = this.#cells[1] ?? 0;
   }
 
-  /** What a table begins with that is to be shared. */
+  /** The content of a new table: zeros after a seed of 8 random bytes. */
   static initialBytes(seeds: Uint8Array): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(RateTable.sizeBytes);
     bytes.set(seeds.subarray(0, 2 * cellSizeBytes));
     return bytes;
   }
 
-  /** Lets a holder have one now, and gives 0; or gives the microseconds after which he may have one. */
+  /** Admits one request and returns 0, or returns the microseconds after which the holder may send one. */
   take(holder: string, nowMs: number, rule: RateRule): number {
     const nowUs = Math.trunc(nowMs * 1000) | 0;
     const moment = this.#placeOf(holder, nowUs, rule);
@@ -64,7 +69,7 @@ export class RateTable {
     }
   }
 
-  /** The cell of a holder's moment; his own, or one that was given to him. */
+  /** The cell of a holder's moment, which is found or taken. */
   #placeOf(holder: string, nowUs: number, rule: RateRule): number {
     let hash = this.#seed;
     let other = this.#otherSeed;
@@ -84,7 +89,7 @@ export class RateTable {
       const before = Atomics.load(this.#cells, worst - 1);
       const taken = Atomics.compareExchange(this.#cells, worst - 1, before, mark) === before;
       if (taken) Atomics.store(this.#cells, worst, nowUs);
-      // Others may take it away again and again; to share a place for once is no harm.
+      // Other processes may take it again and again; sharing a place once does no harm.
       if (taken || attempt === attemptsMax) return worst;
     }
   }
@@ -121,4 +126,33 @@ function mixed(number: number): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return hash ^ (hash >>> 16);
+}
+
+/** The environment variable that passes the descriptor of the shared table to a worker. */
+export const ratesVariable = 'FILETRACKER_RATES';
+
+/**
+ * Creates the memory of the table that the workers of one supervisor share: a file without a name, of which nothing is
+ * left however they end. Its blocks are allocated here (see fs/native.ts). @throws system errors.
+ */
+export async function makeSharedRates(folder: string): Promise<FileHandle> {
+  const path = join(folder, `rates-${randomBytes(8).toString('hex')}`);
+  const file = await open(path, 'wx+', 0o600);
+  try {
+    await unlink(path);
+    await file.writeFile(RateTable.initialBytes(randomBytes(8)));
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** The table that the supervisor of this process made; `undefined` if it made none. */
+export async function sharedRates(): Promise<RateTable | undefined> {
+  const descriptor = Number(process.env[ratesVariable] ?? Number.NaN);
+  if (!Number.isSafeInteger(descriptor)) return undefined;
+  const memory = (await loadSystemCalls()).map(descriptor, RateTable.sizeBytes);
+  close(descriptor);
+  return new RateTable(memory);
 }

@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
-import { errnoOf, FiletrackerError, messageOf } from '../core/errors.ts';
+import { cannot, errnoOf, messageOf, type FiletrackerError } from '../core/errors.ts';
 
 /** Absolute paths of PEM files. */
 export interface TlsFiles {
@@ -10,7 +10,7 @@ export interface TlsFiles {
   readonly clientAuthorities: string | undefined;
 }
 
-/** What a server needs to speak TLS, as PEM text. */
+/** Key and certificates of a TLS server, as PEM text. */
 export interface TlsMaterial {
   readonly key: string;
   readonly certificate: string;
@@ -19,7 +19,7 @@ export interface TlsMaterial {
 }
 
 /**
- * Reads what TLS is spoken with, and sees to it that it goes together: what OpenSSL says of it names no file.
+ * Reads the key and the certificates, and checks that they match: errors of OpenSSL would name no file.
  * @throws FiletrackerError `invalid-argument`.
  */
 export async function readTlsMaterial(files: TlsFiles): Promise<TlsMaterial> {
@@ -32,28 +32,26 @@ export async function readTlsMaterial(files: TlsFiles): Promise<TlsMaterial> {
   const key = parseKey(files.key, material.key);
   const certificate = parseCertificate(files.certificate, material.certificate);
   if (!certificate.checkPrivateKey(key)) {
-    refuse('key', files.key, `it is not that of the certificate "${files.certificate}"`);
+    throw unusable('key', files.key, `it does not belong to the certificate "${files.certificate}"`);
   }
   if (clientAuthorities !== undefined) parseCertificate(clientAuthorities, material.clientAuthorities ?? '');
   try {
     createSecureContext({ key: material.key, cert: material.certificate, ca: material.clientAuthorities });
   } catch (error) {
-    refuse('certificate', files.certificate, `TLS does not take it (${messageOf(error)})`, error);
+    throw unusable('certificate', files.certificate, `OpenSSL rejects it (${messageOf(error)})`, error);
   }
   return material;
 }
 
-function refuse(what: string, path: string, state: string, cause?: unknown): never {
-  throw new FiletrackerError('invalid-argument', `Cannot use the ${what} "${path}" for TLS: ${state}`, {
-    cause,
-  });
+function unusable(what: string, path: string, state: string, cause?: unknown): FiletrackerError {
+  return cannot('invalid-argument', `use the ${what} "${path}" for TLS`, state, { cause });
 }
 
 async function readPem(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    return refuse('file', path, `it cannot be read (${errnoOf(error) ?? messageOf(error)})`, error);
+    throw unusable('file', path, `it cannot be read (${errnoOf(error) ?? messageOf(error)})`, error);
   }
 }
 
@@ -61,7 +59,7 @@ function parseKey(path: string, text: string): KeyObject {
   try {
     return createPrivateKey(text);
   } catch (error) {
-    return refuse('key', path, 'it is no private key as PEM, or one with a passphrase', error);
+    throw unusable('key', path, 'it is not a private key in PEM, or it has a passphrase', error);
   }
 }
 
@@ -69,6 +67,6 @@ function parseCertificate(path: string, text: string): X509Certificate {
   try {
     return new X509Certificate(text);
   } catch (error) {
-    return refuse('certificate', path, 'it is none as PEM', error);
+    throw unusable('certificate', path, 'it is not a certificate in PEM', error);
   }
 }

@@ -2,12 +2,12 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../core/clock.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot, type FiletrackerError } from '../core/errors.ts';
 import { parseAuthorization } from '../protocol/authorization.ts';
 import type { Access, Principal, Right } from './access.ts';
-import type { TokenBook, TokenPrincipal } from './token.ts';
+import type { TokenBook, TokenPrincipal } from './token-book.ts';
 
-/** What those may do who do not say who they are. */
+/** What clients without a token may do. */
 export type AnonymousAccess = 'all' | 'read' | 'none';
 
 const anonymousRights: Readonly<Record<AnonymousAccess, readonly Right[]>> = {
@@ -16,8 +16,7 @@ const anonymousRights: Readonly<Record<AnonymousAccess, readonly Right[]>> = {
   none: [],
 };
 
-const lostState =
-  'the tokens of this store are lost, who runs the server must bring them back or add new ones';
+const lostState = 'the tokens of this store are lost; its operator must restore them or add new ones';
 
 function anonymousPrincipal(access: AnonymousAccess, refusal?: string): Principal {
   const rights = anonymousRights[access];
@@ -38,40 +37,34 @@ function anonymousPrincipals(refusal?: string): Readonly<Record<AnonymousAccess,
   };
 }
 
-function refuseUnread(): never {
-  throw new FiletrackerError(
-    'unavailable',
-    'Cannot tell who sent the request: the tokens cannot be read yet',
-    {
-      details: { retryAfterSeconds: 2 },
-    },
-  );
+function failUnread(): never {
+  const details = { retryAfterSeconds: 2 };
+  throw cannot('unavailable', 'identify the client', 'the tokens cannot be read yet; retry', { details });
 }
 
-/** Whoever it is, while the tokens are unread; what needs no right is answered. */
+/** Every client, while the tokens are unread; requests that need no right are served. */
 const unreadPrincipal: Principal = {
   name: undefined,
   unrestricted: false,
   unknowable: true,
-  may: refuseUnread,
-  listable: refuseUnread,
+  may: failUnread,
+  listable: failUnread,
 };
 
 const anonymous = anonymousPrincipals();
 const anonymousWhereLost = anonymousPrincipals(lostState);
 
 export interface TokenAccessOptions {
-  /** The tokens as they are now; asked with every request, because they change while the server runs. */
+  /** The current tokens; called with every request, because they change while the server runs. */
   readonly tokens: () => TokenBook;
-  /** The same: a store is open to all until it has its first token. */
+  /** The current access without a token: a store is open to all until it has its first token. */
   readonly anonymous: () => AnonymousAccess;
   readonly clock: Clock;
 }
 
 /**
- * Knows who sent a request by the token in its `Authorization` header or, without one, by the name in the
- * certificate of its connection. A wrong token is refused, even where nobody needs one: its sender is
- * mistaken about who he is.
+ * Identifies a client by the token in its `Authorization` header or, without one, by the name in the certificate of its
+ * connection. A wrong token is an error even if anonymous access would do.
  */
 export class TokenAccess implements Access {
   readonly #options: TokenAccessOptions;
@@ -89,7 +82,7 @@ export class TokenAccess implements Access {
     if (credentials === undefined) throw unauthorized('the Authorization header is neither Basic nor Bearer');
     const holder = book.holderOf(credentials.secret);
     const named = credentials.name === undefined || credentials.name === holder?.name;
-    if (holder === undefined || !named) throw unauthorized(book.lost ? lostState : 'the token is not known');
+    if (holder === undefined || !named) throw unauthorized(book.lost ? lostState : 'the token is unknown');
     return this.#current(holder);
   }
 
@@ -97,8 +90,9 @@ export class TokenAccess implements Access {
     const name = certificateName(request);
     if (name === undefined) return (book.lost ? anonymousWhereLost : anonymous)[this.#options.anonymous()];
     const holder = book.named(name);
-    if (holder === undefined)
+    if (holder === undefined) {
       throw unauthorized(book.lost ? lostState : 'no token has the name of the certificate');
+    }
     return this.#current(holder);
   }
 
@@ -109,10 +103,10 @@ export class TokenAccess implements Access {
 }
 
 function unauthorized(state: string): FiletrackerError {
-  return new FiletrackerError('unauthorized', `Cannot tell who sent the request: ${state}`);
+  return cannot('unauthorized', 'identify the client', state);
 }
 
-/** The common name of the certificate that a client has proved to hold; undefined where it has shown none. */
+/** The common name of the client's verified certificate; `undefined` if it has none. */
 function certificateName(request: IncomingMessage): string | undefined {
   const socket: Socket & Partial<Pick<TLSSocket, 'authorized' | 'getPeerCertificate'>> = request.socket;
   if (socket.authorized !== true) return undefined;

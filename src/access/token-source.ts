@@ -1,35 +1,27 @@
-import type { Right } from './access.ts';
-import type { Token, TokenBook } from './token.ts';
+import type { NewToken, Token } from './token.ts';
+import type { TokenBook } from './token-book.ts';
 
-/** How often a running server looks whether the tokens have changed: one that was removed works so long at the most. */
+/** How often a running server looks for changed tokens; a removed token works for this long at most. */
 export const tokensIntervalMs = 500;
 
-/** What a token is made of, as it is asked for. */
-export interface NewToken {
-  readonly name: string;
-  readonly prefixes: readonly string[];
-  readonly rights: readonly Right[];
-  readonly expiresAtMs?: number | undefined;
-}
-
-/** The tokens of a store, for a process that serves it; who opened it closes it. */
+/** The tokens of a store, for a process that serves it. Its opener closes it. */
 export interface TokenSource {
-  /** What was last read whole, or nothing that lets anybody in: rights never widen by an accident. */
+  /** The tokens that were last read whole, or a book that admits no one: a failure never widens rights. */
   readonly book: TokenBook;
-  /** Whether there are, or ever were, tokens: a store that has had them never opens to all by itself. */
+  /** Whether the store has, or ever had, tokens: such a store never opens to all by itself. */
   readonly configured: boolean;
-  /** Reads the tokens anew; never rejects. */
+  /** Reads the tokens again; never rejects. */
   reload(): Promise<void>;
   /** Idempotent. */
   close(): Promise<void>;
 }
 
-/** The tokens of a store, for the program that changes them; programs that do so at once wait for each other. */
+/** The tokens of a store, for the program that changes them. Concurrent changes wait for each other. */
 export interface TokenEditor {
   list(): Promise<readonly Token[]>;
-  /** Whether who sends no token may do everything, unless a flag of the server says otherwise. */
+  /** Whether clients without a token may do everything, unless a flag of the server says otherwise. */
   isOpenToAll(): Promise<boolean>;
-  /** Adds a token and gives its text, which is kept nowhere. @throws FiletrackerError `invalid-argument`. */
+  /** Adds a token and returns its text, which is not stored. @throws FiletrackerError `invalid-argument`. */
   add(wanted: NewToken): Promise<string>;
   /** @throws FiletrackerError `not-found`. */
   remove(name: string): Promise<void>;

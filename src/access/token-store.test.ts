@@ -3,8 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { temporaryFolder } from '../../test/support/temporary-folder.ts';
 import { systemClock } from '../core/clock.ts';
-import { parseRights } from './token-rules.ts';
-import type { NewToken } from './token-source.ts';
+import { parseRights, type NewToken } from './token.ts';
 import { TokenFileEditor, TokenStore } from './token-store.ts';
 
 const patience = { timeout: 60_000 };

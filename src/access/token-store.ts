@@ -2,7 +2,13 @@ import { access, readFile } from 'node:fs/promises';
 import { unwatchFile, watchFile } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
-import { errnoOf, FiletrackerError, fromSystemError, isFiletrackerError } from '../core/errors.ts';
+import {
+  cannot,
+  errnoOf,
+  fromSystemError,
+  isFiletrackerError,
+  type FiletrackerError,
+} from '../core/errors.ts';
 import { checkStoredFormat } from '../core/release.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/locks/folder-lock.ts';
@@ -13,9 +19,9 @@ import {
   tokensLockName,
   tokensMarkerName,
 } from './token-files.ts';
-import { TokenBook, type Token } from './token.ts';
-import { checkNameIsNew, isToken, makeToken, noSuchToken } from './token-rules.ts';
-import { tokensIntervalMs, type NewToken, type TokenEditor, type TokenSource } from './token-source.ts';
+import { TokenBook } from './token-book.ts';
+import { checkNameIsNew, isToken, makeToken, noSuchToken, type NewToken, type Token } from './token.ts';
+import { tokensIntervalMs, type TokenEditor, type TokenSource } from './token-source.ts';
 
 interface TokenFile {
   readonly format: 1;
@@ -27,15 +33,15 @@ function parseTokenFile(text: string): readonly Token[] {
   try {
     content = JSON.parse(text) as Partial<TokenFile>;
   } catch {
-    // Said below, as for any other text that is no list of tokens.
+    // Reported below, as for any other text that is not a list of tokens.
   }
   checkStoredFormat(fileName, content, [1]);
   const { format, tokens } = content ?? {};
   if (format === 1 && Array.isArray(tokens) && tokens.every(isToken)) return tokens;
-  throw new FiletrackerError('corrupt-store', `Cannot read "${fileName}": it is no list of tokens`);
+  throw cannot('corrupt-store', `read "${fileName}"`, 'it is not a list of tokens');
 }
 
-/** The tokens of a store as they lie on the disk; undefined where there is no file of them. */
+/** The stored tokens; `undefined` if there is no file. */
 async function readTokens(folder: string): Promise<readonly Token[] | undefined> {
   try {
     return parseTokenFile(await readFile(join(folder, fileName), 'utf8'));
@@ -45,7 +51,7 @@ async function readTokens(folder: string): Promise<readonly Token[] | undefined>
   }
 }
 
-/** Whether a store has had tokens, as it remembers itself. */
+/** Whether the store ever had tokens. */
 async function isMarked(folder: string): Promise<boolean> {
   try {
     await access(join(folder, tokensMarkerName));
@@ -56,21 +62,14 @@ async function isMarked(folder: string): Promise<boolean> {
   }
 }
 
-/** Runs alone among all processes that change the tokens of a store. */
+/** Excludes all other processes that change the tokens of a store. */
 async function alone<Result>(folder: string, change: () => Promise<Result>): Promise<Result> {
-  const lock = await FolderLock.acquire(folder, {
-    mode: 'exclusive',
-    fileName: tokensLockName,
-    fileMode: tokensFileMode,
-  });
-  try {
-    return await change();
-  } finally {
-    await lock.release();
-  }
+  const options = { mode: 'exclusive', fileName: tokensLockName, fileMode: tokensFileMode } as const;
+  await using _lock = await FolderLock.acquire(folder, options);
+  return await change();
 }
 
-/** Lets a store remember that it has tokens; by one process at a time. */
+/** Records that the store has tokens. One process at a time. */
 async function mark(folder: string): Promise<void> {
   if (await isMarked(folder)) return;
   const meaning = `This store has had tokens: without "${fileName}" it is closed to all`;
@@ -79,17 +78,11 @@ async function mark(folder: string): Promise<void> {
 }
 
 function lostTokens(): FiletrackerError {
-  return new FiletrackerError(
-    'corrupt-store',
-    `Cannot read "${fileName}": it is gone, and this store has had tokens; it is closed to all until the file ` +
-      'is brought back, or tokens are added anew',
-  );
+  const state = 'it is gone, and this store has had tokens, so it is closed to all clients';
+  return cannot('corrupt-store', `read "${fileName}"`, `${state}; restore the file or add tokens`);
 }
 
-/**
- * The file of tokens, for the program that changes it. Every change writes the file anew, so that a server
- * sees the old tokens or the new ones; programs that change it at once wait for each other.
- */
+/** Edits the file of tokens. Every change replaces the file, so that a server sees the old tokens or the new ones. */
 export class TokenFileEditor implements TokenEditor {
   readonly #folder: string;
   readonly #clock: Clock;
@@ -125,7 +118,7 @@ export class TokenFileEditor implements TokenEditor {
   }
 
   async close(): Promise<void> {
-    // Nothing stays open between two changes.
+    // Nothing is open between two changes.
   }
 
   async #change(change: (tokens: readonly Token[]) => readonly Token[]): Promise<void> {
@@ -133,7 +126,7 @@ export class TokenFileEditor implements TokenEditor {
     await alone(this.#folder, async () => {
       const tokens = change(await this.list());
       const text = `${JSON.stringify({ format: 1, tokens } satisfies TokenFile, undefined, 2)}\n`;
-      // First, so that there is no instant at which a token was there and nothing tells of it.
+      // The marker is first, so that it exists whenever a token does.
       await mark(this.#folder);
       await writeFileDurably(join(this.#folder, fileName), Buffer.from(text), { mode: tokensFileMode });
     });
@@ -141,12 +134,13 @@ export class TokenFileEditor implements TokenEditor {
 }
 
 /**
- * The tokens of a store, for a process that serves it.
+ * The file of tokens, for a process that serves the store.
  *
- * Invariant: rights never widen by an accident. `book` is what was last read whole; a file that is broken or gone leaves
- * the tokens as they were. One that the system does not let this process read may tell of any tokens, and of ones
- * that were removed: nobody is let in until it is read, as nobody is over a first file that is broken. All of it is
- * reported, and tried again. A process that starts refuses to, or finds by the mark that the store has had tokens.
+ * Invariant: a failure never widens rights. `book` has the tokens that were last read whole; if the file becomes broken
+ * or goes missing, the tokens stay as they were. A file that this process may not read may have any tokens, and may lack
+ * removed ones, so no client is admitted until it is read; the same holds for a first file that is broken. All of this is
+ * reported, and retried. A process that starts with a broken file fails; one that starts without the file knows from
+ * the marker that the store has had tokens.
  */
 export class TokenStore implements TokenSource {
   readonly #path: string;
@@ -173,11 +167,11 @@ export class TokenStore implements TokenSource {
     watchFile(this.#path, { interval: tokensIntervalMs, persistent: false }, this.#onChange);
   }
 
-  /** @throws FiletrackerError `corrupt-store` where the file is no list of tokens, `io` where it can't be read. */
+  /** @throws FiletrackerError `corrupt-store` if the file is not a list of tokens, `io` if it cannot be read. */
   static async open(folder: string, onProblem: (error: unknown) => void): Promise<TokenStore> {
     const tokens = await readTokens(folder);
     const marked = await isMarked(folder);
-    // Written by an earlier release, or by hand.
+    // The file was written by an earlier release, or by hand.
     if (tokens !== undefined && !marked) await alone(folder, () => mark(folder));
     return new TokenStore(folder, tokens, { marked, onProblem });
   }
@@ -186,18 +180,16 @@ export class TokenStore implements TokenSource {
     return this.#book;
   }
 
-  /** Whether there are, or ever were, tokens: an empty file of them lets nobody in, a lost one neither. */
   get configured(): boolean {
     return this.#configured;
   }
 
-  /** Reads the file anew; never rejects. */
   reload(): Promise<void> {
-    return this.#look(this.#onProblem);
+    return this.#readNext(this.#onProblem);
   }
 
-  /** One look at a time, so that none brings back what a later one has replaced. */
-  #look(onProblem: (error: unknown) => void): Promise<void> {
+  /** One read at a time, so that none overwrites the result of a later one. */
+  #readNext(onProblem: (error: unknown) => void): Promise<void> {
     this.#reading = this.#reading.then(() => this.#read()).catch(onProblem);
     return this.#reading;
   }
@@ -212,10 +204,7 @@ export class TokenStore implements TokenSource {
       this.#book = new TokenBook([], { lost: true });
       throw lostTokens();
     } else if (this.#configured) {
-      throw new FiletrackerError(
-        'not-found',
-        `Cannot read "${fileName}": it is gone; the tokens stay as they were`,
-      );
+      throw cannot('not-found', `read "${fileName}"`, 'it is gone; the tokens stay as they were');
     }
   }
 
@@ -228,9 +217,9 @@ export class TokenStore implements TokenSource {
         this.#book = new TokenBook([], { unread: true });
         this.#configured = true;
       }
-      // What keeps it from being read may end without a change of the file.
+      // The cause may end without a change of the file.
       if (!this.#closed)
-        this.#retry = setTimeout(() => void this.#look(() => undefined), tokensIntervalMs).unref();
+        this.#retry = setTimeout(() => void this.#readNext(() => undefined), tokensIntervalMs).unref();
       throw error;
     }
   }

@@ -8,7 +8,7 @@ import { PidFile } from './pid-file.ts';
 import { adoptBeforeServing, prepareFolder, removeUnused } from './store-folder.ts';
 import { Log } from '../telemetry/log.ts';
 import { ServerSignals, takeoverReason } from './server-signals.ts';
-import { makeSharedRates } from '../access/shared-rates.ts';
+import { makeSharedRates } from '../access/rate-table.ts';
 import { Supervisor, type BoundAddress, type SupervisorEvent, type SupervisorOptions } from './supervisor.ts';
 
 export interface ServeOptions {

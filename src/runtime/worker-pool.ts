@@ -1,7 +1,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { MetricsHub, type MetricsAnswer, type MetricsQuestion } from '../telemetry/metrics-hub.ts';
-import { ratesVariable } from '../access/shared-rates.ts';
+import { ratesVariable } from '../access/rate-table.ts';
 import type { Clock } from '../core/clock.ts';
 import type { ErrorCode } from '../core/errors.ts';
 

@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import { sharedRates } from '../access/shared-rates.ts';
+import { sharedRates } from '../access/rate-table.ts';
 import { capacityOf } from '../config/guard-config.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 import { isFiletrackerError, localMessageOf } from '../core/errors.ts';

@@ -1,9 +1,9 @@
 import type { Exchange } from './exchange.ts';
 
-/** Is told of every request when it is over: for the log and for metrics. */
+/** Is called when a request is over: for the log and for metrics. */
 export interface RequestObserver {
   answered(exchange: Exchange): void;
-  /** A connection whose bytes were no request; `status` is what it was answered. */
+  /** A connection that was closed or refused without a request; `status` is that of the response, 0 if there was none. */
   refusedConnection(remoteAddress: string, status: number, reason: string): void;
 }
 
@@ -11,3 +11,10 @@ export const silentObserver: RequestObserver = {
   answered: () => undefined,
   refusedConnection: () => undefined,
 };
+
+/** The body of `GET /metrics`. */
+export interface MetricsSource {
+  readonly contentType: string;
+  /** The metrics of all processes that serve this store. */
+  text(): Promise<string>;
+}

@@ -1,6 +1,6 @@
 import { Counter, Registry } from 'prom-client';
 import { FiletrackerError } from '../core/errors.ts';
-import type { MetricsSource } from '../access/admission.ts';
+import type { MetricsSource } from '../server/observer.ts';
 import {
   lastingPart,
   merged,

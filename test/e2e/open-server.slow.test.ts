@@ -390,10 +390,20 @@ describe('TLS', () => {
       return new Program(name, { folder, args: ['-d', 'store', '-p', '0', '--workers', '1', ...flags] });
     };
     for (const [cert, key, authority, told] of [
-      ['server.pem', 'second.key', 'ca.pem', /key ".*second\.key" for TLS: it is not that of .*server\.pem"/],
-      ['server.key', 'server.pem', 'ca.pem', /key ".*server\.pem" for TLS: it is no private key/],
-      ['server.key', 'server.key', 'ca.pem', /certificate ".*server\.key" for TLS: it is none/],
-      ['server.pem', 'server.key', 'empty.pem', /certificate ".*empty\.pem" for TLS: it is none/],
+      [
+        'server.pem',
+        'second.key',
+        'ca.pem',
+        /key ".*second\.key" for TLS: it does not belong to .*server\.pem"/,
+      ],
+      ['server.key', 'server.pem', 'ca.pem', /key ".*server\.pem" for TLS: it is not a private key/],
+      ['server.key', 'server.key', 'ca.pem', /certificate ".*server\.key" for TLS: it is not a certificate/],
+      [
+        'server.pem',
+        'server.key',
+        'empty.pem',
+        /certificate ".*empty\.pem" for TLS: it is not a certificate/,
+      ],
       ['none.pem', 'server.key', 'ca.pem', /file ".*none\.pem" for TLS: it cannot be read \(ENOENT\)/],
     ] as const) {
       const { code, errors } = await start(cert, key, authority).ended();

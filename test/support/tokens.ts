@@ -1,7 +1,8 @@
 import { systemClock } from '../../src/core/clock.ts';
 import type { Access, Right } from '../../src/access/access.ts';
 import { TokenAccess, type AnonymousAccess } from '../../src/access/token-access.ts';
-import { makeSecret, TokenBook, type Token } from '../../src/access/token.ts';
+import { makeSecret, type Token } from '../../src/access/token.ts';
+import { TokenBook } from '../../src/access/token-book.ts';
 
 /** What tokens of a test may do, by their names: prefixes and rights. */
 export type TokenPlan = Readonly<Record<string, readonly [prefix: string, ...rights: Right[]]>>;

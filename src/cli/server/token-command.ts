@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { readServerConfig } from '../../config/server-config.ts';
 import { openTokenEditor } from '../../runtime/open-tokens.ts';
-import { parseRights } from '../../access/token-rules.ts';
+import { parseRights } from '../../access/token.ts';
 import type { TokenEditor } from '../../access/token-source.ts';
 import { systemClock } from '../../core/clock.ts';
 import { FiletrackerError } from '../../core/errors.ts';

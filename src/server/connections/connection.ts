@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { FiletrackerError } from '../../core/errors.ts';
 import { Pace } from './pace.ts';
-import { senderOf } from '../../access/sender.ts';
+import { senderOf } from '../../access/rate-limiter.ts';
 
 /** A body that is being read, and how to fail that. */
 interface Reading {

@@ -1,5 +1,5 @@
 import type { Clock } from '../../core/clock.ts';
-import type { MetricsSource } from '../../access/admission.ts';
+import type { MetricsSource } from '../observer.ts';
 import type { SeekQueue } from '../seek-queue.ts';
 import type { FileStore } from '../../store/file-store.ts';
 

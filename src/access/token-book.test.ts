@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Right } from './access.ts';
-import { makeSecret, TokenBook, TokenPrincipal, type Token } from './token.ts';
+import { makeSecret, type Token } from './token.ts';
+import { TokenBook, TokenPrincipal } from './token-book.ts';
 
 function tokenOf(prefixes: readonly string[], rights: readonly Right[], more: Partial<Token> = {}): Token {
   return {
