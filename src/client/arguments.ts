@@ -1,28 +1,14 @@
-// Checks of what callers pass, who may be programs without types.
-import { FiletrackerError } from '../core/errors.ts';
-import { checkVersion } from '../core/file-version.ts';
-import type { FileVersion } from '../core/file-version.ts';
+// Checks of arguments, which may come from programs without types.
+import { cannot } from '../core/errors.ts';
 
-/** @throws FiletrackerError `invalid-argument` for what is no path. */
+/** @throws FiletrackerError `invalid-argument` for anything but a path. */
 export function requirePath(path: unknown): void {
   if (typeof path === 'string' && path !== '' && !path.includes('\0')) return;
   const shown = typeof path === 'string' ? JSON.stringify(path) : kindOf(path);
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use ${shown} as a path: it must be text without NUL`,
-  );
+  throw cannot('invalid-argument', `use ${shown} as a path`, 'it must be text without NUL');
 }
 
-/** @throws FiletrackerError `invalid-version`. */
-export function cutoffOf({ cutoff }: { readonly cutoff?: FileVersion | undefined }): FileVersion | undefined {
-  return cutoff === undefined ? undefined : checkVersion(cutoff);
-}
-
-function shownValue(value: unknown): string {
-  return typeof value === 'number' || typeof value === 'string' ? `"${value}"` : kindOf(value);
-}
-
-/** What kind of thing a caller gave, for messages. */
+/** The kind of a value, for messages. */
 export function kindOf(value: unknown): string {
   return value === null ? 'null' : typeof value;
 }
@@ -35,9 +21,8 @@ export function isCount(value: unknown, min: number): boolean {
 export function requireCounts(values: Readonly<Record<string, unknown>>, min: number): void {
   for (const [name, value] of Object.entries(values)) {
     if (value === undefined || isCount(value, min)) continue;
-    throw new FiletrackerError(
-      'invalid-argument',
-      `Cannot use ${shownValue(value)} as ${name}: it must be a whole number, from ${min} on`,
-    );
+    const shown = typeof value === 'number' || typeof value === 'string' ? `"${value}"` : kindOf(value);
+    const state = `it must be a whole number, from ${min} on`;
+    throw cannot('invalid-argument', `use ${shown} as ${name}`, state);
   }
 }

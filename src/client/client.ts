@@ -4,22 +4,24 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemClock } from '../core/clock.ts';
 import type { Clock } from '../core/clock.ts';
-import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
-import { formatVersionedName, parseDirectory, parseVersionedName, shownName } from '../core/file-name.ts';
+import { throwIfAborted, type CallOptions } from '../core/concurrency.ts';
+import { cannot, FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import { parseDirectory, parseVersionedName, shownName } from '../core/file-name.ts';
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { RangeLock } from '../fs/locks/range-locks.ts';
+import type { ListQuery } from '../protocol/query.ts';
 import type { Chunks } from '../streams/chunks.ts';
-import { cutoffOf, requirePath } from './arguments.ts';
+import { requirePath } from './arguments.ts';
 import { checkCacheFolder } from './cache/folder-check.ts';
+import { ClientBase, infoOf, listArguments } from './client-base.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
 import { SinkError, writeChunks } from './transfer/download.ts';
 import { Downloader } from './transfer/downloader.ts';
 import type { FetchRequest, Found } from './transfer/downloader.ts';
 import type {
-  CallOptions,
   DeletedFile,
   FetchedFile,
   FetchedStream,
@@ -29,7 +31,6 @@ import type {
   GetOptions,
   GetStreamOptions,
   ListOptions,
-  NameListOptions,
   PutOptions,
   RemoteListOptions,
   StoredFile,
@@ -39,30 +40,49 @@ import type { KnownVersion } from './cache/names.ts';
 import { LocalCache } from './cache/local-cache.ts';
 import { fromLocalError } from './local-errors.ts';
 import { eitherSignal, PutSource } from './transfer/caller-streams.ts';
-import { remoteVersion, type RemoteFile, type RemoteStore } from './http/remote-store.ts';
+import { remoteVersion, type RemoteStore } from './http/remote-store.ts';
 import { defaultRetryPolicy } from './http/retries.ts';
 import { resolveTarget, streamTo } from './transfer/targets.ts';
 import { Uploader } from './transfer/uploader.ts';
 
-/** Warnings remembered, so that none is told twice. */
+/** Warnings that are remembered, so that each is reported once. */
 const warningsMax = 1000;
 
 /**
- * Files of a server, through a cache: what programs use. Opens nothing before it is needed. Any number of
- * calls may run at the same time; several processes may use one cache folder.
+ * Files of a server, through a cache. Opens nothing before it is needed. Calls may run concurrently, and several
+ * processes may share one cache folder.
+ *
+ * @example
+ * ```ts
+ * import { writeFile } from 'node:fs/promises';
+ * import { Client } from 'filetracker';
+ *
+ * // Server and cache from FILETRACKER_URL and FILETRACKER_DIR.
+ * const client = Client.fromEnvironment();
+ * await writeFile('report.txt', 'all is well\n');
+ * const stored = await client.putFile('/examples/report.txt', 'report.txt');
+ * await client.getFile(stored.versionedName, 'copy-of-report.txt');
+ * for await (const { name, size } of client.listRemoteEntries({ subpath: '/examples' })) console.log(name, size);
+ * await client.deleteFile('/examples/report.txt');
+ * await client.close();
+ * ```
  */
-export class Client implements FileClient {
+export class Client extends ClientBase implements FileClient {
+  /** The server; `undefined` if the cache is a store of its own. */
   readonly remote: RemoteStore | undefined;
+  /** `undefined` if nothing is cached. */
   readonly cache: LocalCache | undefined;
   readonly #options: ClientOptions;
   readonly #clock: Clock;
   readonly #downloader: Downloader;
   readonly #uploader: Uploader;
-  /** Ends what waits for bytes of the caller's. */
-  readonly #closing = new AbortController();
 
-  /** @throws FiletrackerError `invalid-argument` for options that can't be used. */
+  /**
+   * Reads no environment.
+   * @throws FiletrackerError `invalid-argument` for unusable options.
+   */
   constructor(options: ClientOptions = {}, clock: Clock = systemClock) {
+    super();
     checkOptions(options);
     const { remoteUrl } = options;
     const cacheOptions = cacheOptionsOf(options);
@@ -72,10 +92,8 @@ export class Client implements FileClient {
       options.remoteStore ?? (remoteUrl === undefined ? undefined : new HttpTransport(remoteUrl, options));
     this.cache = options.localStore ?? (cacheOptions && new LocalCache({ ...cacheOptions, clock }));
     if (this.remote === undefined && this.cache === undefined) {
-      throw new FiletrackerError(
-        'invalid-argument',
-        'Cannot open a client: it needs the URL of a server, the folder of a cache, or both',
-      );
+      const state = 'it needs the URL of a server, the folder of a cache, or both';
+      throw cannot('invalid-argument', 'open a client', state);
     }
     const warn = onceEach(options.onWarning);
     if (cacheOptions !== undefined) checkCacheFolder(cacheOptions.folder, cacheOptions.freeMinBytes, warn);
@@ -90,7 +108,11 @@ export class Client implements FileClient {
     this.#uploader = new Uploader(parts);
   }
 
-  /** A client as the environment describes it; options that are given win. @throws FiletrackerError `invalid-argument`. */
+  /**
+   * Opens a client with the options that the environment sets, as `optionsFromEnvironment` reads it.
+   * @param options Take precedence over the environment.
+   * @throws FiletrackerError `invalid-argument` for unusable options; `io` for files of certificates.
+   */
   static fromEnvironment(options: ClientOptions = {}): Client {
     const environment = optionsFromEnvironment();
     const tls = { ...environment.tls, ...given(options.tls ?? {}) };
@@ -121,31 +143,28 @@ export class Client implements FileClient {
     return { ...fetchedFile(found), stream };
   }
 
-  /** Brings a file into the cache without handing it out. */
+  /**
+   * Fetches a file into the cache.
+   * @throws FiletrackerError as `getFile`; `invalid-argument` without a cache; `no-space` if the cache cannot hold it.
+   */
   async prefetch(name: GivenName, options: GetOptions = {}): Promise<FetchedFile> {
-    if (this.cache === undefined) {
-      throw new FiletrackerError(
-        'invalid-argument',
-        `Cannot prefetch "${shownName(name)}": the client has no cache`,
-      );
-    }
+    const action = `prefetch "${shownName(name)}"`;
+    if (this.cache === undefined) throw cannot('invalid-argument', action, 'the client has no cache');
     const found = await this.#downloader.find(this.#request(name, options, true));
     if (found.kind === 'cached') return fetchedFile(found);
     if (found.kind === 'remote') found.content.cancel();
-    throw new FiletrackerError(
-      'no-space',
-      `Cannot prefetch "${shownName(name)}": the cache has no room for it`,
-    );
+    throw cannot('no-space', action, 'the cache does not have the capacity for it');
   }
 
   async stat(name: GivenName, options: CallOptions = {}): Promise<FileInfo | undefined> {
-    const asked = parseVersionedName(name);
-    const cached = asked.version === undefined ? undefined : this.#findCached(asked);
+    const wanted = parseVersionedName(name);
+    throwIfAborted(options.signal, `look at "${shownName(name)}"`);
+    const cached = wanted.version === undefined ? undefined : this.#findCached(wanted);
     if (cached !== undefined || this.remote === undefined || this.#options.offline === true) {
-      return cached ?? this.#findCached(asked);
+      return cached ?? this.#findCached(wanted);
     }
-    const found = await this.remote.stat(asked.name, options);
-    if (found === undefined || (asked.version ?? found.version) !== found.version) return undefined;
+    const found = await this.remote.stat(wanted.name, options);
+    if (found === undefined || (wanted.version ?? found.version) !== found.version) return undefined;
     return infoOf(found);
   }
 
@@ -158,39 +177,27 @@ export class Client implements FileClient {
     }
   }
 
-  async fileVersion(name: GivenName, options: CallOptions = {}): Promise<FileVersion | undefined> {
-    return (await this.stat({ name: parseVersionedName(name).name }, options))?.version;
-  }
-
-  async fileSize(name: GivenName, options: CallOptions = {}): Promise<number | undefined> {
-    return (await this.stat(name, options))?.size;
-  }
-
-  async exists(name: GivenName, options: CallOptions = {}): Promise<boolean> {
-    return (await this.stat(name, options)) !== undefined;
-  }
-
   async putFile(name: GivenName, path: string, options: PutOptions = {}): Promise<StoredFile> {
-    const asked = parseVersionedName(name);
+    const wanted = parseVersionedName(name);
     requirePath(path);
-    if (asked.version !== undefined) checkVersion(asked.version);
-    this.#requireOnline(`put "${shownName(name)}"`, options.toRemoteStore);
-    return await this.#uploader.put(asked, path, versionFromNs, options);
+    if (wanted.version !== undefined) checkVersion(wanted.version);
+    this.#requireOnline(`put "${shownName(name)}"`, options, options.toRemoteStore);
+    return await this.#uploader.put(wanted, path, versionFromNs, options);
   }
 
   async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
     using given = new PutSource(source);
-    const asked = parseVersionedName(name);
-    const version = checkVersion(asked.version ?? versionFromMs(this.#clock.nowMs()));
+    const wanted = parseVersionedName(name);
+    const version = checkVersion(wanted.version ?? versionFromMs(this.#clock.nowMs()));
     const action = `put "${shownName(name)}"`;
-    this.#requireOnline(action, options.toRemoteStore);
-    const signal = eitherSignal(this.#closing.signal, options.signal);
+    this.#requireOnline(action, options, options.toRemoteStore);
+    const signal = eitherSignal(this.closing.signal, options.signal);
     // The digest must be known before anything is sent, so the bytes wait in a file.
     const folder = await mkdtemp(join(tmpdir(), 'filetracker-'));
     try {
       const path = join(folder, 'content');
       await writeChunks(path, given.pieces(action, signal));
-      const named = { name: asked.name, version };
+      const named = { name: wanted.name, version };
       return await this.#uploader.put(named, path, () => version, { ...options, signal });
     } catch (error) {
       const cause = error instanceof SinkError ? error.cause : error;
@@ -200,35 +207,34 @@ export class Client implements FileClient {
     }
   }
 
-  async deleteFile(name: GivenName, options: CallOptions = {}): Promise<DeletedFile> {
-    const asked = parseVersionedName(name);
-    const shown = shownName(name);
-    this.#requireOnline(`remove "${shown}"`);
-    // Before anything is removed: a cache that can't be changed would go on serving the file.
-    using lock = await this.#lockToForget(asked.name, options);
+  async deleteFile(given: GivenName, options: CallOptions = {}): Promise<DeletedFile> {
+    const wanted = parseVersionedName(given);
+    const { name } = wanted;
+    const action = `remove "${shownName(given)}"`;
+    this.#requireOnline(action, options);
+    // Locked before anything is removed: a cache that cannot be changed would still serve the file.
+    using lock = await this.#lockToForget(name, options);
     const removed =
       this.remote === undefined
-        ? this.#deletedAlone(asked)
-        : await this.#deleteRemote(this.remote, asked, options);
-    const gone = await this.#forget(asked, removed?.keptVersion, lock);
-    // What only the cache had is a file as well; copies of what a server had are none.
-    if (removed === undefined && !gone.some(({ local }) => local === true)) {
-      throw new FiletrackerError('not-found', `Cannot remove "${shown}": there is no such file`, {
-        details: { name: asked.name },
-      });
+        ? this.#removalWithoutServer(wanted)
+        : await this.#removeRemote(this.remote, wanted, options);
+    const forgotten = await this.#forget(wanted, removed?.keptVersion, lock);
+    // The only copy, in the cache, is a file as well; a copy of what a server had is none.
+    if (removed === undefined && !forgotten.some(({ local }) => local === true)) {
+      throw cannot('not-found', action, 'there is no such file', { details: { name } });
     }
-    return removed ?? { name: asked.name, keptVersion: undefined };
+    return removed ?? { name, keptVersion: undefined };
   }
 
-  /** What it comes to where the cache is the store. */
-  #deletedAlone({ name, version }: VersionedName): DeletedFile | undefined {
+  /** The result of a removal if the cache is the store. */
+  #removalWithoutServer({ name, version }: VersionedName): DeletedFile | undefined {
     const newest = this.#findCached({ name })?.version;
     if (newest === undefined) return undefined;
     return { name, keptVersion: newest > (version ?? newest) ? newest : undefined };
   }
 
-  /** Without a version it is the stored one that goes: a newer one that comes meanwhile stays. */
-  async #deleteRemote(
+  /** Without a version the one that is stored now is removed: a newer one that is put meanwhile stays. */
+  async #removeRemote(
     remote: RemoteStore,
     { name, version }: VersionedName,
     options: CallOptions,
@@ -239,15 +245,15 @@ export class Client implements FileClient {
     return removed === undefined ? undefined : { name, keptVersion: removed.kept };
   }
 
-  /** Holds what the cache knows of a name; undefined if that is nothing. */
+  /** Locks a name in the cache; `undefined` if the cache knows nothing of it. */
   async #lockToForget(name: FileName, { signal }: CallOptions): Promise<RangeLock | undefined> {
     const { cache } = this;
     try {
       return cache?.record(name) === undefined ? undefined : await cache.lockName(name, signal);
-    } catch (error) {
-      const told = fromLocalError(error, `remove "${name}" from the cache "${cache?.folder ?? ''}"`);
-      if (!isFiletrackerError(told) || told.code === 'aborted') throw told;
-      throw new FiletrackerError(told.code, `${told.message}; nothing was removed`, { cause: error });
+    } catch (cause) {
+      const error = fromLocalError(cause, `remove "${name}" from the cache "${cache?.folder ?? ''}"`);
+      if (!isFiletrackerError(error) || error.code === 'aborted') throw error;
+      throw new FiletrackerError(error.code, `${error.message}; nothing was removed`, { cause });
     }
   }
 
@@ -256,7 +262,7 @@ export class Client implements FileClient {
     kept: FileVersion | undefined,
     held: RangeLock | undefined,
   ): Promise<readonly KnownVersion[]> {
-    // What came into the cache meanwhile is forgotten too.
+    // A version that was cached meanwhile is forgotten too.
     using _lock = held === undefined ? await this.#lockToForget(name, {}) : undefined;
     try {
       const upTo = version ?? (kept === undefined ? undefined : kept - 1);
@@ -270,53 +276,48 @@ export class Client implements FileClient {
     const directory = parseDirectory(options.subpath ?? '/');
     if (this.cache === undefined) return;
     for await (const file of this.cache.maintenance.list()) {
-      options.signal?.throwIfAborted();
+      throwIfAborted(options.signal, 'list the cache');
       if (file.name.startsWith(directory)) yield infoOf(file);
     }
   }
 
-  async *listRemoteFiles(options: NameListOptions = {}): AsyncIterable<string> {
-    const directory = parseDirectory(options.subpath ?? '/');
-    const query = { upTo: cutoffOf(options) };
-    const absolute = options.absolutePaths ?? true;
-    for await (const name of this.#requireRemote().listNames(directory, query, options)) {
-      yield absolute ? name : name.slice(directory.length);
-    }
-  }
-
   async *listRemoteEntries(options: RemoteListOptions = {}): AsyncIterable<FileInfo> {
-    const directory = parseDirectory(options.subpath ?? '/');
-    const query = { upTo: cutoffOf(options) };
-    const remote = this.#requireRemote();
+    const { directory, query } = listArguments(options);
+    const remote = this.#requireRemote(options);
     const { features } = await remote.abilities(options);
     if (features.has('list-json')) {
       for await (const file of remote.listFiles(directory, query, options)) yield infoOf(file);
       return;
     }
-    // A legacy server lists names alone; what is gone meanwhile is left out.
+    // A legacy server lists names only; a file that is removed meanwhile is left out.
     for await (const name of remote.listNames(directory, query, options)) {
       const file = await remote.stat(name, options);
       if (file !== undefined) yield infoOf(file);
     }
   }
 
-  /** Offline nothing is asked of the server, and nothing that it should be told is left out on the quiet. */
-  #requireOnline(action: string, wanted = true): void {
-    if (this.#options.offline !== true || this.remote === undefined || !wanted) return;
-    throw new FiletrackerError('invalid-argument', `Cannot ${action}: the client is offline`);
+  protected listNames(directory: string, query: ListQuery, options: CallOptions): AsyncIterable<FileName> {
+    return this.#requireRemote(options).listNames(directory, query, options);
   }
 
-  #requireRemote(): RemoteStore {
-    this.#requireOnline('list the files of the server');
+  /** Offline, a call that needs the server fails: it is not silently left out. */
+  #requireOnline(action: string, { signal }: CallOptions, needsServer = true): void {
+    throwIfAborted(signal, action);
+    if (this.#options.offline !== true || this.remote === undefined || !needsServer) return;
+    throw cannot('invalid-argument', action, 'the client is offline');
+  }
+
+  #requireRemote(options: CallOptions): RemoteStore {
+    const action = 'list the files of the server';
+    this.#requireOnline(action, options);
     if (this.remote !== undefined) return this.remote;
-    throw new FiletrackerError(
-      'invalid-argument',
-      'Cannot list the files of the server: no server is set; give its URL by FILETRACKER_URL or --remote-url',
-    );
+    const state = 'no server is set; name one with FILETRACKER_URL or --remote-url';
+    throw cannot('invalid-argument', action, state);
   }
 
   #request(given: GivenName, options: GetOptions, addToCache: boolean): FetchRequest {
     const { name, version } = parseVersionedName(given);
+    throwIfAborted(options.signal, `get "${name}"`);
     return {
       name,
       version,
@@ -329,45 +330,29 @@ export class Client implements FileClient {
     };
   }
 
-  /** Idempotent. */
   close(): Promise<void> {
-    this.#closing.abort();
+    this.closing.abort();
     this.remote?.close();
     this.cache?.close();
     return Promise.resolve();
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
 }
 
-/** Passes each warning on once: a cache that can't be used is the same trouble for every file. */
+/** Passes each warning on once: a cache that cannot be used is the same trouble for every file. */
 function onceEach(listener: ((message: string) => void) | undefined): (message: string) => void {
-  const told = new Set<string>();
+  const reported = new Set<string>();
   return (message) => {
-    if (listener === undefined || told.has(message)) return;
-    if (told.size < warningsMax) told.add(message);
+    if (listener === undefined || reported.has(message)) return;
+    if (reported.size < warningsMax) reported.add(message);
     listener(message);
   };
-}
-
-interface Described {
-  readonly name: FileName;
-  readonly version: FileVersion;
-  readonly size: number | undefined;
-  readonly digest: RemoteFile['digest'];
-}
-
-function infoOf({ name, version, size, digest }: Described): FileInfo {
-  return { name, version, versionedName: formatVersionedName(name, version), size, digest };
 }
 
 function fetchedFile({ file, cached }: Found): FetchedFile {
   return { ...infoOf(file), cached };
 }
 
-/** The settings that are not undefined, so that they don't hide others. */
+/** The settings that are not undefined, so that they do not hide others. */
 function given<T extends object>(settings: T): Partial<T> {
   const known = Object.entries(settings).filter(([, value]) => value !== undefined);
   return Object.fromEntries(known) as Partial<T>;

@@ -1,138 +1,202 @@
 import type { Readable } from 'node:stream';
+import type { CallOptions } from '../core/concurrency.ts';
 import type { Digest } from '../core/digest.ts';
 import type { FileName, GivenName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import type { ProgressListener } from './transfer/download.ts';
 
-/** What is known of a file. */
+/** A file in a version. */
 export interface FileInfo {
   readonly name: FileName;
+  /** Seconds since 1970 UTC; may be negative. */
   readonly version: FileVersion;
-  /** `name@version`: names this very content for good. */
+  /** `name@version`, which always names the same content. */
   readonly versionedName: string;
-  /** Bytes of the content; undefined where a legacy server does not tell. */
+  /** Bytes of the content; `undefined` if a legacy server does not state them. */
   readonly size: number | undefined;
-  /** SHA-256 of the content; undefined where a legacy server does not tell. */
+  /** SHA-256 of the content; `undefined` from a legacy server. */
   readonly digest: Digest | undefined;
 }
 
-export interface CallOptions {
-  readonly signal?: AbortSignal | undefined;
-}
-
+/** Options of every call that fetches a file. */
 export interface GetOptions extends CallOptions {
-  /** Fetch from the server whatever the cache has, and replace what the cache has. */
+  /** Fetch from the server even if the file is cached, and replace the cached copy. */
   readonly forceRefresh?: boolean | undefined;
-  /** Serve from the cache alone: the newest version there, unless one is named. */
+  /** Serve from the cache only: the newest cached version, unless the name has one. */
   readonly offline?: boolean | undefined;
-  /** Compute the digest of what the cache serves before it is handed out; what is bad is fetched again. */
+  /** Check the digest of a cached copy before it is used; a damaged copy is fetched again. */
   readonly verify?: boolean | undefined;
   readonly onProgress?: ProgressListener | undefined;
 }
 
+/**
+ * Options of `getFile`.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client } from 'filetracker';
+ * import type { GetFileOptions } from 'filetracker';
+ *
+ * const client = Client.fromEnvironment();
+ * await client.putStream('/examples/get-options.txt', Readable.from(['hello\n']));
+ * const options: GetFileOptions = { addToCache: false, signal: AbortSignal.timeout(60_000) };
+ * await client.getFile('/examples/get-options.txt', 'get-options.txt', options);
+ * await client.close();
+ * ```
+ */
 export interface GetFileOptions extends GetOptions {
-  /** Keep the content in the cache; true unless given. */
+  /** Keep the content in the cache; `true` unless given. */
   readonly addToCache?: boolean | undefined;
   /**
-   * Put the file in place of a symbolic link, pipe or device at `saveTo`; false unless given: then the content is
-   * written through it, as by a shell's `>`.
+   * Replace a symbolic link, pipe or device at the target path; `false` unless given: the content is then written through
+   * it, as by `>` in a shell.
    */
   readonly replaceSpecial?: boolean | undefined;
 }
 
+/** Options of `getStream`. */
 export interface GetStreamOptions extends GetOptions {
-  /** Bring the content into the cache first and stream it from there. Without it what is not cached streams from the server. */
+  /** Fetch the content into the cache and stream it from there; `false` unless given: it then streams from the server. */
   readonly serveFromCache?: boolean | undefined;
 }
 
+/** A file that was fetched. */
 export interface FetchedFile extends FileInfo {
   /** Whether the content came from the cache. */
   readonly cached: boolean;
 }
 
+/** A file that is being fetched. */
 export interface FetchedStream extends FetchedFile {
-  /** The content; fails rather than ends if it is not whole and right. The receiver reads or destroys it. */
+  /** The content. Fails, rather than ends, if it is incomplete or damaged. The caller must read or destroy it. */
   readonly stream: Readable;
 }
 
+/**
+ * Options of `putFile` and `putStream`.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client } from 'filetracker';
+ * import type { PutOptions } from 'filetracker';
+ *
+ * const client = Client.fromEnvironment();
+ * const options: PutOptions = {
+ *   toLocalStore: false, // not needed on this machine again
+ *   onProgress: ({ phase, done, total }) => console.log(`${phase}: ${done} of ${total} bytes`),
+ * };
+ * await client.putStream('/examples/put-options.txt', Readable.from(['hello\n']), options);
+ * await client.close();
+ * ```
+ */
 export interface PutOptions extends CallOptions {
-  /** Keep the content in the cache; true unless given. */
+  /** Keep the content in the cache; `true` unless given. */
   readonly toLocalStore?: boolean | undefined;
-  /** Send the content to the server, if there is one; true unless given. */
+  /** Send the content to the server, if there is one; `true` unless given. */
   readonly toRemoteStore?: boolean | undefined;
-  /** Compress where that pays; true unless given. */
+  /** Compress the content if that pays; `true` unless given. */
   readonly compressHint?: boolean | undefined;
   readonly onProgress?: ProgressListener | undefined;
 }
 
+/** The result of a put. */
 export interface StoredFile extends FileInfo {
-  /** Whether this put is what is stored now; false where a newer version was there and stays. */
+  /** Whether this put is what is stored now; `false` if a newer version was stored already and stays. */
   readonly stored: boolean;
-  /** Whether the content travelled; false where the server had it, or there is no server. */
+  /** Whether the content was sent; `false` if the server had it already, or there is no server. */
   readonly sent: boolean;
 }
 
+/** The result of a removal. */
 export interface DeletedFile {
   readonly name: FileName;
-  /** The newer version that stays because only older ones were to go; undefined where the file is gone. */
+  /** The newer version that stays, if only older ones were to be removed. */
   readonly keptVersion: FileVersion | undefined;
 }
 
+/** Options of every list. */
 export interface ListOptions extends CallOptions {
-  /** Only files in this directory and those below it; `/` unless given. */
+  /** Only files below this directory; `/` unless given. */
   readonly subpath?: string | undefined;
 }
 
+/** Options of `listRemoteEntries`. */
 export interface RemoteListOptions extends ListOptions {
   /** Only versions up to and including this one. */
   readonly cutoff?: FileVersion | undefined;
 }
 
+/** Options of `listRemoteFiles`. */
 export interface NameListOptions extends RemoteListOptions {
-  /** Give `/a/b` rather than the name relative to `subpath`; true unless given. */
+  /** Whole names, rather than names relative to `subpath`; `true` unless given. */
   readonly absolutePaths?: boolean | undefined;
 }
 
 /**
- * Files by name, as programs use them: `Client` with a server and a cache, `MemoryClient` for tests. A name
- * may carry a version (`/a/b@1700000000`), which then is asked for and no other. Names that others chose are given
- * as `{ name }` or `{ name, version }`, because one that ends in `@` and digits would be read as a version.
+ * Files by name: `Client` with a server and a cache, `MemoryClient` for tests.
  *
- * All methods reject with FiletrackerError. `invalid-name` for what is no name; `not-found` where a command
- * finds no file (a look-up gives undefined); `unreachable` and `timeout` for the server; `aborted` by the
- * signal; `io`, `no-space`, `read-only` for local files.
+ * A name may include a version (`/a/b@1700000000`): then only that version counts. Pass a name from elsewhere as
+ * `{ name }` or `{ name, version }`, because one that ends in `@` and digits would be read as a versioned name.
+ *
+ * All methods reject with FiletrackerError: `invalid-name` and `invalid-version` for the name, `invalid-argument` for any
+ * other argument, `not-found` if a command finds no file (a look-up returns `undefined`), `unreachable` and `timeout` for the
+ * server, `aborted` by the signal, `io`, `no-space` and `read-only` for local files, and the server's own codes.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { MemoryClient } from 'filetracker';
+ * import type { FileClient } from 'filetracker';
+ *
+ * async function lineCount(files: FileClient, name: string): Promise<number> {
+ *   const { stream } = await files.getStream(name);
+ *   return (await stream.setEncoding('utf8').toArray()).join('').split('\n').length - 1;
+ * }
+ *
+ * const files = new MemoryClient();
+ * await files.putStream('/lines.txt', Readable.from(['one\n', 'two\n']));
+ * console.log(await lineCount(files, '/lines.txt')); // 2
+ * ```
  */
 export interface FileClient extends AsyncDisposable {
-  /** Makes the content appear at the path `saveTo`, whole and verified or not at all. */
+  /** Writes a file to the path `saveTo`: complete and verified, or not at all. */
   getFile(name: GivenName, saveTo: string, options?: GetFileOptions): Promise<FetchedFile>;
+  /** Streams a file. */
   getStream(name: GivenName, options?: GetStreamOptions): Promise<FetchedStream>;
 
-  /** What is known of a file; of the newest version unless one is named. */
+  /** Looks a file up: the newest version, unless the name has one. Returns `undefined` if there is none. */
   stat(name: GivenName, options?: CallOptions): Promise<FileInfo | undefined>;
-  /** The newest version; a version in `name` is ignored. */
+  /** The newest version, whether or not the name has one; `undefined` if there is no such file. */
   fileVersion(name: GivenName, options?: CallOptions): Promise<FileVersion | undefined>;
+  /** Bytes of the content; `undefined` if there is no such file, or a legacy server does not state them. */
   fileSize(name: GivenName, options?: CallOptions): Promise<number | undefined>;
   exists(name: GivenName, options?: CallOptions): Promise<boolean>;
 
-  /** Stores the file at `path`. Its version is that of `name`, else its time of modification. */
+  /**
+   * Stores the file at `path`. Its version is that of the name, else its time of modification.
+   * @throws FiletrackerError also `changed-during-upload`; `removed` if another client removed the file during retries.
+   */
   putFile(name: GivenName, path: string, options?: PutOptions): Promise<StoredFile>;
   /**
-   * Stores bytes that come. Their version is that of `name`, else the time now. The source is the put's: it is destroyed,
-   * or returned, where it is not read to its end, which the signal and `close()` see to at once.
+   * Stores the bytes, or the UTF-8 text, of `source`. The version is that of the name, else the current time. The call owns
+   * the source: if it is not read to its end, it is destroyed, at once on an abort or `close()`.
+   * @throws FiletrackerError also `removed` if another client removed the file during retries.
    */
   putStream(name: GivenName, source: Readable | Chunks, options?: PutOptions): Promise<StoredFile>;
 
-  /** Removes a file, on the server and in the cache, or where the cache has the only copy; with a version in `name`, only up to that one. */
+  /** Removes a file from the server and the cache; with a version in the name, only versions up to that one. */
   deleteFile(name: GivenName, options?: CallOptions): Promise<DeletedFile>;
 
-  /** Every version in the cache, in no order. */
+  /** Lists every cached version, unordered. */
   listLocalFiles(options?: ListOptions): AsyncIterable<FileInfo>;
-  /** Names on the server, sorted if the server sorts. */
+  /** Lists the names on the server, sorted by bytes unless a legacy server does not sort. */
   listRemoteFiles(options?: NameListOptions): AsyncIterable<string>;
-  /** Files on the server, with what the server tells of each. */
+  /** Lists the files on the server. */
   listRemoteEntries(options?: RemoteListOptions): AsyncIterable<FileInfo>;
 
-  /** Idempotent. */
+  /** Aborts transfers and closes all connections. Idempotent. */
   close(): Promise<void>;
 }

@@ -1,15 +1,15 @@
 import { isUtf8 } from 'node:buffer';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import type { Chunks } from '../streams/chunks.ts';
 
-/** Longest line of a list: a name escaped for JSON, and figures. */
+/** Longest line of a list: a name escaped for JSON, and numbers. */
 const lineMaxBytes = 64 * 1024;
 const lineFeed = 0x0a;
 
 /**
- * Cuts a list into lines, without their ends. A line ends at a line feed and nowhere else, or at another byte that is
- * given (0 as with `find -print0`); all else is part of it, also blanks and a byte order mark.
- * @throws FiletrackerError `protocol` for a line that is too long, or is not UTF-8.
+ * Cuts a list into lines, without their ends. A line ends at a line feed only, or at the given byte (0 as for
+ * `find -print0`); all else belongs to it, also blanks and a byte order mark.
+ * @throws FiletrackerError `protocol` for a line that is too long or not UTF-8.
  */
 export async function* linesOf(source: Chunks, endByte = lineFeed): AsyncGenerator<string> {
   let rest: Uint8Array[] = [];
@@ -25,7 +25,7 @@ export async function* linesOf(source: Chunks, endByte = lineFeed): AsyncGenerat
     rest.push(chunk.subarray(begin));
     restBytes += chunk.length - begin;
     if (restBytes > lineMaxBytes) {
-      throw new FiletrackerError('protocol', 'Cannot read the list: a line of it is too long');
+      throw cannot('protocol', 'read the list', 'a line of it is too long');
     }
   }
   if (restBytes > 0) yield textOf(rest);
@@ -34,5 +34,5 @@ export async function* linesOf(source: Chunks, endByte = lineFeed): AsyncGenerat
 function textOf(parts: readonly Uint8Array[]): string {
   const bytes = Buffer.concat(parts);
   if (isUtf8(bytes)) return bytes.toString();
-  throw new FiletrackerError('protocol', `Cannot read the list: the line "${bytes.toString()}" is not UTF-8`);
+  throw cannot('protocol', 'read the list', `the line "${bytes.toString()}" is not UTF-8`);
 }

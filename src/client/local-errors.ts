@@ -1,4 +1,4 @@
-import { errnoOf, FiletrackerError, isFiletrackerError } from '../core/errors.ts';
+import { cannot, errnoOf, isFiletrackerError } from '../core/errors.ts';
 import type { ErrorCode } from '../core/errors.ts';
 
 const states: Readonly<Record<string, readonly [ErrorCode, string]>> = {
@@ -9,7 +9,7 @@ const states: Readonly<Record<string, readonly [ErrorCode, string]>> = {
   EDQUOT: ['no-space', 'the disk quota is used up'],
   EROFS: ['read-only', 'the file system is read-only'],
   EISDIR: ['io', 'it is a folder'],
-  ENOTDIR: ['io', 'a part of its path is a file and not a folder'],
+  ENOTDIR: ['io', 'a part of its path is a file, not a folder'],
   ENOTEMPTY: ['io', 'it is a folder'],
   EEXIST: ['io', 'it exists already'],
   ENAMETOOLONG: ['io', 'its path is too long'],
@@ -17,14 +17,14 @@ const states: Readonly<Record<string, readonly [ErrorCode, string]>> = {
 };
 
 /**
- * Translates an errno about a file of the user's or the cache's into a sentence for the user, who may see
- * his own paths. What is no system error comes back as it is. `action` completes "Cannot …".
+ * Translates a system error about a file of the user or the cache for the user, who may see local paths. Any other error is
+ * returned as it is. `action` completes "Cannot …".
  */
 export function fromLocalError(error: unknown, action: string): unknown {
   const errno = errnoOf(error);
   if (errno === undefined || isFiletrackerError(error)) return error;
-  const [code, state] = states[errno] ?? ['io', `the system answered with ${errno}`];
-  return new FiletrackerError(code, `Cannot ${action}: ${state}`, { cause: error });
+  const [code, state] = states[errno] ?? ['io', `the system reports ${errno}`];
+  return cannot(code, action, state, { cause: error });
 }
 
 /** Runs `work` with system errors translated. */

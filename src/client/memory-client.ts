@@ -2,9 +2,10 @@ import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { systemClock } from '../core/clock.ts';
 import type { Clock } from '../core/clock.ts';
+import { throwIfAborted, type CallOptions } from '../core/concurrency.ts';
 import { digestOf } from '../core/digest.ts';
 import type { Digest } from '../core/digest.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import {
   ancestorsOf,
   formatVersionedName,
@@ -15,9 +16,12 @@ import {
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
 import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
 import type { FileVersion } from '../core/file-version.ts';
+import type { ListQuery } from '../protocol/query.ts';
 import type { Chunks } from '../streams/chunks.ts';
+import { requirePath } from './arguments.ts';
+import { materializeBytes } from './cache/materialize.ts';
+import { ClientBase, infoOf, listArguments } from './client-base.ts';
 import type {
-  CallOptions,
   DeletedFile,
   FetchedFile,
   FetchedStream,
@@ -26,13 +30,10 @@ import type {
   GetFileOptions,
   GetStreamOptions,
   ListOptions,
-  NameListOptions,
   PutOptions,
   RemoteListOptions,
   StoredFile,
 } from './file-client.ts';
-import { cutoffOf, requirePath } from './arguments.ts';
-import { materializeBytes } from './cache/materialize.ts';
 import { fromLocalError } from './local-errors.ts';
 import { cancellableStream, eitherSignal, PutSource } from './transfer/caller-streams.ts';
 import { resolveTarget, streamTo } from './transfer/targets.ts';
@@ -42,23 +43,36 @@ import { storedNowhere } from './transfer/uploader.ts';
 interface MemoryFile {
   readonly name: FileName;
   readonly version: FileVersion;
-  readonly bytes: Buffer;
+  readonly size: number;
   readonly digest: Digest;
-  /** Set where it was put into the cache alone, which then has the only copy. */
+  readonly bytes: Buffer;
+  /** Set if it was put into the cache only, which then has the only copy. */
   readonly local?: boolean;
 }
 
 /**
- * A client whose server and cache are in memory, for tests of programs that use files. It behaves as `Client`
- * does with a server of ours; one suite of tests runs over both.
+ * A client whose server and cache are in memory, for tests of programs that use files. It behaves as `Client` with a
+ * current server: one test suite runs over both.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { MemoryClient } from 'filetracker';
+ *
+ * const client = new MemoryClient();
+ * await client.putStream('/a/b.txt', Readable.from(['hello\n']));
+ * console.log(await client.fileSize('/a/b.txt')); // 6
+ * await client.close();
+ * ```
  */
-export class MemoryClient implements FileClient {
+export class MemoryClient extends ClientBase implements FileClient {
   readonly #server = new Map<FileName, MemoryFile>();
+  /** By versioned name. */
   readonly #cache = new Map<string, MemoryFile>();
   readonly #clock: Clock;
-  readonly #closing = new AbortController();
 
   constructor(clock: Clock = systemClock) {
+    super();
     this.#clock = clock;
   }
 
@@ -66,8 +80,8 @@ export class MemoryClient implements FileClient {
     parseVersionedName(name);
     requirePath(saveTo);
     const target = resolveTarget(saveTo, options);
-    const { file, cached } = this.#find(name, options, options.addToCache ?? true);
-    options.onProgress?.({ phase: 'fetching', done: file.bytes.length, total: file.bytes.length });
+    const { file, cached } = this.#get(name, options, options.addToCache ?? true);
+    options.onProgress?.({ phase: 'fetching', done: file.size, total: file.size });
     if (target.kind !== 'file') {
       await streamTo(Readable.from([file.bytes]), target);
       return { ...infoOf(file), cached };
@@ -80,34 +94,33 @@ export class MemoryClient implements FileClient {
     return { ...infoOf(file), cached };
   }
 
-  async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
-    const { file, cached } = this.#find(name, options, options.serveFromCache ?? false);
-    const bytes = Readable.from([Buffer.from(file.bytes)], { objectMode: false });
-    const stream = cancellableStream(bytes, `get "${shownName(name)}"`, options.signal);
-    return await Promise.resolve({ ...infoOf(file), cached, stream });
+  getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
+    return promised(() => {
+      const { file, cached } = this.#get(name, options, options.serveFromCache ?? false);
+      const bytes = Readable.from([Buffer.from(file.bytes)], { objectMode: false });
+      const stream = cancellableStream(bytes, `get "${shownName(name)}"`, options.signal);
+      return { ...infoOf(file), cached, stream };
+    });
   }
 
-  #find(
+  #get(
     given: GivenName,
     options: GetFileOptions,
     addToCache: boolean,
   ): { readonly file: MemoryFile; readonly cached: boolean } {
-    const text = shownName(given);
-    this.#requireOpen(options, `get "${text}"`);
-    const { name, version } = parseVersionedName(given);
-    const mayServe = options.offline === true || (version !== undefined && options.forceRefresh !== true);
-    const cached = mayServe
-      ? this.#findCached({ name, ...(version !== undefined && { version }) })
-      : undefined;
+    const action = `get "${shownName(given)}"`;
+    this.#requireOpen(action, options);
+    const wanted = parseVersionedName(given);
+    const { name, version } = wanted;
+    const { offline = false, forceRefresh = false } = options;
+    const cached = offline || (version !== undefined && !forceRefresh) ? this.#findCached(wanted) : undefined;
     if (cached !== undefined) return { file: cached, cached: true };
-    const file = options.offline === true ? undefined : this.#server.get(name);
-    if (file === undefined || (version ?? file.version) !== file.version) {
-      throw notFound('get', text, name);
-    }
+    const file = offline ? undefined : this.#server.get(name);
+    if (file === undefined || (version ?? file.version) !== file.version) throw notFound(action, name);
     const versionedName = formatVersionedName(name, file.version);
-    const known = this.#cache.has(versionedName) && options.forceRefresh !== true;
+    const wasCached = this.#cache.has(versionedName) && !forceRefresh;
     if (addToCache) this.#cache.set(versionedName, file);
-    return { file, cached: known };
+    return { file, cached: wasCached };
   }
 
   #findCached({ name, version }: VersionedName): MemoryFile | undefined {
@@ -118,33 +131,21 @@ export class MemoryClient implements FileClient {
 
   stat(given: GivenName, options: CallOptions = {}): Promise<FileInfo | undefined> {
     return promised(() => {
-      this.#requireOpen(options, `look at "${shownName(given)}"`);
-      const asked = parseVersionedName(given);
-      const cached = asked.version === undefined ? undefined : this.#findCached(asked);
-      const file = cached ?? this.#server.get(asked.name);
-      const found = file !== undefined && (asked.version ?? file.version) === file.version;
+      this.#requireOpen(`look at "${shownName(given)}"`, options);
+      const wanted = parseVersionedName(given);
+      const cached = wanted.version === undefined ? undefined : this.#findCached(wanted);
+      const file = cached ?? this.#server.get(wanted.name);
+      const found = file !== undefined && (wanted.version ?? file.version) === file.version;
       return found ? infoOf(file) : undefined;
     });
   }
 
-  async fileVersion(name: GivenName, options: CallOptions = {}): Promise<FileVersion | undefined> {
-    return (await this.stat({ name: parseVersionedName(name).name }, options))?.version;
-  }
-
-  async fileSize(name: GivenName, options: CallOptions = {}): Promise<number | undefined> {
-    return (await this.stat(name, options))?.size;
-  }
-
-  async exists(name: GivenName, options: CallOptions = {}): Promise<boolean> {
-    return (await this.stat(name, options)) !== undefined;
-  }
-
   async putFile(name: GivenName, path: string, options: PutOptions = {}): Promise<StoredFile> {
-    const asked = parseVersionedName(name);
+    const wanted = parseVersionedName(name);
     requirePath(path);
     const { mtimeNs } = sourceFile(path);
     try {
-      return this.#put(asked, await readFile(path), versionFromNs(mtimeNs), options);
+      return this.#put(wanted, await readFile(path), versionFromNs(mtimeNs), options);
     } catch (error) {
       throw fromLocalError(error, `put "${path}"`);
     }
@@ -152,25 +153,26 @@ export class MemoryClient implements FileClient {
 
   async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
     using given = new PutSource(source);
-    const asked = parseVersionedName(name);
+    const wanted = parseVersionedName(name);
     const parts: Uint8Array[] = [];
-    const signal = eitherSignal(this.#closing.signal, options.signal);
+    const signal = eitherSignal(this.closing.signal, options.signal);
     for await (const part of given.pieces(`put "${shownName(name)}"`, signal)) parts.push(part);
-    return this.#put(asked, Buffer.concat(parts), versionFromMs(this.#clock.nowMs()), options);
+    return this.#put(wanted, Buffer.concat(parts), versionFromMs(this.#clock.nowMs()), options);
   }
 
   #put(
-    { name, version: asked }: VersionedName,
+    { name, version: wanted }: VersionedName,
     bytes: Buffer,
     otherwise: FileVersion,
     options: PutOptions,
   ): StoredFile {
-    this.#requireOpen(options, `put "${name}"`);
-    if (options.toRemoteStore === false && options.toLocalStore === false) throw storedNowhere(name);
-    const version = checkVersion(asked ?? otherwise);
-    const file: MemoryFile = { name, version, bytes, digest: digestOf(bytes) };
-    const present = this.#server.get(name);
+    this.#requireOpen(`put "${name}"`, options);
     const toServer = options.toRemoteStore !== false;
+    const toCache = options.toLocalStore !== false;
+    if (!toServer && !toCache) throw storedNowhere(name);
+    const version = checkVersion(wanted ?? otherwise);
+    const file: MemoryFile = { name, version, size: bytes.length, digest: digestOf(bytes), bytes };
+    const present = this.#server.get(name);
     if (toServer && present !== undefined && present.version > version) {
       return { ...infoOf(present), size: undefined, digest: undefined, stored: false, sent: false };
     }
@@ -179,27 +181,23 @@ export class MemoryClient implements FileClient {
       this.#requireTree(name);
       this.#server.set(name, file);
     }
-    if (options.toLocalStore !== false) {
-      this.#cache.set(formatVersionedName(name, version), { ...file, local: !toServer });
-    }
+    if (toCache) this.#cache.set(formatVersionedName(name, version), { ...file, local: !toServer });
     return { ...infoOf(file), stored: true, sent: toServer && !known };
   }
 
-  /** Names form a tree, as on the server: no file lies below a file. */
+  /** Names form a tree, as on the server: no file is below a file. */
   #requireTree(name: FileName): void {
     const above = ancestorsOf(name).find((ancestor) => this.#server.has(ancestor));
     const below = [...this.#server.keys()].find((other) => other.startsWith(`${name}/`));
     const other = above ?? below;
     if (other === undefined) return;
-    throw new FiletrackerError('name-conflict', `Cannot store "${name}": "${other}" is a file`, {
-      details: { name: other },
-    });
+    throw cannot('name-conflict', `store "${name}"`, `"${other}" is a file`, { details: { name: other } });
   }
 
   deleteFile(given: GivenName, options: CallOptions = {}): Promise<DeletedFile> {
     return promised(() => {
-      const shown = shownName(given);
-      this.#requireOpen(options, `remove "${shown}"`);
+      const action = `remove "${shownName(given)}"`;
+      this.#requireOpen(action, options);
       const { name, version } = parseVersionedName(given);
       const file = this.#server.get(name);
       const upTo = version ?? file?.version ?? Infinity;
@@ -207,11 +205,10 @@ export class MemoryClient implements FileClient {
         ([, cached]) => cached.name === name && cached.version <= upTo,
       );
       for (const [key] of forgotten) this.#cache.delete(key);
-      if (file === undefined) {
-        if (!forgotten.some(([, cached]) => cached.local === true)) throw notFound('remove', shown, name);
-        return { name, keptVersion: undefined };
+      if (file === undefined && !forgotten.some(([, cached]) => cached.local === true)) {
+        throw notFound(action, name);
       }
-      if (file.version > upTo) return { name, keptVersion: file.version };
+      if (file !== undefined && file.version > upTo) return { name, keptVersion: file.version };
       this.#server.delete(name);
       return { name, keptVersion: undefined };
     });
@@ -221,61 +218,50 @@ export class MemoryClient implements FileClient {
     const directory = parseDirectory(options.subpath ?? '/');
     await Promise.resolve();
     for (const file of this.#cache.values()) {
+      throwIfAborted(options.signal, 'list the cache');
       if (file.name.startsWith(directory)) yield infoOf(file);
     }
   }
 
-  async *listRemoteFiles(options: NameListOptions = {}): AsyncIterable<string> {
-    const directory = parseDirectory(options.subpath ?? '/');
-    const absolute = options.absolutePaths ?? true;
-    for await (const { name } of this.listRemoteEntries(options)) {
-      yield absolute ? name : name.slice(directory.length);
-    }
+  async *listRemoteEntries(options: RemoteListOptions = {}): AsyncIterable<FileInfo> {
+    const { directory, query } = listArguments(options);
+    for await (const file of this.#list(directory, query, options)) yield infoOf(file);
   }
 
-  async *listRemoteEntries(options: RemoteListOptions = {}): AsyncIterable<FileInfo> {
-    const directory = parseDirectory(options.subpath ?? '/');
-    const cutoff = cutoffOf(options) ?? Infinity;
-    this.#requireOpen(options, `list "${directory}"`);
+  protected async *listNames(
+    directory: string,
+    query: ListQuery,
+    options: CallOptions,
+  ): AsyncIterable<FileName> {
+    for await (const { name } of this.#list(directory, query, options)) yield name;
+  }
+
+  async *#list(directory: string, query: ListQuery, options: CallOptions): AsyncIterable<MemoryFile> {
+    const action = `list "${directory}"`;
+    this.#requireOpen(action, options);
     await Promise.resolve();
     const below = [...this.#server.values()].filter(({ name }) => name.startsWith(directory));
-    if (below.length === 0 && directory !== '/') {
-      throw new FiletrackerError('not-a-directory', `Cannot list "${directory}": it holds no files`);
-    }
+    if (below.length === 0 && directory !== '/') throw cannot('not-a-directory', action, 'it holds no files');
     below.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));
-    for (const file of below) if (file.version <= cutoff) yield infoOf(file);
+    yield* below.filter(({ version }) => version <= (query.upTo ?? Infinity));
   }
 
-  #requireOpen({ signal }: CallOptions, action: string): void {
-    if (signal?.aborted === true) {
-      throw new FiletrackerError('aborted', `Cannot ${action}: it was cancelled`, { cause: signal.reason });
-    }
-    if (this.#closing.signal.aborted)
-      throw new FiletrackerError('aborted', `Cannot ${action}: the client is closed`);
+  #requireOpen(action: string, { signal }: CallOptions): void {
+    throwIfAborted(signal, action);
+    if (this.closing.signal.aborted) throw cannot('aborted', action, 'the client is closed');
   }
 
-  /** Nothing can be asked of it any more. Idempotent. */
   close(): Promise<void> {
-    this.#closing.abort();
+    this.closing.abort();
     return Promise.resolve();
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
 }
 
-function infoOf({ name, version, bytes, digest }: MemoryFile): FileInfo {
-  return { name, version, versionedName: formatVersionedName(name, version), size: bytes.length, digest };
+function notFound(action: string, name: FileName): Error {
+  return cannot('not-found', action, 'there is no such file', { details: { name } });
 }
 
-function notFound(verb: string, shown: string, name: FileName): FiletrackerError {
-  return new FiletrackerError('not-found', `Cannot ${verb} "${shown}": there is no such file`, {
-    details: { name },
-  });
-}
-
-/** Runs synchronous work so that what it throws rejects. */
+/** Runs synchronous work so that its errors reject. */
 async function promised<T>(work: () => T): Promise<T> {
   return await Promise.resolve().then(work);
 }

@@ -1,5 +1,11 @@
 import { cannot, type FiletrackerError } from './errors.ts';
 
+/** The options that every asynchronous call takes. */
+export interface CallOptions {
+  /** Aborts the call, which then rejects with the code `aborted`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The error of an aborted operation. `action` completes "Cannot …". */
 export function abortedError(action: string, cause: unknown): FiletrackerError {
   return cannot('aborted', action, 'it was aborted', { cause });

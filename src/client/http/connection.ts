@@ -1,19 +1,27 @@
-import type { RequestOptions } from 'node:http';
-import { FiletrackerError } from '../../core/errors.ts';
-import { discard } from './discarded-body.ts';
-import { Exchange, StaleConnectionError } from './exchange.ts';
-import type { ExchangeTimeouts, HttpAnswer, HttpRequest } from './exchange.ts';
-import { openRoute } from './route.ts';
-import type { Route, RouteOptions } from './route.ts';
-import { abortedError } from './retries.ts';
+import { Agent, request as plainRequest } from 'node:http';
+import type { AgentOptions, RequestOptions } from 'node:http';
+import { cannot, type FiletrackerError } from '../../core/errors.ts';
+import { proxyAuthorization, proxyFor } from './proxies.ts';
+import { discard, repeated, RequestAttempt, StaleConnectionError } from './request-attempt.ts';
+import type { HttpRequest, HttpResponse } from './request-attempt.ts';
 import type { ServerAddress } from './server-address.ts';
+import type { ConnectionOptions } from './transport-options.ts';
 
-export interface ConnectionOptions extends ExchangeTimeouts, RouteOptions {}
+/** How requests reach a server, straight or through a proxy. */
+interface Route {
+  readonly send: typeof plainRequest;
+  readonly agent: Agent;
+  readonly hostname: string;
+  readonly port: number;
+  /** Precedes the path of each request; for a proxy it begins with the origin of the server. */
+  readonly pathPrefix: string;
+  readonly headers: Readonly<Record<string, string>>;
+}
 
 /**
- * Keep-alive connections to one server. Node's own client, and not a faster one, because the server is asked
- * with `Expect: 100-continue`, which others do not send, and because a program that runs for a tenth of a
- * second can't spend a third of that on loading one.
+ * Keep-alive connections to one server. Uses Node's own client, although others are faster, because uploads need
+ * `Expect: 100-continue`, which others do not send, and because a program that runs for a tenth of a second cannot
+ * spend a third of that on loading one.
  */
 export class HttpConnection {
   readonly address: ServerAddress;
@@ -23,7 +31,7 @@ export class HttpConnection {
   #peer: string;
   #closed = false;
   #reached = false;
-  /** Whether the server, or a proxy before it, refuses to be asked before a body is sent. */
+  /** Whether the server, or a proxy before it, refuses `Expect: 100-continue`. */
   #refusesExpect = false;
 
   constructor(address: ServerAddress, options: ConnectionOptions) {
@@ -32,34 +40,7 @@ export class HttpConnection {
     this.#peer = `"${address.shown}"`;
   }
 
-  /**
-   * Sends one request and resolves with the head of the answer.
-   * @throws FiletrackerError `unreachable`, `timeout`, `aborted`, and what `body` throws.
-   */
-  async request(first: HttpRequest): Promise<HttpAnswer> {
-    for (let request = first; ;) {
-      try {
-        const answer = await this.#requestOnce(request);
-        if (answer.status === 407) throw this.#proxyRefusal(answer);
-        this.#reached = true;
-        if (answer.status !== 417 || request.expectContinue !== true || this.#refusesExpect) return answer;
-        discard(answer.body);
-        this.#refusesExpect = true;
-      } catch (error) {
-        // The server closed a kept connection just when we used it: nothing was lost, ask again at once.
-        if (!(error instanceof StaleConnectionError)) throw error;
-        request = { ...first, headers: { ...first.headers, ...first.repeatHeaders?.() } };
-      }
-    }
-  }
-
-  #proxyRefusal({ body }: HttpAnswer): FiletrackerError {
-    discard(body);
-    const state = 'the proxy asks for a user name and a password; put them into its URL';
-    return new FiletrackerError('unauthorized', `Cannot reach ${this.#peer}: ${state}`);
-  }
-
-  /** Whether the server has ever answered. */
+  /** Whether the server has ever responded. */
   get reached(): boolean {
     return this.#reached;
   }
@@ -69,48 +50,103 @@ export class HttpConnection {
     return this.#peer;
   }
 
+  /**
+   * Sends one request and resolves with the head of the response.
+   * @throws FiletrackerError `unreachable`, `timeout`, `aborted`, `unauthorized` from a proxy; what `body` throws.
+   */
+  async request(first: HttpRequest): Promise<HttpResponse> {
+    for (let request = first; ;) {
+      try {
+        const response = await this.#requestOnce(request);
+        if (response.status === 407) throw this.#proxyRefusal(response);
+        this.#reached = true;
+        const refused = response.status === 417 && request.expectContinue === true;
+        if (!refused || this.#refusesExpect) return response;
+        discard(response);
+        this.#refusesExpect = true;
+      } catch (error) {
+        // Nothing was lost with a kept connection that the server has closed: repeat at once.
+        if (!(error instanceof StaleConnectionError)) throw error;
+        request = repeated(first);
+      }
+    }
+  }
+
   /** Idempotent. */
   close(): void {
     this.#closed = true;
     this.#route?.agent.destroy();
   }
 
-  async #openRoute(): Promise<Route> {
-    this.#opening ??= openRoute(this.address, this.#options);
-    this.#route = await this.#opening;
-    const { proxy } = this.#route;
-    if (proxy !== undefined) this.#peer = `"${this.address.shown}" through the proxy "${proxy.shown}"`;
-    return this.#route;
-  }
-
-  async #requestOnce(request: HttpRequest): Promise<HttpAnswer> {
-    const route = this.#route ?? (await this.#openRoute());
-    if (this.#closed) throw abortedError(request.action);
-    const { address } = this;
-    const headers: Record<string, string | number> = { ...route.headers, ...request.headers };
-    if (address.authorization !== undefined) headers['Authorization'] = address.authorization;
-    const asks = request.expectContinue === true && !this.#refusesExpect;
-    if (asks) headers['Expect'] = '100-continue';
+  async #requestOnce(given: HttpRequest): Promise<HttpResponse> {
+    const { send, agent, hostname, port, pathPrefix, headers } = this.#route ?? (await this.#openRoute());
+    if (this.#closed) throw cannot('aborted', given.action, 'the client is closed');
+    const { method, path, signal } = given;
+    const expects = given.expectContinue === true && !this.#refusesExpect;
+    const request = given.expectContinue === true && !expects ? { ...given, expectContinue: false } : given;
     const options: RequestOptions = {
-      agent: route.agent,
-      hostname: route.hostname,
-      port: route.port,
-      method: request.method,
-      path: `${route.origin}${address.prefix}${request.path}`,
-      headers,
+      agent,
+      hostname,
+      port,
+      method,
+      path: `${pathPrefix}${path}`,
+      headers: { ...headers, ...request.headers, ...(expects && { Expect: '100-continue' }) },
     };
-    if (request.signal !== undefined) options.signal = request.signal;
-    return await new Promise<HttpAnswer>((resolve, reject) => {
-      const sent = route.send(options);
-      const given = asks === request.expectContinue ? request : { ...request, expectContinue: asks };
-      new Exchange({
+    if (signal !== undefined) options.signal = signal;
+    return await new Promise<HttpResponse>((resolve, reject) => {
+      const sent = send(options);
+      new RequestAttempt({
         sent,
-        request: given,
-        timeouts: this.#options,
+        request,
+        options: this.#options,
         peer: this.#peer,
         resolve,
         reject,
       }).start();
     });
   }
+
+  #proxyRefusal(response: HttpResponse): FiletrackerError {
+    discard(response);
+    const state = 'the proxy requires a user name and a password; put them into its URL';
+    return cannot('unauthorized', `reach ${this.#peer}`, state);
+  }
+
+  async #openRoute(): Promise<Route> {
+    const proxy = proxyFor(this.address, this.#options.proxy);
+    if (proxy !== undefined) this.#peer = `"${this.address.shown}" through the proxy "${proxy.shown}"`;
+    this.#opening ??= openRoute(this.address, proxy, this.#options);
+    return (this.#route = await this.#opening);
+  }
+}
+
+/** @throws FiletrackerError `invalid-argument` for certificates that cannot be used. */
+async function openRoute(
+  address: ServerAddress,
+  proxy: ServerAddress | undefined,
+  { connections, connectTimeoutMs, tls }: ConnectionOptions,
+): Promise<Route> {
+  const { secure, host: hostname, port, hostHeader, prefix } = address;
+  const pool: AgentOptions = { keepAlive: true, maxSockets: connections, scheduling: 'lifo' };
+  const authorization = address.authorization !== undefined && { Authorization: address.authorization };
+  // Node's own Host header would have the zone of an IPv6 address in it.
+  const host = hostname.includes('%') && { Host: hostHeader };
+  const straight = { hostname, port, pathPrefix: prefix, headers: { ...host, ...authorization } };
+  if (proxy === undefined && !secure) return { ...straight, agent: new Agent(pool), send: plainRequest };
+  // Loaded on demand: a program that runs for a tenth of a second cannot wait for TLS.
+  const { openAgent, openTunnels, request } = await import('./tls-agents.ts');
+  if (proxy === undefined) return { ...straight, agent: openAgent(pool, tls), send: request };
+  if (secure) {
+    const agent = openTunnels(pool, tls, { address, proxy, timeoutMs: connectTimeoutMs });
+    return { ...straight, agent, send: request };
+  }
+  return {
+    hostname: proxy.host,
+    port: proxy.port,
+    pathPrefix: `http://${hostHeader}${prefix}`,
+    headers: { Host: hostHeader, ...proxyAuthorization(proxy), ...authorization },
+    // The certificate of this client is for the server alone.
+    agent: proxy.secure ? openAgent(pool, { ca: tls.ca }) : new Agent(pool),
+    send: proxy.secure ? request : plainRequest,
+  };
 }

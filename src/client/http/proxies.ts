@@ -1,16 +1,16 @@
-// Which proxy a server is reached through, as curl and Go read the environment.
+// Which proxy a server is reached through. Reads the environment as curl and Go do.
 import { BlockList, isIP, isIPv6 } from 'node:net';
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot } from '../../core/errors.ts';
 import { shownAddress } from '../../core/shown-text.ts';
 import { parseServerAddress } from './server-address.ts';
 import type { ServerAddress } from './server-address.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The URL of a proxy; `false` for none; undefined for what the environment names. */
+/** The URL of a proxy; `false` for none; `undefined` for the one that the environment names. */
 export type ProxySetting = string | false | undefined;
 
-/** The first that is set counts, also if it is set to nothing. */
+/** The first variable that is set counts, even if it is empty. */
 const variables = {
   http: ['http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'],
   https: ['https_proxy', 'HTTPS_PROXY', 'all_proxy', 'ALL_PROXY'],
@@ -18,16 +18,16 @@ const variables = {
 } as const;
 
 function firstSet(names: readonly string[], environment: Environment): string | undefined {
-  // A CGI program gets the header "Proxy" of its request as HTTP_PROXY.
+  // A CGI program receives the header "Proxy" of its request as HTTP_PROXY.
   const isCgi = environment['REQUEST_METHOD'] !== undefined;
   const trusted = names.filter((name) => !(isCgi && name === 'HTTP_PROXY'));
   return trusted.map((name) => environment[name]).find((value) => value !== undefined);
 }
 
 /**
- * The proxy for a server; undefined if it is reached straight, as servers on this machine always are unless
+ * The proxy for a server; `undefined` if it is reached straight, as servers on this machine always are unless
  * `setting` names a proxy.
- * @throws FiletrackerError `invalid-argument` for the URL of a proxy that cannot be used.
+ * @throws FiletrackerError `invalid-argument` for an unusable URL of a proxy.
  */
 export function proxyFor(
   address: Pick<ServerAddress, 'secure' | 'host' | 'port'>,
@@ -37,22 +37,20 @@ export function proxyFor(
   if (setting === false) return undefined;
   if (setting !== undefined) return parseProxy(setting);
   const text = firstSet(address.secure ? variables.https : variables.http, environment);
-  if (text === undefined || text === '') return undefined;
-  if (isLoopback(address.host) || isExempt(address, firstSet(variables.none, environment) ?? '')) {
-    return undefined;
-  }
-  return parseProxy(text);
+  if (text === undefined || text === '' || isLoopback(address.host)) return undefined;
+  return isExempt(address, firstSet(variables.none, environment) ?? '') ? undefined : parseProxy(text);
+}
+
+/** The header that shows the user info of a proxy's URL to it. */
+export function proxyAuthorization({ authorization }: ServerAddress): Readonly<Record<string, string>> {
+  return authorization === undefined ? {} : { 'Proxy-Authorization': authorization };
 }
 
 function parseProxy(text: string): ServerAddress {
   const url = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`;
-  if (!/^https?:\/\//i.test(url)) {
-    throw new FiletrackerError(
-      'invalid-argument',
-      `Cannot use the proxy "${shownAddress(text)}": only http and https proxies are supported`,
-    );
-  }
-  return parseServerAddress(url, 'proxy');
+  if (/^https?:\/\//i.test(url)) return parseServerAddress(url, 'proxy');
+  const state = 'only http and https proxies are supported';
+  throw cannot('invalid-argument', `use the proxy "${shownAddress(text)}"`, state);
 }
 
 const loopback = new BlockList();
@@ -73,8 +71,8 @@ function withoutZone(host: string): string {
 }
 
 /**
- * Whether a list such as `example.com,.internal,10.0.0.0/8,[::1]:9999` or `*` names a server. A domain stands for
- * itself and what is below it; an entry with a port for that port alone.
+ * Whether a list such as `example.com,.internal,10.0.0.0/8,[::1]:9999` or `*` names a server. A domain includes its
+ * subdomains; an entry with a port matches only that port.
  */
 function isExempt({ host, port }: Pick<ServerAddress, 'host' | 'port'>, list: string): boolean {
   const name = withoutZone(host).toLowerCase().replace(/\.$/, '');

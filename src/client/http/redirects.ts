@@ -1,39 +1,27 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import { cannot, FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import { shownAddress } from '../../core/shown-text.ts';
 import { encodingOfEtag } from '../../protocol/etags.ts';
-import { discard } from './discarded-body.ts';
 import { HttpConnection } from './connection.ts';
-import type { ConnectionOptions } from './connection.ts';
-import type { HttpAnswer, HttpRequest } from './exchange.ts';
+import { discard } from './request-attempt.ts';
+import type { HttpRequest, HttpResponse } from './request-attempt.ts';
 import { parseServerAddress } from './server-address.ts';
-import type { ServerAddress } from './server-address.ts';
+import type { ConnectionOptions } from './transport-options.ts';
 
 const redirectsMax = 5;
 const originsMax = 100;
 const shownTargetMaxLength = 200;
 const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
-/** Headers by which our server describes a file when it sends its reader to where the bytes lie. */
+/** Headers by which our server describes a file when it redirects a reader to the blob's own place. */
 const describingHeaders = ['last-modified', 'sha256-checksum', 'logical-size', 'etag'] as const;
 
-export interface FollowedAnswer extends HttpAnswer {
-  /**
-   * Whether the bytes come from where the server said that they lie. What the headers say of the file is then
-   * the server's word, because the other place knows only when the bytes were brought there.
-   */
-  readonly direct: boolean;
-  /** The server that answered, as messages name it. */
-  readonly peer: string;
-}
-
 /**
- * Follows redirects: of a server while files are being moved to it, of one that moved, of a proxy that wants https, and
- * to where the bytes of a file are. The method stays, as for `curl --location`; a 303 leads to something else than what
- * was to be changed, and is an error then.
+ * Follows redirects: of a server while files are moved to it, of one that has moved, of a proxy that wants https, and to the
+ * place where blobs are stored. The method is kept, as by `curl --location`; a 303 to anything but a read is an error.
  *
- * Invariant: only our own origin gets the user info of our URL and the certificate of this client; another's user
- * info comes with its address. There is one connection for each origin, open until `close`.
+ * Invariant: only our own origin receives the user info of our URL and the certificate of this client; another's user
+ * info comes with its address. There is one connection per origin, open until `close`.
  */
 export class HttpRedirects {
   readonly #own: HttpConnection;
@@ -47,35 +35,39 @@ export class HttpRedirects {
   }
 
   /**
-   * Sends a request to our own server and gives the answer that is no redirect. `onDirect` is called before
-   * the bytes are asked for elsewhere; what fails there is worth another try, with the server itself.
+   * Sends a request to our own server and returns the first response that is no redirect. `onDirect` is called before
+   * the bytes are requested from another place; a failure there is worth another try, with the server itself.
    */
-  async request(request: HttpRequest, onDirect?: () => void): Promise<FollowedAnswer> {
+  async request(request: HttpRequest, onDirect?: () => void): Promise<HttpResponse> {
     let connection = this.#own;
-    let answer = await connection.request(request);
+    let response = await connection.request(request);
+    if (!redirectStatuses.has(response.status)) return response;
     let described: IncomingHttpHeaders | undefined;
-    let base = `${originOf(connection.address)}${connection.address.prefix}${request.path}`;
-    for (let redirects = 1; redirectStatuses.has(answer.status); redirects += 1) {
-      discard(answer.body);
-      const target = targetOf(answer, base, request, connection.peer);
+    const { secure, hostHeader, prefix } = connection.address;
+    let base = `${secure ? 'https' : 'http'}://${hostHeader}${prefix}${request.path}`;
+    for (let redirects = 1; redirectStatuses.has(response.status); redirects += 1) {
+      discard(response);
+      const target = targetOf(response, base);
       if (redirects > redirectsMax) {
-        const state = `it redirects more than ${redirectsMax} times, at last to "${shownTarget(target.href)}"`;
-        throw refusal(request, connection.peer, state);
+        throw refusal(
+          response,
+          `it redirects more than ${redirectsMax} times, at last to ${shown(target.href)}`,
+        );
       }
       base = target.href;
-      const path = `${target.pathname}${target.search}`;
-      described = descriptionIn(answer.headers) ?? described;
+      described = descriptionIn(response.headers) ?? described;
       if (described !== undefined) onDirect?.();
       connection = this.#connectionTo(target);
       try {
-        answer = await connection.request({ ...request, path });
+        response = await connection.request({ ...request, path: `${target.pathname}${target.search}` });
       } catch (error) {
         throw described === undefined ? error : retryable(error);
       }
     }
-    const { peer } = connection;
-    if (described === undefined) return { ...answer, direct: false, peer };
-    return { ...answer, headers: describedHeaders(answer.headers, described), direct: true, peer };
+    const redirectedBy = response.peer === this.#own.peer ? undefined : this.#own.peer;
+    if (described === undefined) return { ...response, redirectedBy };
+    const headers = describedHeaders(response.headers, described);
+    return { ...response, redirectedBy, headers, direct: true };
   }
 
   /** Idempotent. */
@@ -83,10 +75,10 @@ export class HttpRedirects {
     for (const connection of this.#others.values()) connection.close();
   }
 
-  #connectionTo(target: URL): HttpConnection {
-    const { username, password, origin, host, protocol } = target;
+  #connectionTo({ username, password, origin, host, protocol }: URL): HttpConnection {
     const user = username === '' && password === '' ? '' : `${username}:${password}@`;
-    const known = this.#others.get(`${user}${origin}`);
+    const key = `${user}${origin}`;
+    const known = this.#others.get(key);
     if (known !== undefined) return known;
     const other = parseServerAddress(`${protocol}//${user}${host}`);
     const { address: own } = this.#own;
@@ -97,63 +89,48 @@ export class HttpRedirects {
           this.#options,
         )
       : new HttpConnection(other, { ...this.#options, tls: { ca: this.#options.tls.ca } });
-    if (this.#others.size >= originsMax) this.#forgetOldest();
-    this.#others.set(`${user}${origin}`, connection);
+    // A server that redirects each request to another origin must not use up memory and sockets.
+    const [oldest] = this.#others.keys();
+    if (this.#others.size >= originsMax && oldest !== undefined) this.#others.delete(oldest);
+    this.#others.set(key, connection);
     return connection;
   }
-
-  /** A server that redirects each request to another origin must not use up memory and sockets. */
-  #forgetOldest(): void {
-    for (const [key] of this.#others) {
-      this.#others.delete(key);
-      return;
-    }
-  }
 }
 
-function originOf({ secure, hostHeader }: ServerAddress): string {
-  return `${secure ? 'https' : 'http'}://${hostHeader}`;
+function refusal({ request, peer }: HttpResponse, state: string): FiletrackerError {
+  return cannot('protocol', `${request.action} at ${peer}`, state);
 }
 
-function refusal({ action }: HttpRequest, peer: string, state: string): FiletrackerError {
-  return new FiletrackerError('protocol', `Cannot ${action} at ${peer}: ${state}`);
-}
-
-function shownTarget(location: string): string {
-  return shownAddress(location).slice(0, shownTargetMaxLength);
+function shown(location: string): string {
+  return `"${shownAddress(location).slice(0, shownTargetMaxLength)}"`;
 }
 
 /** @throws FiletrackerError `protocol` for a redirect that leads nowhere or must not be followed. */
-function targetOf({ status, headers }: HttpAnswer, base: string, request: HttpRequest, peer: string): URL {
-  if (headers.location === undefined) throw refusal(request, peer, `it answers ${status} without a Location`);
-  // Some servers send the name as bare UTF-8, which Node gives as Latin-1.
+function targetOf(response: HttpResponse, base: string): URL {
+  const { request, status, headers } = response;
+  if (headers.location === undefined) throw refusal(response, `it answers ${status} without a Location`);
+  // Some servers send the name as bare UTF-8, which Node decodes as Latin-1.
   const location = Buffer.from(headers.location, 'latin1').toString();
   const target = URL.canParse(location, base) ? new URL(location, base) : undefined;
   if (target?.protocol !== 'http:' && target?.protocol !== 'https:') {
-    throw refusal(
-      request,
-      peer,
-      `it redirects to "${shownTarget(location)}", which is no http or https address`,
-    );
+    throw refusal(response, `it redirects to ${shown(location)}, which is no http or https address`);
   }
   if (status === 303 && request.method !== 'GET' && request.method !== 'HEAD') {
-    throw refusal(
-      request,
-      peer,
-      `it answers 303 and names "${shownTarget(target.href)}"; use the address of the server itself`,
-    );
+    const advice = 'use the address of the server itself';
+    throw refusal(response, `it answers 303 and names ${shown(target.href)}; ${advice}`);
   }
   return target;
 }
 
 function descriptionIn(headers: IncomingHttpHeaders): IncomingHttpHeaders | undefined {
-  // In a migration the server knows nothing of the file that it does not hold.
+  // During a migration the server knows nothing of a file that it does not hold.
   if (headers['last-modified'] === undefined || headers['sha256-checksum'] === undefined) return undefined;
   return Object.fromEntries(describingHeaders.map((name) => [name, headers[name]]));
 }
 
+/** The headers of another place, which knows only when the bytes came there, with what the server says of the file. */
 function describedHeaders(headers: IncomingHttpHeaders, described: IncomingHttpHeaders): IncomingHttpHeaders {
-  // Not every object store labels what it sends as it was asked to.
+  // Not every object store labels its response as requested.
   const encoding = headers['content-encoding'] ?? encodingOfEtag(described.etag);
   return { ...headers, ...described, ...(encoding && { 'content-encoding': encoding }) };
 }

@@ -1,34 +1,34 @@
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import type { CallOptions } from '../../core/concurrency.ts';
 import type { Digest } from '../../core/digest.ts';
 import type { Encoding } from '../../core/blob.ts';
+import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import type { ListedFile } from '../../protocol/list-format.ts';
 import type { ListQuery } from '../../protocol/query.ts';
 import type { Chunks } from '../../streams/chunks.ts';
 
-/** A file as the server tells of it. What a legacy server does not tell is undefined. */
+/** A file as the server describes it. */
 export interface RemoteFile {
   readonly name: FileName;
   readonly version: FileVersion;
-  /** Bytes of the content before encoding. */
+  /** Bytes before encoding; `undefined` if a legacy server does not state them. */
   readonly size: number | undefined;
+  /** `undefined` from a legacy server. */
   readonly digest: Digest | undefined;
   readonly etag: string | undefined;
 }
 
-export interface OpenOptions {
-  /** Tags of what is held already, for If-None-Match. */
+export interface OpenOptions extends CallOptions {
+  /** ETags of what the caller holds, for If-None-Match. */
   readonly etags?: readonly string[];
-  /** Ask for the identity form from this byte on. */
+  /** Request the identity form from this byte on. */
   readonly first?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
 
-/** What the server answers to a GET. */
-export type RemoteAnswer =
+/** The response to a GET. `unchanged`: one of the ETags still matches. */
+export type RemoteResponse =
   | { readonly kind: 'absent' }
-  /** One of the tags still holds. */
   | {
       readonly kind: 'unchanged';
       readonly version: FileVersion | undefined;
@@ -36,103 +36,105 @@ export type RemoteAnswer =
     }
   | RemoteContent;
 
+/** The body of a GET. Must be read to its end or cancelled. */
 export interface RemoteContent {
   readonly kind: 'content';
   readonly file: RemoteFile;
   readonly encoding: Encoding;
-  /** Bytes of the body as it travels, if the server says so. */
+  /** Bytes of the body as it travels, if the server states them. */
   readonly transferSize: number | undefined;
-  /** Where in the identity form the body begins. */
+  /** Position of the body's first byte in the identity form. */
   readonly first: number;
-  /** Whether the body comes from a place that the server named, and not from the server. */
+  /** Whether another place that the server named sends the body. */
   readonly direct?: boolean | undefined;
-  /** The bytes as they travel; to be read once, to the end, or cancelled. */
+  /** The bytes as they travel; to be read once. */
   readonly body: Chunks;
-  /** Gives the body up. Idempotent. */
+  /** Idempotent. */
   cancel(): void;
 }
 
-/** A content ready to be sent, as often as it takes. */
+/** A blob to send, any number of times. */
 export interface UploadContent {
   readonly digest: Digest;
   /** Bytes before encoding. */
   readonly size: number;
   readonly encoding: Encoding;
-  /** Bytes as they travel; undefined where they are made on the way, which not every server takes. */
+  /** Bytes as they travel; `undefined` if they are encoded on the way, which not every server accepts. */
   readonly transferSize: number | undefined;
-  /** The bytes: in memory, or read anew at each call. */
+  /** The bytes: in memory, or read again at each call. */
   readonly bytes: Buffer | (() => Chunks);
 }
 
-export interface UploadAnswer {
-  /** The version that is stored under the name now. */
+export interface UploadResult {
+  /** The version that is now stored under the name. */
   readonly version: FileVersion;
-  /** Whether nothing is stored, because `version` was removed and nothing older is taken back. */
+  /** Whether nothing was stored, because `version` was removed and older versions are refused since. */
   readonly removed: boolean;
-  /** Whether the body was sent; false where the server had the content already. */
+  /** Whether the body was sent; `false` if the server had the blob already. */
   readonly sent: boolean;
 }
 
-/** What a server can do. */
-export interface RemoteAbilities {
+export interface RemoteCapabilities {
   readonly protocolVersion: number;
   readonly features: ReadonlySet<string>;
 }
 
 /**
- * A server as the client sees it. Every method may be repeated safely: what changes something names its
- * version. Errors are FiletrackerError: `unreachable`, `timeout`, `aborted`, and those of the server.
+ * A server as the client uses it. Every method may be repeated safely: one that changes something names its
+ * version. Rejects with FiletrackerError: `unreachable`, `timeout`, `aborted`, and the server's own codes.
+ *
+ * @example
+ * ```ts
+ * import { HttpTransport, parseFileName } from 'filetracker';
+ * import type { RemoteStore } from 'filetracker';
+ *
+ * const { FILETRACKER_URL: url = '' } = process.env;
+ * const remote: RemoteStore = new HttpTransport(url);
+ * console.log(remote.shown, await remote.stat(parseFileName('/examples/none')));
+ * remote.close();
+ * ```
  */
 export interface RemoteStore {
-  /** For messages. */
+  /** The address of the server, without user info, for messages. */
   readonly shown: string;
-  abilities(options?: { readonly signal?: AbortSignal | undefined }): Promise<RemoteAbilities>;
-  stat(
-    name: FileName,
-    options?: { readonly signal?: AbortSignal | undefined },
-  ): Promise<RemoteFile | undefined>;
-  open(name: FileName, options?: OpenOptions): Promise<RemoteAnswer>;
-  /** @throws LengthRequiredError for a content without a `transferSize`; later abilities lack `chunked-upload` then. */
+  /** The server's capabilities. */
+  abilities(options?: CallOptions): Promise<RemoteCapabilities>;
+  /** Looks a file up; `undefined` if there is none. */
+  stat(name: FileName, options?: CallOptions): Promise<RemoteFile | undefined>;
+  open(name: FileName, options?: OpenOptions): Promise<RemoteResponse>;
+  /** @throws LengthRequiredError for a blob without a `transferSize`; from then on `abilities` lack `chunked-upload`. */
   put(
     name: FileName,
     version: FileVersion,
     content: UploadContent,
-    options?: { readonly signal?: AbortSignal | undefined },
-  ): Promise<UploadAnswer>;
-  /** Removes versions up to this one. Undefined where there is no such file; else the newer version that stays, if one does. */
+    options?: CallOptions,
+  ): Promise<UploadResult>;
+  /** Removes all versions up to this one. Returns the newer version that stays, if any; `undefined` if there is no such file. */
   remove(
     name: FileName,
     version: FileVersion,
-    options?: { readonly signal?: AbortSignal | undefined },
+    options?: CallOptions,
   ): Promise<{ readonly kept: FileVersion | undefined } | undefined>;
   /** Names below a directory (`/` or `/a/`). */
-  listNames(
-    directory: string,
-    query: ListQuery,
-    options?: { readonly signal?: AbortSignal | undefined },
-  ): AsyncIterable<FileName>;
-  /** The same with versions, sizes and digests; for servers with the feature `list-json`. */
-  listFiles(
-    directory: string,
-    query: ListQuery,
-    options?: { readonly signal?: AbortSignal | undefined },
-  ): AsyncIterable<ListedFile>;
-  /** Idempotent. */
+  listNames(directory: string, query: ListQuery, options?: CallOptions): AsyncIterable<FileName>;
+  /** The same with versions, sizes and digests, from servers with the feature `list-json`. */
+  listFiles(directory: string, query: ListQuery, options?: CallOptions): AsyncIterable<ListedFile>;
+  /** Closes all connections. Idempotent. */
   close(): void;
 }
 
-/** Thrown if the body must be sent again with its length. */
+/** The body must be sent again, with its length. */
 export class LengthRequiredError extends FiletrackerError {
   constructor(action: string, peer: string) {
-    super('protocol', `Cannot ${action} at ${peer}: it takes no body without a length`);
+    super('protocol', `Cannot ${action} at ${peer}: it accepts no body without a length`);
   }
 }
 
-/** The version that a server holds, of a file whose content is damaged too: it can still be removed or replaced. */
+/** The version on the server, also of a file whose blob is damaged: it can still be removed or replaced. */
 export async function remoteVersion(
   remote: Pick<RemoteStore, 'stat'>,
   name: FileName,
-  options?: { readonly signal?: AbortSignal | undefined },
+  options?: CallOptions,
 ): Promise<FileVersion | undefined> {
   try {
     return (await remote.stat(name, options))?.version;

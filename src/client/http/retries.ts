@@ -1,8 +1,22 @@
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
-import type { ErrorCode } from '../../core/errors.ts';
+import { abortedError, Backoff } from '../../core/concurrency.ts';
+import { isFiletrackerError } from '../../core/errors.ts';
+import type { ErrorCode, FiletrackerError } from '../../core/errors.ts';
 import { pause } from '../../core/timers.ts';
 
-/** How often and when what failed is tried again. */
+/**
+ * How failed requests are retried. All times are in milliseconds.
+ *
+ * @example
+ * ```ts
+ * import { Client } from 'filetracker';
+ * import type { RetryPolicy } from 'filetracker';
+ *
+ * // Wait a minute for a server that restarts, but five seconds for an address that may be wrong.
+ * const retries: Partial<RetryPolicy> = { retryForMs: 60_000, retryUnknownForMs: 5000 };
+ * const client = Client.fromEnvironment({ retries });
+ * await client.close();
+ * ```
+ */
 export interface RetryPolicy {
   /** Tries after the first. */
   readonly retriesMax: number;
@@ -11,12 +25,9 @@ export interface RetryPolicy {
   /** Pause before the first retry; doubled before each further one. */
   readonly firstPauseMs: number;
   readonly longestPauseMs: number;
-  /**
-   * How long a server that can't be reached, or says that it can't serve now, is tried again, beyond `retriesMax`: as long
-   * as it takes to start it again.
-   */
+  /** How long a server that is unreachable or unavailable is retried beyond `retriesMax`: the time that a restart takes. */
   readonly retryForMs: number;
-  /** The same for a server that has never answered, whose address may be wrong; as `retryForMs` unless given. */
+  /** The same for a server that has never responded and whose address may be wrong; `retryForMs` unless given. */
   readonly retryUnknownForMs?: number | undefined;
 }
 
@@ -28,8 +39,8 @@ export const defaultRetryPolicy: RetryPolicy = {
 };
 
 /**
- * What programs do that run by themselves: starting a server again takes seconds, and people and scripts would rather wait
- * than begin anew. Pauses are short, so that a server that is back is soon found to be.
+ * The policy of programs that run unattended: a restart of the server takes seconds, and people and scripts would rather
+ * wait than start over. Short pauses find the server soon after it is back.
  */
 export const patientRetries: Partial<RetryPolicy> = {
   longestPauseMs: 2000,
@@ -40,40 +51,37 @@ export const patientRetries: Partial<RetryPolicy> = {
 /** Errors of a server that is away and comes back. */
 const awayCodes: ReadonlySet<ErrorCode> = new Set(['unreachable', 'unavailable', 'busy']);
 
-/** The longest that a server's Retry-After is followed; a longer one ends the tries. */
+/** A longer Retry-After ends the tries. */
 const retryAfterMaxSeconds = 60;
 
-export function abortedError(action: string, cause?: unknown): FiletrackerError {
-  return new FiletrackerError('aborted', `Cannot ${action}: it was cancelled`, { cause });
-}
-
-/**
- * Counts the failures of one piece of work and waits between its tries, longer each time, by a random part
- * less, so that a thousand clients do not come back in step.
- */
+/** Counts the failures of one piece of work and pauses between its tries. */
 export class Retries {
   readonly #policy: RetryPolicy;
   readonly #signal: AbortSignal | undefined;
   readonly #isReached: () => boolean;
+  readonly #backoff: Backoff;
   #failures = 0;
   #timeouts = 0;
-  /** When the first of the failures came. */
+  /** Time of the first failure. */
   #sinceMs = 0;
 
-  /** `isReached`: whether the server has ever answered. */
+  /** `isReached`: whether the server has ever responded. */
   constructor(policy: RetryPolicy, signal: AbortSignal | undefined, isReached = (): boolean => true) {
     this.#policy = policy;
     this.#signal = signal;
     this.#isReached = isReached;
+    const { firstPauseMs, longestPauseMs } = policy;
+    this.#backoff = new Backoff({ firstMs: Math.min(firstPauseMs, longestPauseMs), maxMs: longestPauseMs });
   }
 
-  /** Called when some progress was made: the failures so far no longer count. */
+  /** To be called after progress: the failures so far no longer count. */
   reset(): void {
     this.#failures = 0;
     this.#timeouts = 0;
+    this.#backoff.reset();
   }
 
-  /** Waits until the next try. @throws the given error, where it is not worth another try. */
+  /** Waits until the next try. @throws `error` if it is not worth another try; FiletrackerError `aborted`. */
   async pauseAfter(error: unknown): Promise<void> {
     if (!isFiletrackerError(error) || !error.retryable) throw error;
     const nowMs = performance.now();
@@ -85,8 +93,7 @@ export class Retries {
     if (error.code === 'timeout') this.#timeouts += 1;
     const counts = this.#failures <= retriesMax && this.#timeouts <= timeoutRetriesMax;
     if ((!counts && leftMs <= 0) || after > retryAfterMaxSeconds) throw error;
-    const doubled = this.#policy.firstPauseMs * 2 ** (this.#failures - 1);
-    const drawnMs = Math.min(doubled, this.#policy.longestPauseMs) * (0.5 + Math.random() / 2);
+    const drawnMs = this.#backoff.next();
     // The last try comes when the time is over.
     const pauseMs = counts ? drawnMs : Math.min(drawnMs, leftMs);
     try {
@@ -96,28 +103,29 @@ export class Retries {
     }
   }
 
-  /** How long this failure is worth further tries, whatever their number. */
+  /** How long this failure is retried, whatever the number of tries. */
   #patienceMs({ code, details }: FiletrackerError): number {
     if (!awayCodes.has(code)) return 0;
     const { retryForMs, retryUnknownForMs = retryForMs } = this.#policy;
-    // Who answers with a status is there.
+    // A status proves that the server is there.
     const reached = details.status !== undefined || this.#isReached();
     return reached ? retryForMs : retryUnknownForMs;
   }
 }
 
-/** Runs `attempt` until it succeeds or fails for good. It must be safe to repeat. `isReached`: as of Retries. */
+/** Runs `attempt`, which must be safe to repeat, until it succeeds or fails for good. `isReached`: as for Retries. */
 export async function withRetries<T>(
   policy: RetryPolicy,
   signal: AbortSignal | undefined,
   attempt: () => Promise<T>,
   isReached?: () => boolean,
 ): Promise<T> {
-  const retries = new Retries(policy, signal, isReached);
+  let retries: Retries | undefined;
   for (;;) {
     try {
       return await attempt();
     } catch (error) {
+      retries ??= new Retries(policy, signal, isReached);
       await retries.pauseAfter(error);
     }
   }

@@ -1,226 +1,180 @@
-import type { IncomingHttpHeaders } from 'node:http';
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import type { CallOptions } from '../../core/concurrency.ts';
+import { cannot, isFiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
-import { timerMs } from '../../core/timers.ts';
-import { formatRetryAge, parseSize, removedHeader } from '../../protocol/content-claims.ts';
-import { parseContentEncoding } from '../../protocol/content-encoding.ts';
+import { formatRetryAge, removedHeader } from '../../protocol/content-claims.ts';
 import { listJsonType } from '../../protocol/endpoints.ts';
 import { parseEntryLine, parseNameLine } from '../../protocol/list-format.ts';
 import type { ListedFile } from '../../protocol/list-format.ts';
 import { formatListQuery, formatVersionQuery } from '../../protocol/query.ts';
 import type { ListQuery } from '../../protocol/query.ts';
 import { filePath, listPath } from '../../protocol/request-target.ts';
-import { bodyChunks } from '../../streams/chunks.ts';
-import { requireCounts } from '../arguments.ts';
-import { fromConnectionError } from './connection-errors.ts';
-import { discard } from './discarded-body.ts';
-import {
-  acceptProblem,
-  misleadingEnd,
-  noServer,
-  openHeaders,
-  parseAbilities,
-  putRequest,
-  readingResponse,
-  remoteFile,
-  senderOfAbsence,
-  sizeOfPart,
-  translatedChunks,
-  versionOf,
-} from './responses.ts';
-import { HttpConnection } from './connection.ts';
-import type { TlsOptions } from './certificate-files.ts';
-import type { ConnectionOptions } from './connection.ts';
-import { errorOf, textOf } from './errors.ts';
-import { HttpRedirects } from './redirects.ts';
-import type { FollowedAnswer } from './redirects.ts';
 import { linesOf } from '../lines.ts';
-import type { ProxySetting } from './proxies.ts';
+import { HttpConnection } from './connection.ts';
+import { HttpRedirects } from './redirects.ts';
 import { LengthRequiredError } from './remote-store.ts';
 import type {
   OpenOptions,
-  RemoteAbilities,
-  RemoteAnswer,
-  RemoteContent,
+  RemoteCapabilities,
   RemoteFile,
+  RemoteResponse,
   RemoteStore,
-  UploadAnswer,
   UploadContent,
+  UploadResult,
 } from './remote-store.ts';
+import { discard, repeated } from './request-attempt.ts';
+import type { HttpRequest, HttpResponse } from './request-attempt.ts';
+import {
+  acceptProblem,
+  bodyOf,
+  errorOf,
+  misleadingEnd,
+  noServer,
+  openHeaders,
+  parseCapabilities,
+  putRequest,
+  reading,
+  remoteContent,
+  remoteFile,
+  senderOfAbsence,
+  textOf,
+  versionOf,
+} from './responses.ts';
 import { defaultRetryPolicy, Retries, withRetries } from './retries.ts';
 import type { RetryPolicy } from './retries.ts';
 import { parseServerAddress } from './server-address.ts';
+import { connectionOptionsOf } from './transport-options.ts';
+import type { HttpTransportOptions } from './transport-options.ts';
 
-export interface HttpTransportOptions {
-  readonly connections?: number | undefined;
-  readonly connectTimeoutMs?: number | undefined;
-  readonly stallTimeoutMs?: number | undefined;
-  readonly answerTimeoutMs?: number | undefined;
-  readonly retries?: Partial<RetryPolicy> | undefined;
-  readonly tls?: TlsOptions | undefined;
-  readonly proxy?: ProxySetting;
-}
+const legacyCapabilities: RemoteCapabilities = { protocolVersion: 1, features: new Set() };
 
-const defaultConnectionOptions: ConnectionOptions = {
-  connections: 16,
-  connectTimeoutMs: 10_000,
-  stallTimeoutMs: 30_000,
-  answerTimeoutMs: 600_000,
-  tls: {},
-};
-
-interface SignalOption {
-  readonly signal?: AbortSignal | undefined;
-}
-
-const legacyAbilities: RemoteAbilities = { protocolVersion: 1, features: new Set() };
-
-/** A server reached over HTTP, in version 2 of the protocol with or without our additions, or in version 1. */
+/**
+ * A server reached over HTTP, which speaks version 2 of the protocol, with or without our additions, or version 1.
+ * What is safe to repeat is retried by its policy.
+ *
+ * @example
+ * ```ts
+ * import { Client, HttpTransport } from 'filetracker';
+ *
+ * const { FILETRACKER_URL: url = '' } = process.env;
+ * const client = new Client({ remoteStore: new HttpTransport(url, { connectTimeoutMs: 2000 }) });
+ * console.log(await client.exists('/examples/none'));
+ * await client.close();
+ * ```
+ */
 export class HttpTransport implements RemoteStore {
   readonly #connection: HttpConnection;
   readonly #redirects: HttpRedirects;
   readonly #retries: RetryPolicy;
-  /** Whether the address may be that of an endpoint: then a file that is not there may be another one, and the server is looked for first. */
+  /** Whether the address may be that of an endpoint: the server is then looked for before a missing file is believed. */
   readonly #isMisled: boolean;
-  /** Whether a proxy before the server takes no bodies without a length. */
+  /** Whether a proxy before the server requires a length of each body. */
   #needsLength = false;
-  #abilities: Promise<RemoteAbilities> | undefined;
+  #capabilities: Promise<RemoteCapabilities> | undefined;
 
-  /** Connects to nothing yet. @throws FiletrackerError `invalid-argument` for an address that is none, or a certificate without its key. */
+  /**
+   * Does not connect yet.
+   * @param remoteUrl As `http://user:secret@host:9999/prefix`.
+   * @throws FiletrackerError `invalid-argument` for an unusable address, proxy or option.
+   */
   constructor(remoteUrl: string, options: HttpTransportOptions = {}) {
-    const defaults = defaultConnectionOptions;
-    const { connections, connectTimeoutMs, stallTimeoutMs, answerTimeoutMs } = options;
-    requireCounts({ connections, connectTimeoutMs, stallTimeoutMs, answerTimeoutMs }, 1);
-    requireCounts({ ...options.retries }, 0);
-    const connectionOptions: ConnectionOptions = {
-      connections: connections ?? defaults.connections,
-      connectTimeoutMs: timerMs(connectTimeoutMs ?? defaults.connectTimeoutMs),
-      stallTimeoutMs: timerMs(stallTimeoutMs ?? defaults.stallTimeoutMs),
-      answerTimeoutMs: timerMs(answerTimeoutMs ?? defaults.answerTimeoutMs),
-      tls: options.tls ?? defaults.tls,
-      proxy: options.proxy,
-    };
-    const { cert, key } = connectionOptions.tls;
-    if ((cert === undefined) !== (key === undefined)) {
-      const missing = key === undefined ? 'key' : 'certificate';
-      throw new FiletrackerError('invalid-argument', `Cannot show a certificate: its ${missing} is missing`);
-    }
+    const connectionOptions = connectionOptionsOf(options);
     this.#retries = { ...defaultRetryPolicy, ...options.retries };
     this.#connection = new HttpConnection(parseServerAddress(remoteUrl), connectionOptions);
-    this.#isMisled = misleadingEnd.test(this.shown);
     this.#redirects = new HttpRedirects(this.#connection, connectionOptions);
+    this.#isMisled = misleadingEnd.test(this.shown);
   }
 
   get shown(): string {
     return this.#connection.address.shown;
   }
 
-  /** Runs what is safe to repeat until it succeeds or fails for good. */
-  #repeated<T>(signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
-    return withRetries(this.#retries, signal, attempt, () => this.#connection.reached);
-  }
-
-  /** Asked once; reading files does not need it. */
-  async abilities(options: SignalOption = {}): Promise<RemoteAbilities> {
-    this.#abilities ??= this.#askAbilities(options.signal);
+  /** Requested once; reading files does not need them. */
+  async abilities(options: CallOptions = {}): Promise<RemoteCapabilities> {
+    const isShared = this.#capabilities !== undefined;
+    const requested = (this.#capabilities ??= this.#requestCapabilities(options));
     try {
-      const abilities = await this.#abilities;
-      if (!this.#needsLength) return abilities;
-      const features = [...abilities.features].filter((feature) => feature !== 'chunked-upload');
-      return { ...abilities, features: new Set(features) };
+      const capabilities = await requested;
+      if (!this.#needsLength) return capabilities;
+      const features = [...capabilities.features].filter((feature) => feature !== 'chunked-upload');
+      return { ...capabilities, features: new Set(features) };
     } catch (error) {
-      this.#abilities = undefined;
+      if (this.#capabilities === requested) this.#capabilities = undefined;
+      // Another caller's abort is not this one's.
+      if (isShared && isFiletrackerError(error, 'aborted')) return await this.abilities(options);
       throw error;
     }
   }
 
-  async #askAbilities(signal: AbortSignal | undefined): Promise<RemoteAbilities> {
+  #requestCapabilities({ signal }: CallOptions): Promise<RemoteCapabilities> {
     const action = 'ask for the versions of the protocol';
-    return await this.#repeated(signal, async () => {
-      const answer = await this.#redirects.request({ method: 'GET', path: '/version/', action, signal });
-      const isMisled = this.#isMisled && answer.status >= 400 && answer.status < 500;
-      if (answer.status === 404 || isMisled) {
-        discard(answer.body);
-        if (await this.#isVersion1(answer.headers, action, signal)) return legacyAbilities;
+    return this.#request({ method: 'GET', path: '/version/', action, signal }, async (response) => {
+      const { status } = response;
+      if (status === 404 || (this.#isMisled && status >= 400 && status < 500)) {
+        discard(response);
+        if (await this.#isVersion1(response)) return legacyCapabilities;
         throw noServer(action, this.shown);
       }
-      if (answer.status !== 200) throw await this.#errorOf(answer, action);
-      return parseAbilities(await textOf(answer, { action, peer: answer.peer, signal }), this.shown);
+      if (status !== 200) throw await errorOf(response);
+      return parseCapabilities(await textOf(response), this.shown);
     });
   }
 
   /** A version-1 server does not know /version, but neither does any other web server. */
-  async #isVersion1(
-    headers: IncomingHttpHeaders,
-    action: string,
-    signal: AbortSignal | undefined,
-  ): Promise<boolean> {
-    const sender = senderOfAbsence(headers);
+  async #isVersion1(response: HttpResponse): Promise<boolean> {
+    const sender = senderOfAbsence(response);
     if (sender !== 'unknown') return sender === 'version-1';
-    // Its files lie in a folder of the web server, which shows that there is one, though it may not list it.
-    const answer = await this.#redirects.request({ method: 'HEAD', path: '/files/', action, signal });
-    discard(answer.body);
-    return answer.status === 200 || answer.status === 403;
+    // Its files are in a folder of the web server, which exists although it may not be listed.
+    const { action, signal } = response.request;
+    const folder = await this.#redirects.request({ method: 'HEAD', path: '/files/', action, signal });
+    discard(folder);
+    return folder.status === 200 || folder.status === 403;
   }
 
-  /** Makes sure that a 404 speaks of a file; only an answer that may come from anywhere costs a question, once. */
-  async #requireServer({ headers }: FollowedAnswer, action: string, options: SignalOption): Promise<void> {
-    const sender = senderOfAbsence(headers);
-    if (sender === 'none') throw noServer(action, this.shown);
-    if (sender === 'unknown') await this.abilities(options);
+  /** Makes sure that a 404 is about a file. Costs a request, once, if any web server may have sent it. */
+  async #requireServer(response: HttpResponse): Promise<void> {
+    const sender = senderOfAbsence(response);
+    if (sender === 'none') throw noServer(response.request.action, this.shown);
+    if (sender === 'unknown') await this.abilities(response.request);
   }
 
-  async stat(name: FileName, options: SignalOption = {}): Promise<RemoteFile | undefined> {
+  async stat(name: FileName, options: CallOptions = {}): Promise<RemoteFile | undefined> {
     const action = `look at "${name}"`;
     if (this.#isMisled) await this.abilities(options);
-    return await this.#repeated(options.signal, async () => {
-      const answer = await this.#redirects.request({
-        method: 'HEAD',
-        path: filePath(name),
-        action,
-        ...options,
-      });
-      discard(answer.body);
-      if (answer.status === 404) {
-        await this.#requireServer(answer, action, options);
-        return undefined;
-      }
-      if (answer.status !== 200) throw await this.#errorOf(answer, action);
-      return readingResponse(action, answer.peer, () => remoteFile(name, answer.headers));
+    const request = { method: 'HEAD', path: filePath(name), action, signal: options.signal } as const;
+    return await this.#request(request, async (response) => {
+      discard(response);
+      if (response.status === 200) return remoteFile(name, response);
+      if (response.status !== 404) throw await errorOf(response);
+      await this.#requireServer(response);
+      return undefined;
     });
   }
 
-  async open(name: FileName, options: OpenOptions = {}): Promise<RemoteAnswer> {
+  async open(name: FileName, options: OpenOptions = {}): Promise<RemoteResponse> {
     const { etags = [], signal } = options;
     let { first } = options;
     const action = `get "${name}"`;
-    if (this.#isMisled) await this.abilities({ signal });
-    return await this.#repeated(signal, async () => {
+    if (this.#isMisled) await this.abilities(options);
+    return await this.#retrying(signal, async () => {
       const headers = openHeaders(etags, first);
       const request = { method: 'GET', path: filePath(name), headers, action, signal } as const;
-      // A server gives parts itself, so that a further try does not depend on where this one was sent.
-      const answer = await this.#redirects.request(request, () => (first ??= 0));
-      if (answer.direct && answer.status !== 200 && answer.status !== 206) {
-        discard(answer.body);
-        const state = `the place that the server sends readers to answered ${answer.status}`;
-        throw new FiletrackerError('unavailable', `Cannot ${action}: ${state}`);
+      // The server sends parts itself, so a retry does not depend on where this try was redirected to.
+      const response = await this.#redirects.request(request, () => (first ??= 0));
+      const { status, direct = false } = response;
+      if (status === 200) return remoteContent(name, response, 0);
+      if (status === 206) return remoteContent(name, response, first ?? 0);
+      if (!direct && status !== 304 && status !== 404) throw await errorOf(response);
+      discard(response);
+      if (direct) {
+        const state = `the object store to which the server redirects responded with status ${status}`;
+        throw cannot('unavailable', action, state);
       }
-      switch (answer.status) {
-        case 200:
-          return this.#contentOf(name, answer, 0, { action, signal });
-        case 206:
-          return this.#contentOf(name, answer, first ?? 0, { action, signal });
-        case 304:
-          discard(answer.body);
-          return { kind: 'unchanged', version: versionOf(answer.headers), etag: answer.headers.etag };
-        case 404:
-          discard(answer.body);
-          await this.#requireServer(answer, action, { signal });
-          return { kind: 'absent' };
-        default:
-          throw await this.#errorOf(answer, action);
+      if (status === 304) {
+        return { kind: 'unchanged', version: versionOf(response.headers), etag: response.headers.etag };
       }
+      await this.#requireServer(response);
+      return { kind: 'absent' };
     });
   }
 
@@ -228,123 +182,103 @@ export class HttpTransport implements RemoteStore {
     name: FileName,
     version: FileVersion,
     content: UploadContent,
-    options: SignalOption = {},
-  ): Promise<UploadAnswer> {
-    const { signal } = options;
+    options: CallOptions = {},
+  ): Promise<UploadResult> {
     const action = `put "${name}"`;
-    const abilities = await this.abilities(options);
-    const request = putRequest(name, version, content, abilities);
+    const { bytes, transferSize } = content;
+    let sent = false;
     const firstSentMs = performance.now();
+    const request: HttpRequest = {
+      ...putRequest(name, version, content, await this.abilities(options)),
+      body: typeof bytes === 'function' ? () => ((sent = true), bytes()) : bytes,
+      // A repeat must not restore what was removed after an earlier try had stored it.
+      repeatHeaders: () => ({ 'Retry-Age': formatRetryAge(performance.now() - firstSentMs) }),
+      action,
+      signal: options.signal,
+    };
     let tries = 0;
-    // A repeat must not bring back what was removed after an earlier try had stored it.
-    const repeatHeaders = () => ({ 'Retry-Age': formatRetryAge(performance.now() - firstSentMs) });
-    return await this.#repeated(signal, async () => {
-      const headers = { ...request.headers, ...(tries > 0 && repeatHeaders()) };
+    return await this.#retrying(request.signal, async () => {
+      sent = typeof bytes !== 'function';
       tries += 1;
-      let sent = Buffer.isBuffer(request.body);
-      const { body } = request;
-      const counted = typeof body === 'function' ? () => ((sent = true), body()) : body;
-      const answer = await this.#redirects.request({
-        ...request,
-        headers,
-        repeatHeaders,
-        body: counted,
-        action,
-        signal,
-      });
-      if (isLengthRequired(answer.status) && content.transferSize === undefined) {
-        discard(answer.body);
+      const response = await this.#redirects.request(tries === 1 ? request : repeated(request));
+      const { status, headers, peer } = response;
+      if (isLengthRequired(status) && transferSize === undefined) {
+        discard(response);
         this.#needsLength = true;
-        throw new LengthRequiredError(action, answer.peer);
+        throw new LengthRequiredError(action, peer);
       }
-      if (answer.status !== 200 && answer.status !== 201) throw await this.#errorOf(answer, action);
-      discard(answer.body);
-      const removed = answer.headers[removedHeader] !== undefined;
-      return { version: versionOf(answer.headers) ?? version, removed, sent };
+      if (status !== 200 && status !== 201) throw await errorOf(response);
+      discard(response);
+      const removed = headers[removedHeader] !== undefined;
+      return { version: versionOf(headers) ?? version, removed, sent };
     });
   }
 
   async remove(
     name: FileName,
     version: FileVersion,
-    options: SignalOption = {},
+    { signal }: CallOptions = {},
   ): Promise<{ readonly kept: FileVersion | undefined } | undefined> {
-    const { signal } = options;
     const action = `remove "${name}"`;
-    await this.#requireVersion2(action, options);
+    await this.#requireVersion2(action, { signal });
     const path = `${filePath(name)}?${formatVersionQuery(version)}`;
-    return await this.#repeated(signal, async () => {
-      const answer = await this.#redirects.request({
-        method: 'DELETE',
-        path,
-        headers: acceptProblem,
-        action,
-        signal,
-      });
-      if (answer.status === 200) {
-        discard(answer.body);
-        const stored = versionOf(answer.headers);
-        return { kept: stored !== undefined && stored > version ? stored : undefined };
-      }
-      if (answer.status !== 404) throw await this.#errorOf(answer, action);
-      discard(answer.body);
-      return undefined;
+    const request = { method: 'DELETE', path, headers: acceptProblem, action, signal } as const;
+    return await this.#request(request, async (response) => {
+      if (response.status !== 200 && response.status !== 404) throw await errorOf(response);
+      discard(response);
+      if (response.status === 404) return undefined;
+      const stored = versionOf(response.headers);
+      return { kept: stored !== undefined && stored > version ? stored : undefined };
     });
   }
 
-  /** @param options.onUnusable is told of what can't be a name, which is left out then; an error unless given. */
+  /** @param options `onUnusable` receives lines that are no valid names, which are left out; an error unless given. */
   async *listNames(
     directory: string,
     query: ListQuery,
-    options: SignalOption & { readonly onUnusable?: (line: string) => void } = {},
+    options: CallOptions & { readonly onUnusable?: (line: string) => void } = {},
   ): AsyncIterable<FileName> {
     const { onUnusable } = options;
-    yield* this.#list(directory, query, 'text/plain', options, (line) => {
+    const read = (line: string): { readonly name: FileName } | undefined => {
       try {
-        const name = parseNameLine(line, directory);
-        return { name, item: name };
+        return { name: parseNameLine(line, directory) };
       } catch (error) {
         if (onUnusable === undefined || !isFiletrackerError(error, 'invalid-name')) throw error;
         onUnusable(line);
         return undefined;
       }
-    });
+    };
+    for await (const { name } of this.#list(directory, query, options, { type: 'text/plain', read })) {
+      yield name;
+    }
   }
 
-  async *listFiles(
-    directory: string,
-    query: ListQuery,
-    options: SignalOption = {},
-  ): AsyncIterable<ListedFile> {
-    yield* this.#list(directory, query, listJsonType, options, (line) => {
-      const item = parseEntryLine(line, directory);
-      return { name: item.name, item };
-    });
+  listFiles(directory: string, query: ListQuery, options: CallOptions = {}): AsyncIterable<ListedFile> {
+    const read = (line: string): ListedFile => parseEntryLine(line, directory);
+    return this.#list(directory, query, options, { type: listJsonType, read });
   }
 
-  /** The items of a list; one that is cut goes on after its last name, where the server can begin there. */
-  async *#list<T>(
+  /** The items of a list. One that is cut resumes after its last name if the server can begin there. */
+  async *#list<T extends { readonly name: FileName }>(
     directory: string,
     query: ListQuery,
-    accept: string,
-    { signal }: SignalOption,
-    read: (line: string) => { readonly name: FileName; readonly item: T } | undefined,
+    { signal }: CallOptions,
+    { type, read }: { readonly type: string; readonly read: (line: string) => T | undefined },
   ): AsyncIterable<T> {
     const action = `list "${directory}"`;
-    await this.#requireVersion2(action, { signal });
-    const { features } = await this.abilities({ signal });
+    const { features } = await this.#requireVersion2(action, { signal });
     const retries = new Retries(this.#retries, signal);
     for (let { after } = query; ;) {
-      // Has tried again by itself, unlike the reading.
-      const body = await this.#openList(directory, { ...query, after }, accept, action, signal);
+      // Retries by itself, unlike the reading.
+      const response = await this.#openList(directory, { ...query, after }, type, { action, signal });
       try {
-        for await (const line of this.#linesOf(body, action, signal)) {
+        for await (const line of linesOf(bodyOf(response))) {
           if (line === '') continue;
-          const found = readingResponse(action, this.#connection.peer, () => read(line));
+          const item = reading(response, () => read(line));
           retries.reset();
-          if (found === undefined) continue;
-          after = found.name;
-          yield found.item;
+          if (item === undefined) continue;
+          after = item.name;
+          yield item;
         }
         return;
       } catch (error) {
@@ -354,35 +288,19 @@ export class HttpTransport implements RemoteStore {
     }
   }
 
-  async #openList(
+  #openList(
     directory: string,
     query: ListQuery,
-    accept: string,
-    action: string,
-    signal: AbortSignal | undefined,
-  ): Promise<FollowedAnswer['body']> {
+    type: string,
+    options: Pick<HttpRequest, 'action' | 'signal'>,
+  ): Promise<HttpResponse> {
     const parameters = formatListQuery(query);
     const path = `${listPath(directory)}${parameters === '' ? '' : `?${parameters}`}`;
-    return await this.#repeated(signal, async () => {
-      const headers = { Accept: `${accept}, application/problem+json;q=0.9` };
-      const opened = await this.#redirects.request({ method: 'GET', path, headers, action, signal });
-      if (opened.status !== 200) throw await this.#errorOf(opened, action);
-      return opened.body;
+    const headers = { Accept: `${type}, application/problem+json;q=0.9` };
+    return this.#request({ method: 'GET', path, headers, ...options }, async (response) => {
+      if (response.status !== 200) throw await errorOf(response);
+      return response;
     });
-  }
-
-  async *#linesOf(
-    body: FollowedAnswer['body'],
-    action: string,
-    signal: AbortSignal | undefined,
-  ): AsyncIterable<string> {
-    try {
-      yield* linesOf(bodyChunks(body, signal));
-    } catch (error) {
-      throw fromConnectionError(causeOf(error), action, this.#connection.peer, signal);
-    } finally {
-      body.destroy();
-    }
   }
 
   /** Idempotent. */
@@ -391,58 +309,24 @@ export class HttpTransport implements RemoteStore {
     this.#redirects.close();
   }
 
-  /** What a 200 or 206 brings. */
-  #contentOf(
-    name: FileName,
-    answer: FollowedAnswer,
-    first: number,
-    { action, signal }: SignalOption & { readonly action: string },
-  ): RemoteContent {
-    const { headers, body, status, direct, peer } = answer;
-    try {
-      return readingResponse(action, peer, () => {
-        const length = headers['content-length'];
-        const file = remoteFile(name, headers);
-        return {
-          kind: 'content',
-          file: status === 206 ? { ...file, size: sizeOfPart(name, headers, first) } : file,
-          encoding: parseContentEncoding(headers['content-encoding']),
-          transferSize: length === undefined ? undefined : parseSize('Content-Length', length),
-          first,
-          direct,
-          body: translatedChunks(body, (error) => fromConnectionError(error, action, peer, signal)),
-          cancel: () => body.destroy(),
-        };
-      });
-    } catch (error) {
-      body.destroy();
-      throw error;
-    }
+  async #requireVersion2(action: string, options: CallOptions): Promise<RemoteCapabilities> {
+    const capabilities = await this.abilities(options);
+    if (capabilities.protocolVersion >= 2) return capabilities;
+    const state = `the server at "${this.shown}" speaks version 1 of the protocol, which has no such request`;
+    throw cannot('protocol', action, state);
   }
 
-  async #requireVersion2(action: string, options: SignalOption): Promise<void> {
-    const { protocolVersion } = await this.abilities(options);
-    if (protocolVersion >= 2) return;
-    throw new FiletrackerError(
-      'protocol',
-      `Cannot ${action}: the server at "${this.shown}" speaks version 1 of the protocol, which has no such request`,
-    );
+  /** Sends a request that is safe to repeat until `read` accepts its response or it fails for good. */
+  #request<T>(request: HttpRequest, read: (response: HttpResponse) => Promise<T>): Promise<T> {
+    return this.#retrying(request.signal, async () => await read(await this.#redirects.request(request)));
   }
 
-  #errorOf(answer: FollowedAnswer, action: string): Promise<FiletrackerError> {
-    return errorOf(answer, {
-      action,
-      peer: answer.peer,
-      redirectedBy: answer.peer === this.#connection.peer ? undefined : this.#connection.peer,
-    });
+  #retrying<T>(signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+    return withRetries(this.#retries, signal, attempt, () => this.#connection.reached);
   }
 }
 
-/** 411, and what proxies answer that know no chunks (RFC 9112, 6.1). */
+/** 411, and what proxies respond that know no chunks (RFC 9112, 6.1). */
 function isLengthRequired(status: number): boolean {
   return status === 411 || status === 501;
-}
-
-function causeOf(error: unknown): unknown {
-  return isFiletrackerError(error, 'aborted') ? error.cause : error;
 }

@@ -1,15 +1,15 @@
-// Which authorities https trusts: those of the system as curl finds them, and those that the user adds.
+// The authorities that https trusts: those of the system, found as curl finds them, and those that the user adds.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext, rootCertificates } from 'node:tls';
 import type { SecureContext } from 'node:tls';
-import { FiletrackerError, messageOf } from '../../core/errors.ts';
+import { cannot, messageOf } from '../../core/errors.ts';
 import { certificatesIn, readAuthorities } from './certificate-files.ts';
 import type { TlsOptions } from './certificate-files.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Where systems keep the authorities that they trust; the first that is there counts. */
+/** Where systems keep the authorities that they trust; the first file that exists counts. */
 const systemFiles = [
   '/etc/ssl/certs/ca-certificates.crt', // Debian, Ubuntu, Arch, Gentoo
   '/etc/pki/tls/certs/ca-bundle.crt', // Fedora, RHEL 6
@@ -19,66 +19,56 @@ const systemFiles = [
   '/etc/ssl/cert.pem', // Alpine, macOS, FreeBSD
 ];
 
-/** What the system trusts; SSL_CERT_FILE and SSL_CERT_DIR stand in for it, and NODE_EXTRA_CA_CERTS adds to it. */
+/** SSL_CERT_FILE and SSL_CERT_DIR replace the authorities of the system; NODE_EXTRA_CA_CERTS adds to them. */
 export function trustedAuthorities(environment: Environment): string[] {
   const { SSL_CERT_FILE: file, SSL_CERT_DIR: folders, NODE_EXTRA_CA_CERTS: extra } = environment;
   const named = [
-    ...(given(file) ? certificatesIn(readAuthorities(file ?? '', 'SSL_CERT_FILE')) : []),
-    ...(given(folders) ? certificatesInFolders(folders ?? '') : []),
+    ...(file ? certificatesIn(readAuthorities(file, 'SSL_CERT_FILE')) : []),
+    ...(folders ? certificatesInFolders(folders) : []),
   ];
   const trusted = named.length > 0 ? named : systemAuthorities();
-  return given(extra)
-    ? [...trusted, ...certificatesIn(readAuthorities(extra ?? '', 'NODE_EXTRA_CA_CERTS'))]
-    : trusted;
-}
-
-function given(value: string | undefined): boolean {
-  return value !== undefined && value !== '';
+  return extra ? [...trusted, ...certificatesIn(readAuthorities(extra, 'NODE_EXTRA_CA_CERTS'))] : trusted;
 }
 
 function certificatesInFolders(folders: string): string[] {
-  const found = folders
+  const paths = folders
     .split(':')
-    .flatMap((folder) => filesIn(folder).flatMap((name) => certificatesIn(textOf(join(folder, name)) ?? '')));
-  if (found.length > 0) return [...new Set(found)];
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use SSL_CERT_DIR "${folders}": it holds no certificate`,
-  );
+    .flatMap((folder) => (orNone(() => readdirSync(folder)) ?? []).map((name) => join(folder, name)));
+  const found = new Set(paths.flatMap(certificatesInFile));
+  if (found.size > 0) return [...found];
+  throw cannot('invalid-argument', `use SSL_CERT_DIR "${folders}"`, 'it holds no certificate');
 }
 
 function systemAuthorities(): string[] {
   for (const path of systemFiles) {
-    const found = certificatesIn(textOf(path) ?? '');
+    const found = certificatesInFile(path);
     if (found.length > 0) return found;
   }
   return [...rootCertificates];
 }
 
-function filesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
+function certificatesInFile(path: string): string[] {
+  return certificatesIn(orNone(() => readFileSync(path, 'utf8')) ?? '');
 }
 
-function textOf(path: string): string | undefined {
+function orNone<T>(read: () => T): T | undefined {
   try {
-    return readFileSync(path, 'utf8');
+    return read();
   } catch {
     return undefined;
   }
 }
 
 /**
- * What connections by https have in common; made once, because it takes as long as 20 requests.
- * @throws FiletrackerError `invalid-argument` for certificates that TLS does not take.
+ * What all https connections share; made once, because it takes as long as 20 requests.
+ * @throws FiletrackerError `invalid-argument` for certificates that TLS does not accept.
  */
 export function secureContextOf({ ca, cert, key }: TlsOptions, environment: Environment): SecureContext {
   const trusted = trustedAuthorities(environment);
-  if (ca !== undefined && certificatesIn(ca).length === 0)
-    refuseTls('the authority holds no certificate as PEM');
+  const action = 'use the certificates for https';
+  if (ca !== undefined && certificatesIn(ca).length === 0) {
+    throw cannot('invalid-argument', action, 'the authority holds no certificate as PEM');
+  }
   try {
     return createSecureContext({
       ca: ca === undefined ? trusted : [...trusted, ca],
@@ -86,10 +76,6 @@ export function secureContextOf({ ca, cert, key }: TlsOptions, environment: Envi
       ...(key !== undefined && { key }),
     });
   } catch (error) {
-    return refuseTls(`TLS does not take them (${messageOf(error)})`);
+    throw cannot('invalid-argument', action, `TLS does not accept them (${messageOf(error)})`);
   }
-}
-
-function refuseTls(state: string): never {
-  throw new FiletrackerError('invalid-argument', `Cannot use the certificates for https: ${state}`);
 }

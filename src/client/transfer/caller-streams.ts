@@ -4,7 +4,7 @@ import { Readable } from 'node:stream';
 import { FiletrackerError } from '../../core/errors.ts';
 import { unlessAborted } from '../../streams/chunks.ts';
 import { kindOf } from '../arguments.ts';
-import { abortedError } from '../http/retries.ts';
+import { abortedError } from '../../core/concurrency.ts';
 import { fromLocalError } from '../local-errors.ts';
 
 /**

@@ -6,7 +6,7 @@ import type { LocalCache } from '../cache/local-cache.ts';
 import type { KnownVersion } from '../cache/names.ts';
 import type { PutOptions, StoredFile } from '../file-client.ts';
 import { LengthRequiredError } from '../http/remote-store.ts';
-import type { RemoteStore, UploadAnswer, UploadContent } from '../http/remote-store.ts';
+import type { RemoteStore, UploadResult, UploadContent } from '../http/remote-store.ts';
 import { fromLocalError } from '../local-errors.ts';
 import type { ProgressListener } from './download.ts';
 import type { TransferParts } from './downloader.ts';
@@ -64,7 +64,7 @@ export class Uploader {
   async #prepareAndSend(
     remote: RemoteStore | undefined,
     upload: Upload,
-  ): Promise<{ readonly content: UploadContent; readonly answer: UploadAnswer | undefined }> {
+  ): Promise<{ readonly content: UploadContent; readonly answer: UploadResult | undefined }> {
     for (let tries = 1; ; tries += 1) {
       await using prepared = await this.#prepare(remote, upload);
       const { content } = prepared;
@@ -91,8 +91,8 @@ export class Uploader {
     remote: RemoteStore,
     { name, version, source, options: { signal, onProgress } }: Upload,
     { content, plain }: PreparedUpload,
-  ): Promise<UploadAnswer> {
-    const send = async (form: UploadContent): Promise<UploadAnswer> => {
+  ): Promise<UploadResult> {
+    const send = async (form: UploadContent): Promise<UploadResult> => {
       try {
         return await remote.put(name, version, observed(form, onProgress), { signal });
       } catch (error) {
