@@ -5,7 +5,7 @@ import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import { systemClock } from '../core/clock.ts';
 import { readAdoptionState, writeAdoptionState } from '../maintenance/migration/legacy/adoption-state.ts';
 import { Verification, type VerificationCounters, type VerificationStatus } from '../store/verification.ts';
-import { countStrays } from '../store/strays.ts';
+import { countOrphans } from '../store/integrity.ts';
 
 export interface BackgroundOptions {
   readonly folder: string;
@@ -71,7 +71,7 @@ export class BackgroundWork {
     const { blobs, logger } = this.#options;
     const { signal } = this.#stopping;
     try {
-      const strays = await countStrays(catalog, blobs, { beforeMs: systemClock.nowMs(), signal });
+      const strays = await countOrphans(catalog, blobs, { beforeMs: systemClock.nowMs(), signal });
       if (strays > 0) logger.warn({ strays }, orphansLeft);
     } catch (error) {
       if (!signal.aborted) logger.error({ err: error }, 'Cannot search for orphans');

@@ -9,8 +9,8 @@ import type { ServerConfig } from '../config/server-config.ts';
 import { systemClock } from '../core/clock.ts';
 import { listsMax } from '../core/limits.ts';
 import type { HttpServer, HttpServerOptions } from '../server/http-server.ts';
-import type { FileStore } from '../store/file-store.ts';
-import { LimitedFileStore } from '../store/limited-file-store.ts';
+import { SenderSlots } from '../store/sender-slots.ts';
+import { UploadGate } from '../store/upload-gate.ts';
 import type { ServerLimits } from '../telemetry/server-metrics.ts';
 import { openTokens } from './open-tokens.ts';
 import { StoreDisks } from './store-disks.ts';
@@ -75,11 +75,12 @@ function exposureWith(
  * to the server, and closes it. Limits on concurrent work are divided among the workers, so that they hold for the store.
  */
 export class Guard {
+  /** Admits the uploads of this worker. */
+  readonly uploads: UploadGate;
   readonly #config: ServerConfig;
   readonly #options: GuardOptions;
   readonly #tokens: TokenSource;
   readonly #tls: TlsMaterial | undefined;
-  readonly #disks: StoreDisks;
   readonly #freeSpaceMinBytes: number;
 
   private constructor(
@@ -96,8 +97,16 @@ export class Guard {
     this.#options = options;
     this.#tokens = parts.tokens;
     this.#tls = parts.tls;
-    this.#disks = parts.disks;
     this.#freeSpaceMinBytes = parts.freeSpaceMinBytes;
+    const { guard, engines } = config;
+    const { tokenUploadsMax, uploadsMax } = guard;
+    this.uploads = new UploadGate({
+      uploadsMax: this.#partOf(uploadsMax),
+      senderUploadsMax: tokenUploadsMax === undefined ? undefined : this.#partOf(tokenUploadsMax),
+      freeSpaceMinBytes: parts.freeSpaceMinBytes,
+      freeSpace: async () => (usesFolder(engines) ? parts.disks.freeBytes() : undefined),
+      clock: systemClock,
+    });
   }
 
   /** @throws FiletrackerError `invalid-argument`, `corrupt-store`, `io` if tokens, keys or certificates cannot be used. */
@@ -121,7 +130,14 @@ export class Guard {
 
   get serverOptions(): Pick<
     HttpServerOptions,
-    'access' | 'admission' | 'tls' | 'timeouts' | 'bodyBytesPerSecondMin' | 'connectionsMax'
+    | 'access'
+    | 'admission'
+    | 'uploads'
+    | 'lists'
+    | 'tls'
+    | 'timeouts'
+    | 'bodyBytesPerSecondMin'
+    | 'connectionsMax'
   > {
     const { guard } = this.#config;
     return {
@@ -131,6 +147,8 @@ export class Guard {
         clock: systemClock,
       }),
       admission: this.#admission(),
+      uploads: this.uploads,
+      lists: new SenderSlots({ what: 'lists', max: this.#partOf(listsMax) }),
       tls: this.#tls,
       timeouts: {
         headersMs: guard.headersTimeoutMs,
@@ -155,22 +173,6 @@ export class Guard {
     const requestsPerSecond =
       rates === undefined ? guard.requestsPerSecond / workers : guard.requestsPerSecond;
     return new RateLimiter({ requestsPerSecond, table: rates, clock: systemClock });
-  }
-
-  /** The store with its limits on uploads and lists. */
-  limit(store: FileStore): LimitedFileStore {
-    const { guard, engines } = this.#config;
-    const { tokenUploadsMax, uploadsMax } = guard;
-    return new LimitedFileStore(store, {
-      limits: {
-        uploadsMax: this.#partOf(uploadsMax),
-        senderUploadsMax: tokenUploadsMax === undefined ? undefined : this.#partOf(tokenUploadsMax),
-        listsMax: this.#partOf(listsMax),
-        freeSpaceMinBytes: this.#freeSpaceMinBytes,
-      },
-      freeSpace: async () => (usesFolder(engines) ? this.#disks.freeBytes() : undefined),
-      clock: systemClock,
-    });
   }
 
   /** Reads keys, certificates and tokens again; keeps the current ones if that fails. */

@@ -5,21 +5,22 @@ import { remoteVersion } from '../client/http/remote-store.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 import { isFiletrackerError } from '../core/errors.ts';
 import type { FileStore } from '../store/file-store.ts';
-import { ImportingFileStore } from '../store/import/importing-file-store.ts';
-import type { OldServer } from '../store/import/old-server.ts';
+import { ImportingFileStore, type OldServer } from '../store/import/importing-file-store.ts';
 import { importFolderName } from '../store/import/tombstones.ts';
+import type { UploadGate } from '../store/upload-gate.ts';
 
 const reportedNamesMax = 1000;
 
 /** The store that imports missing files from the server at `--fallback-url`. */
 export function importingStore(
-  store: FileStore,
   fallbackUrl: string,
+  { store, uploads }: { readonly store: FileStore; readonly uploads: UploadGate },
   { folder }: Pick<ServerConfig, 'folder'>,
   logger: Logger,
 ): Promise<FileStore> {
   return ImportingFileStore.open({
     store,
+    uploads,
     oldServer: connectOldServer(fallbackUrl, (name) =>
       logger.warn({ name }, 'left out of lists: the old server has a file whose name is not valid here'),
     ),

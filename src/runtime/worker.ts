@@ -100,12 +100,14 @@ async function openServing(config: ServerConfig, log: Log): Promise<Serving> {
   let guard: Guard | undefined;
   try {
     guard = await Guard.open(config, { worker: workerNumber(), rates, logger });
-    const limited = guard.limit(store.files);
+    const { uploads } = guard;
     const { fallbackUrl, fallbackMode } = config;
     const imports = fallbackUrl !== undefined && fallbackMode === 'import';
     const files = imports
-      ? await (await import('./old-server.ts')).importingStore(limited, fallbackUrl, config, logger)
-      : limited;
+      ? await (
+          await import('./old-server.ts')
+        ).importingStore(fallbackUrl, { store: store.files, uploads }, config, logger)
+      : store.files;
     const link = new MetricsLink(
       () => metrics.snapshot(),
       (question) => void send(question),
@@ -125,7 +127,7 @@ async function openServing(config: ServerConfig, log: Log): Promise<Serving> {
       verification,
     });
     const connectionCount = (): number => server.connectionCount;
-    metrics.observe({ store: limited, limited, limits: guard.limits, verification, connectionCount });
+    metrics.observe({ store: store.files, uploads, limits: guard.limits, verification, connectionCount });
     return { store, guard, server, metrics: link, lost: new LostConnections(logger, observer) };
   } catch (error) {
     await guard?.close();

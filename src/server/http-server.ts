@@ -21,6 +21,8 @@ import {
 } from '../core/limits.ts';
 import { parseTarget } from '../protocol/request-target.ts';
 import type { FileStore } from '../store/file-store.ts';
+import { SenderSlots } from '../store/sender-slots.ts';
+import { UploadGate } from '../store/upload-gate.ts';
 import { openAccess, type Access } from '../access/access.ts';
 import type { TlsMaterial } from '../access/tls-files.ts';
 import { admitAll, type RequestAdmission } from '../access/rate-limiter.ts';
@@ -39,6 +41,10 @@ import { answerTaken, WaitingRequests } from './connections/waiting-requests.ts'
 
 export interface HttpServerOptions {
   readonly store: FileStore;
+  /** Admits uploads; by default all of them. */
+  readonly uploads?: UploadGate | undefined;
+  /** Admits lists; by default all of them. */
+  readonly lists?: SenderSlots | undefined;
   /** Where to listen: host and port, a path, or a handle that was opened elsewhere; undefined where connections are given with `take`. */
   readonly listen: ListenOptions | undefined;
   readonly release: string;
@@ -118,6 +124,8 @@ export class HttpServer {
     const clock = options.clock ?? systemClock;
     this.#context = {
       store: options.store,
+      uploads: options.uploads ?? UploadGate.open(),
+      lists: options.lists ?? new SenderSlots({ what: 'lists', max: Infinity }),
       clock,
       serverName: `filetracker/${options.release}`,
       release: options.release,

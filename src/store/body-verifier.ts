@@ -1,6 +1,6 @@
 import { digestOf } from '../core/digest.ts';
 import type { Encoding } from '../core/blob.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { FiletrackerError, isFiletrackerError, type ErrorCode } from '../core/errors.ts';
 import type { Chunks, GatheredBytes } from '../streams/chunks.ts';
 import { boundedChunks, ContentMeter, type ContentMeasure } from '../streams/content-meter.ts';
 import { gunzipAtOnce, gunzipChunks, type DecodingBounds } from '../streams/gzip-decoder.ts';
@@ -26,7 +26,7 @@ export function measureBytes(
   const bytes = body.join();
   const content = gunzipAtOnce(bytes, bounds);
   if (content === undefined) {
-    return measureChunks(checkedContent(gunzipChunks(onePiece(bytes), bounds), claims, bounds.sizeMaxBytes));
+    return measureChunks(checkedContent(gunzipChunks([bytes], bounds), claims, bounds.sizeMaxBytes));
   }
   return measurePieces([content], bounds.sizeMaxBytes);
 }
@@ -47,10 +47,6 @@ export async function measureChunks(content: Chunks): Promise<ContentMeasure> {
   const meter = new ContentMeter();
   for await (const chunk of content) meter.update(chunk);
   return meter.finish();
-}
-
-async function* onePiece(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes;
 }
 
 /**
@@ -144,4 +140,17 @@ function truncated(sizeBytes: number, announcedSize: number): FiletrackerError {
 function moreThanAnnounced(announcedSize: number): FiletrackerError {
   const text = `Cannot read the body: it goes on after the ${announcedSize} bytes that were announced`;
   return new FiletrackerError('size-mismatch', text, { details: { expected: announcedSize } });
+}
+
+const badContentCodes: ReadonlySet<ErrorCode> = new Set([
+  'damaged-blob',
+  'digest-mismatch',
+  'size-mismatch',
+  'corrupt-encoding',
+  'truncated-body',
+]);
+
+/** Whether copying a file failed because its content is bad at the source: another try would fail too. */
+export function isBadContent(error: unknown): boolean {
+  return isFiletrackerError(error) && badContentCodes.has(error.code);
 }

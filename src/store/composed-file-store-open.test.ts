@@ -2,11 +2,12 @@ import { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { noise, prose } from '../../test/support/contents.ts';
-import { nameOf, put, read } from '../../test/support/file-stores.ts';
+import { nameOf, put, read, statOf } from '../../test/support/file-stores.ts';
 import { present } from '../../test/support/present.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import type { MemoryBlobStore } from '../../test/support/doubles/memory-blob-store.ts';
 import { changed, collectAll, openedFileStore } from '../../test/support/changed-file-store.ts';
+import { openFile } from './get.ts';
 
 const mib = 1024 * 1024;
 
@@ -31,7 +32,7 @@ describe('ComposedFileStore.open()', () => {
         await put(parts.store, path, 2, noise(sizeBytes, 'new'));
         await collectAll(parts);
       };
-      const file = present(await parts.store.open(nameOf(path), { form: 'identity' }));
+      const file = present(await openFile(parts.store, nameOf(path), { form: 'identity' }));
       expect(file.entry.version).toBe(2);
       if (!Buffer.isBuffer(file.body)) file.body.destroy();
       expect((await read(parts.store, path))?.equals(noise(sizeBytes, 'new'))).toBe(true);
@@ -43,20 +44,21 @@ describe('ComposedFileStore.open()', () => {
   it('tells of a file whether it is known to be damaged', async () => {
     const parts = await openedFileStore();
     await put(parts.store, '/a', 1, noise(mib));
-    const sound = present(await parts.store.stat(nameOf('/a')));
-    expect(sound).not.toHaveProperty('damaged');
-    await parts.catalog.markDamaged(sound.digest, true);
-    expect(await parts.store.stat(nameOf('/a'))).toEqual({ ...sound, damaged: true });
+    const intact = present(await parts.store.lookUp(nameOf('/a')));
+    expect(intact.damaged).toBe(false);
+    await parts.catalog.markDamaged(intact.entry.digest, true);
+    const damaged = present(await parts.store.lookUp(nameOf('/a')));
+    expect([damaged.entry, damaged.damaged]).toEqual([intact.entry, true]);
   });
 
   it('fails with damaged-blob, after a few tries, where the bytes are lost', async () => {
     const parts = await openedFileStore();
     await put(parts.store, '/a', 1, noise(mib));
     for await (const { key } of parts.blobs.list()) await parts.blobs.remove([key]);
-    await expect(parts.store.open(nameOf('/a'), { form: 'identity' })).rejects.toMatchObject({
+    await expect(openFile(parts.store, nameOf('/a'), { form: 'identity' })).rejects.toMatchObject({
       code: 'damaged-blob',
     });
-    expect((await parts.store.stat(nameOf('/a')))?.version).toBe(1);
+    expect((await statOf(parts.store, nameOf('/a')))?.version).toBe(1);
   });
 
   it.each([
@@ -77,7 +79,9 @@ describe('ComposedFileStore.open()', () => {
     expect(parts.problems.length).toBe(1);
     await new Promise((resolve) => setImmediate(resolve));
     for (const form of ['stored', 'identity'] as const) {
-      await expect(parts.store.open(nameOf('/a'), { form })).rejects.toMatchObject({ code: 'damaged-blob' });
+      await expect(openFile(parts.store, nameOf('/a'), { form })).rejects.toMatchObject({
+        code: 'damaged-blob',
+      });
     }
     expect(await put(parts.store, '/b', 1, gzipSync(content), { encoding })).toMatchObject({
       deduplicated: false,
@@ -109,7 +113,7 @@ describe('ComposedFileStore.open()', () => {
     for (const [index, body] of bodies.entries()) {
       const encoding = index < 2 ? 'gzip' : 'identity';
       await put(parts.store, '/a', 1, body, { encoding });
-      const file = present(await parts.store.open(nameOf('/a'), { form: 'stored' }));
+      const file = present(await openFile(parts.store, nameOf('/a'), { form: 'stored' }));
       expect(file.size).toBe((file.body as Buffer).length);
       if (index < 2) expect((file.body as Buffer).equals(body)).toBe(true);
       expect((await read(parts.store, '/a'))?.equals(content)).toBe(true);
@@ -137,7 +141,7 @@ describe('ComposedFileStore.open()', () => {
         }),
     });
     await put(parts.store, '/a', 1, gzipSync(noise(mib)), { encoding: 'gzip' });
-    const file = present(await parts.store.open(nameOf('/a'), { form: 'identity' }));
+    const file = present(await openFile(parts.store, nameOf('/a'), { form: 'identity' }));
     if (Buffer.isBuffer(file.body)) throw new Error('expected a stream');
     file.body.read();
     await new Promise((resolve) => setTimeout(resolve, 50));

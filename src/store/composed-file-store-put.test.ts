@@ -2,7 +2,15 @@ import { PassThrough, Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { noise, prose } from '../../test/support/contents.ts';
-import { leftovers, memoryFileStore, nameOf, put, read, streamOf } from '../../test/support/file-stores.ts';
+import {
+  leftovers,
+  memoryFileStore,
+  nameOf,
+  put,
+  read,
+  streamOf,
+  statOf,
+} from '../../test/support/file-stores.ts';
 import { present } from '../../test/support/present.ts';
 import type { StageOptions } from '../blobs/blob-store.ts';
 import type { MemoryBlobStore } from '../../test/support/doubles/memory-blob-store.ts';
@@ -60,7 +68,7 @@ describe('ComposedFileStore.put()', () => {
     const body = { source: noise(100_000), encoding: 'identity' } as const;
     const putting = parts.store.put({ name: parseFileName('/a'), version: 1, claims: {} }, body);
     await expect(putting).rejects.toMatchObject({ code: 'unavailable', retryable: true });
-    expect(await parts.store.stat(parseFileName('/a'))).toBeUndefined();
+    expect(await statOf(parts.store, parseFileName('/a'))).toBeUndefined();
   });
 
   it('makes staged content durable before the catalog hears of it', async () => {
@@ -137,7 +145,7 @@ describe('ComposedFileStore.put()', () => {
     const parts = await openedFileStore();
     const content = noise(2 * mib);
     await put(parts.store, '/a', 1, content);
-    const { digest } = present(await parts.store.stat(nameOf('/a')));
+    const { digest } = present(await statOf(parts.store, nameOf('/a')));
     await parts.store.remove({ name: nameOf('/a'), version: 1 });
     const source = new PassThrough();
     const putting = put(parts.store, '/b', 1, source, { claims: { digest }, announcedSize: content.length });
@@ -163,7 +171,7 @@ describe('ComposedFileStore.put()', () => {
     });
     const content = noise(2 * mib);
     await put(parts.store, '/a', 1, streamOf(content));
-    const { digest } = present(await parts.store.stat(nameOf('/a')));
+    const { digest } = present(await statOf(parts.store, nameOf('/a')));
     await put(parts.store, '/b', 1, streamOf(content), { claims: { digest } });
     expect(stages).toBe(1);
   });

@@ -1,40 +1,39 @@
-import type { BlobStore, StagedUpload } from '../blobs/blob-store.ts';
+import type { BlobStore, StagedUpload, StageOptions } from '../blobs/blob-store.ts';
 import type { PutContent } from '../catalog/catalog.ts';
 import type { Encoding } from '../core/blob.ts';
 import { joined, type Chunks } from '../streams/chunks.ts';
 
+export interface ContentSinkOptions extends StageOptions {
+  readonly inlineSizeMaxBytes: number;
+  readonly encoding: Encoding;
+}
+
 /**
- * Takes the stored form of a content whose size is not known before its end: what stays small stays in
- * memory and travels inside the change, what grows is staged in the blob store.
+ * Takes the stored form of a content whose size is not known before its end. A small one stays in memory and travels
+ * inside the change; a larger one is staged in the blob store.
  *
- * Invariant: bytes are either all in `#parts` or all in `#upload`. Who opens a sink discards it, whatever
- * came of it; discarding takes nothing back that was placed.
+ * Invariant: bytes are either all in `#parts` or all in `#upload`. The owner of a sink discards it unless its bytes
+ * have become a blob.
  */
 export class ContentSink {
   readonly #blobs: BlobStore;
-  readonly #inlineSizeMaxBytes: number;
-  readonly #signal: AbortSignal | undefined;
+  readonly #options: ContentSinkOptions;
   #parts: Uint8Array[] = [];
   #sizeBytes = 0;
   #upload: StagedUpload | undefined;
-  #encoding: Encoding | undefined;
-  #announcedSize: number | undefined;
 
-  constructor(blobs: BlobStore, inlineSizeMaxBytes: number, signal?: AbortSignal) {
+  constructor(blobs: BlobStore, options: ContentSinkOptions) {
     this.#blobs = blobs;
-    this.#inlineSizeMaxBytes = inlineSizeMaxBytes;
-    this.#signal = signal;
+    this.#options = options;
+  }
+
+  get encoding(): Encoding {
+    return this.#options.encoding;
   }
 
   /** Stored size, in bytes, of what was written. */
   get sizeBytes(): number {
     return this.#sizeBytes;
-  }
-
-  /** Tells, before anything is written, in which encoding it comes, and about how much, where that is known. */
-  expect(encoding: Encoding, announcedSize?: number): void {
-    this.#encoding = encoding;
-    this.#announcedSize = announcedSize;
   }
 
   /** Passes bytes on once they are written. */
@@ -47,26 +46,20 @@ export class ContentSink {
 
   async write(bytes: Uint8Array): Promise<void> {
     this.#sizeBytes += bytes.length;
-    if (this.#upload === undefined) {
-      this.#parts.push(bytes);
-      if (this.#sizeBytes > this.#inlineSizeMaxBytes) await this.#spill();
-    } else {
-      await this.#upload.write(bytes);
-    }
+    if (this.#upload !== undefined) return this.#upload.write(bytes);
+    this.#parts.push(bytes);
+    if (this.#sizeBytes > this.#options.inlineSizeMaxBytes) await this.#spill();
   }
 
   async #spill(): Promise<void> {
-    this.#upload = await this.#blobs.stage({
-      encoding: this.#encoding,
-      announcedSize: this.#announcedSize,
-      signal: this.#signal,
-    });
+    const { encoding, announcedSize, signal } = this.#options;
+    this.#upload = await this.#blobs.stage({ encoding, announcedSize, signal });
     const parts = this.#parts;
     this.#parts = [];
     await this.#upload.write(joined(parts));
   }
 
-  /** Ends writing and makes the content ready for the catalog, durably where it is staged. */
+  /** Ends writing and makes the content ready for the catalog, durably if it is staged. */
   async seal(): Promise<PutContent> {
     if (this.#upload === undefined) return { kind: 'inline', bytes: joined(this.#parts) };
     await this.#upload.seal();

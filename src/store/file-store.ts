@@ -1,11 +1,15 @@
 import type { Readable } from 'node:stream';
-import type { CatalogStats, Entry, ListOptions as CatalogListOptions } from '../catalog/catalog.ts';
+import type { CatalogStats, Entry, ListOptions } from '../catalog/catalog.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/blob.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion, Precondition } from '../core/file-version.ts';
+import * as limits from '../core/limits.ts';
 
-/** What the sender says of a content; each claim that is made must hold. */
+export type { Entry, ListOptions };
+export type StoreStats = CatalogStats;
+
+/** What the client claims about the content. Each claim must hold. */
 export interface ContentClaims {
   /** Of the content before compression. */
   readonly digest?: Digest | undefined;
@@ -13,57 +17,65 @@ export interface ContentClaims {
   readonly logicalSize?: number | undefined;
 }
 
-/** A put, but for the bytes. */
+/** A put without its bytes. */
 export interface PutIntent {
   readonly name: FileName;
   readonly version: FileVersion;
   readonly claims: ContentClaims;
   readonly precondition?: Precondition | undefined;
-  /** Set if it repeats a request that was sent before: see `PutChange.firstSentMs`. */
+  /** Set if the request repeats an earlier one: see `PutChange.firstSentMs`. */
   readonly firstSentMs?: number | undefined;
 }
 
 /** The bytes of a put. */
 export interface PutBody {
-  /**
-   * A Buffer is the whole body, read and counted already: a server that holds a small one hands it over
-   * without the cost of a stream. It must not be written to afterwards.
-   */
+  /** A Buffer is the whole body and must not be written to afterwards: it saves the cost of a stream. */
   readonly source: Readable | Buffer;
-  /** How the bytes are encoded as they come. */
+  /** Encoding of the body. */
   readonly encoding: Encoding;
-  /** Bytes that will come, as announced; undefined where it is not known. A body that ends earlier is `truncated-body`. */
+  /** Bytes of the body, if announced. A body that ends earlier is `truncated-body`. */
   readonly announcedSize?: number | undefined;
+}
+
+/** What `putWithoutBody` found under the name. */
+export interface FoundBeforePut {
+  readonly current: Entry | undefined;
 }
 
 export interface PutOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Who sends it, for bounds on what one may do at a time; undefined where none hold. */
-  readonly sender?: string | undefined;
+  /** From `putWithoutBody`: saves the put a look-up. */
+  readonly found?: FoundBeforePut | undefined;
 }
 
 export interface PutResult {
   /** The version that is stored under the name now. */
   readonly version: FileVersion;
-  /** Whether this put is what is stored; false where a newer version was there. */
+  /** Whether this put is stored; false if a newer version is. */
   readonly stored: boolean;
   /** Whether the content was in the store before. */
   readonly deduplicated: boolean;
-  /** Set if nothing is stored, because `version` was removed since this request was first sent. */
+  /** Set if nothing is stored because `version` was removed after this request was first sent. */
   readonly removed?: boolean | undefined;
 }
 
-/** What the store can say of a put from its headers alone. */
-export type PutForecast =
-  /** Done: the answer is known without the body (superseded, or content already stored and now named). */
-  { readonly kind: 'settled'; readonly result: PutResult } | { readonly kind: 'body-needed' };
+export type PutWithoutBody =
+  /** Done: a newer version is stored, or the content was stored already and is now linked to the name. */
+  | { readonly kind: 'settled'; readonly result: PutResult }
+  | { readonly kind: 'body-needed'; readonly found: FoundBeforePut };
 
-export interface ForecastOptions {
+export interface PutWithoutBodyOptions {
+  /** Whether stored content may be linked to the name: only if the client may read that content. */
   readonly mayLink: boolean;
-  /** Bytes of the body, as announced. */
+  /** Bytes of the body, if announced. */
   readonly announcedSize?: number | undefined;
-  /** As with the put itself. */
-  readonly sender?: string | undefined;
+}
+
+export interface RemoveIntent {
+  readonly name: FileName;
+  /** Versions up to and including this one are removed. */
+  readonly version: FileVersion;
+  readonly precondition?: Precondition | undefined;
 }
 
 export interface RemoveResult {
@@ -72,97 +84,109 @@ export interface RemoveResult {
   readonly removed: boolean;
 }
 
-/** How a reader wants the bytes. */
 export interface ReadOptions {
-  /** `stored`: as they lie in the store, whatever that is; `identity`: decoded. */
+  /** `stored`: in the encoding of the entry; `identity`: decoded. */
   readonly form: 'stored' | 'identity';
-  /** A range of the identity bytes; with `form: 'identity'` only. Both ends inclusive, within the logical size. */
+  /** A range of the identity bytes, with `form: 'identity'` only. Both ends inclusive, within the logical size. */
   readonly range?: { readonly first: number; readonly last: number } | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A file opened for reading: entry and bytes are of the same instant (invariant 3). */
+/** A file open for reading: entry and bytes belong together (invariant 3). */
 export interface OpenFile {
   readonly entry: Entry;
-  /** The encoding of `body`: the entry's for `stored`, else `identity`. */
+  /** Encoding of `body`: that of the entry for `stored`, else `identity`. */
   readonly encoding: Encoding;
   /** Exact number of bytes in `body`. */
   readonly size: number;
   /**
-   * The bytes. A Buffer is shared: do not write to it. A stream fails with `damaged-blob` rather than end with
-   * too few or wrong bytes; the receiver of the stream destroys it.
+   * The bytes. A Buffer is shared: do not write to it. A stream that meets wrong or missing bytes fails with
+   * `damaged-blob` and never ends early; its receiver destroys it.
    */
   readonly body: Buffer | Readable;
 }
 
-/** An entry, and whether its content is known to be damaged. */
-export type FileStatus = Entry & { readonly damaged?: boolean | undefined };
+/** A file as one look-up found it. */
+export interface StoredFile {
+  readonly entry: Entry;
+  /** Whether the content is known to be damaged. */
+  readonly damaged: boolean;
 
-export interface ListOptions extends CatalogListOptions {
-  /** As with a put. */
-  readonly sender?: string | undefined;
+  /**
+   * Opens this file, even if the name has another version by now. `undefined` if its bytes were moved or collected
+   * since the look-up: look up again, at most `lookUpsMax` times in all.
+   * @throws `damaged-blob`, `range-not-satisfiable`.
+   */
+  open(options: ReadOptions): Promise<OpenFile | undefined>;
+
+  /** A URL that serves the stored form for `lifetimeSeconds`; `undefined` if the blob store has none. */
+  redirectUrl(lifetimeSeconds: number): Promise<string | undefined>;
 }
-
-export type { Entry };
-export type StoreStats = CatalogStats;
 
 /**
  * The catalog and the blob store as one: what the server serves. All methods may be called concurrently.
- * Errors are FiletrackerError with the codes named; what else is thrown is a bug.
+ * Errors are FiletrackerErrors with the documented codes; any other error is a bug.
  */
 export interface FileStore {
-  /** The entry under a name; of a damaged content too. */
-  stat(name: FileName): Promise<FileStatus | undefined>;
+  /** The file under a name. */
+  lookUp(name: FileName): Promise<StoredFile | undefined>;
 
   /**
-   * Opens a file. Undefined where there is none.
-   * @throws `damaged-blob` where the content is known or found to be bad.
-   */
-  open(name: FileName, options: ReadOptions): Promise<OpenFile | undefined>;
-
-  /**
-   * Where a reader can get the stored form of a file without this server, for a while; undefined where there is no
-   * such place, or no such file.
-   */
-  directAddress(
-    name: FileName,
-    lifetimeSeconds: number,
-  ): Promise<{ readonly entry: Entry; readonly url: string } | undefined>;
-
-  /**
-   * What is known before the body is read. With `mayLink`, and a claimed digest that is stored already, the
-   * put is carried out without its body; set it only where the client may read that content.
+   * Carries a put out from its headers alone, if that is possible; else checks that its body is worth sending.
    * @throws `precondition-failed`, `name-conflict`, `size-mismatch`, `too-large`, `quota-exceeded`.
    */
-  forecast(intent: PutIntent, options: ForecastOptions): Promise<PutForecast>;
+  putWithoutBody(intent: PutIntent, options: PutWithoutBodyOptions): Promise<PutWithoutBody>;
 
   /**
-   * Reads, verifies and stores a body. Nothing is left behind unless it resolves (invariant 2). A body that
-   * is not needed is read to its end all the same. After a failure a stream in `body.source` is left where
-   * reading stopped, not destroyed: with a request its connection would go, and with that the answer, so the
-   * caller decides between answering first and destroying.
+   * Reads, verifies and stores a body. Leaves nothing behind unless it resolves (invariant 2). Reads the body to its
+   * end even if its bytes are not needed. Does not destroy a stream in `body.source` after a failure: that would close
+   * the connection of a request before the caller can respond.
    * @throws `digest-mismatch`, `size-mismatch`, `corrupt-encoding`, `truncated-body`, `too-large`,
-   * `precondition-failed`, `name-conflict`, `no-space`, `busy`, `rate-limited`, `aborted`.
+   * `precondition-failed`, `name-conflict`, `quota-exceeded`, `no-space`, `unavailable`, `aborted`.
    */
   put(intent: PutIntent, body: PutBody, options?: PutOptions): Promise<PutResult>;
 
-  /** Removes versions up to `version`. Undefined where there is no such file. @throws `precondition-failed`. */
-  remove(intent: {
-    readonly name: FileName;
-    readonly version: FileVersion;
-    readonly precondition?: Precondition | undefined;
-  }): Promise<RemoveResult | undefined>;
+  /** `undefined` if there is no such file. @throws `precondition-failed`. */
+  remove(intent: RemoveIntent): Promise<RemoveResult | undefined>;
 
-  /** As in the catalog; `kind` tells whether the directory is one. */
+  /** As in the catalog. */
   kindOfDirectory(directory: string): Promise<'directory' | 'file' | 'absent'>;
   listNames(directory: string, options?: ListOptions): AsyncIterable<readonly FileName[]>;
   listEntries(directory: string, options?: ListOptions): AsyncIterable<readonly Entry[]>;
 
   stats(): Promise<StoreStats>;
 
-  /** Resolves if the store can serve and take changes. @throws what stands in the way. */
+  /** Resolves if the store can serve reads and take changes. @throws the obstacle. */
   probe(): Promise<void>;
 
-  /** Waits for what is under way and makes all durable. Idempotent. */
+  /** Waits for changes in progress. Idempotent. */
   close(): Promise<void>;
 }
+
+/** The bounds of a file store that a flag may set; see core/limits.ts. */
+export interface StoreLimits {
+  readonly fileSizeMaxBytes: number;
+  /** Stored bytes of all blobs; `Infinity` for no bound. The catalog enforces it. */
+  readonly storedBytesMax: number;
+  /** Names in the store; the same. */
+  readonly entriesMax: number;
+  readonly bufferedBodyMaxBytes: number;
+  readonly bufferedBodiesTotalMaxBytes: number;
+  readonly decodingRatioMax: number;
+  readonly decodingRatioFreeBytes: number;
+  readonly readCacheSizeBytes: number;
+  /** 1 (fast) to 9 (small), for bodies that are not compressed. */
+  readonly compressionLevel: number;
+}
+
+export const defaultStoreLimits: StoreLimits = {
+  fileSizeMaxBytes: limits.fileSizeMaxBytes,
+  storedBytesMax: Number.POSITIVE_INFINITY,
+  entriesMax: Number.POSITIVE_INFINITY,
+  bufferedBodyMaxBytes: limits.bufferedBodyMaxBytes,
+  bufferedBodiesTotalMaxBytes: limits.bufferedBodiesTotalMaxBytes,
+  decodingRatioMax: limits.decodingRatioMax,
+  decodingRatioFreeBytes: limits.decodingRatioFreeBytes,
+  readCacheSizeBytes: limits.readCacheSizeBytes,
+  compressionLevel: limits.compressionLevel,
+};

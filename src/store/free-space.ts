@@ -4,24 +4,23 @@ import type { FileName } from '../core/file-name.ts';
 import { freeSpaceAgeMaxMs } from '../core/limits.ts';
 
 export interface FreeSpaceOptions {
-  /** Bytes that stay free, whatever is put. */
+  /** Bytes that stay free. */
   readonly minBytes: number;
-  /** Bytes that the disk of the store has left; undefined where nobody can tell. */
+  /** Free bytes of the disk of the store; `undefined` if unknown. */
   readonly ask: () => Promise<number | undefined>;
   readonly clock: Clock;
 }
 
 /**
- * Knows how much room the disk of the store has for uploads.
+ * Capacity of the disk of the store for uploads.
  *
- * Invariant: the disk is asked at most once in `freeSpaceAgeMaxMs`. What puts under way will still write is counted
- * by what they announced; those that announced nothing are given up when there is no more room, which is looked at
- * as often.
+ * Invariant: the disk is asked at most once in `freeSpaceAgeMaxMs`. The bytes that puts in progress announced count as
+ * taken. Puts that announced nothing are aborted when the capacity is used up, which is checked as often.
  */
 export class FreeSpace {
   readonly #options: FreeSpaceOptions;
   readonly #unannounced = new Set<AbortController>();
-  /** Bytes announced by the puts under way. */
+  /** Bytes announced by the puts in progress. */
   #announcedBytes = 0;
   #freeBytes: number | undefined;
   #knownMs = Number.NEGATIVE_INFINITY;
@@ -32,12 +31,12 @@ export class FreeSpace {
     this.#options = options;
   }
 
-  /** Bytes that the disk had left when it was last asked. */
+  /** Free bytes of the disk at the last look. */
   get bytes(): number | undefined {
     return this.#freeBytes;
   }
 
-  /** Undefined, without a turn of the event loop, where it is known. */
+  /** `undefined`, without a turn of the event loop, if the last look is recent enough. */
   refresh(): Promise<void> | undefined {
     if (this.#options.clock.nowMs() - this.#knownMs < freeSpaceAgeMaxMs) return undefined;
     this.#asking ??= this.#ask();
@@ -55,30 +54,37 @@ export class FreeSpace {
 
   /** @throws FiletrackerError `no-space`. */
   check(sizeBytes: number, name: FileName): void {
-    if (!this.#hasRoomFor(sizeBytes)) throw noSpace(name);
+    if (!this.#hasCapacityFor(sizeBytes)) throw noSpace(name);
   }
 
-  #hasRoomFor(sizeBytes: number): boolean {
+  #hasCapacityFor(sizeBytes: number): boolean {
     if (this.#freeBytes === undefined) return true;
     return this.#freeBytes - this.#announcedBytes - sizeBytes >= this.#options.minBytes;
   }
 
-  /** Counts a put that is under way until what is given is called. @throws as `check`. */
-  take(sizeBytes: number, name: FileName): () => void {
+  /** Counts a put in progress until its size is given back. @throws as `check`. */
+  take(sizeBytes: number, name: FileName): void {
     this.check(sizeBytes, name);
     this.#announcedBytes += sizeBytes;
-    return () => {
-      this.#announcedBytes -= sizeBytes;
-    };
   }
 
-  /** Runs a put of unknown size; the signal tells it to stop. @throws `no-space` then. */
-  async watch<Result>(name: FileName, put: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
+  giveBack(sizeBytes: number): void {
+    this.#announcedBytes -= sizeBytes;
+  }
+
+  /** Runs a put of unknown size and aborts it when the capacity is used up. @throws `no-space` then. */
+  async watch<Result>(
+    name: FileName,
+    signal: AbortSignal | undefined,
+    put: (signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
     const controller = new AbortController();
     this.#unannounced.add(controller);
-    this.#timer ??= setInterval(() => void this.#giveUpUnannounced(), freeSpaceAgeMaxMs).unref();
+    this.#timer ??= setInterval(() => void this.#abortUnannounced(), freeSpaceAgeMaxMs).unref();
     try {
-      return await put(controller.signal);
+      return await put(
+        signal === undefined ? controller.signal : AbortSignal.any([signal, controller.signal]),
+      );
     } catch (error) {
       throw controller.signal.aborted ? noSpace(name) : error;
     } finally {
@@ -90,14 +96,13 @@ export class FreeSpace {
     }
   }
 
-  async #giveUpUnannounced(): Promise<void> {
+  async #abortUnannounced(): Promise<void> {
     try {
       await this.refresh();
     } catch {
-      // The next put is told.
-      return;
+      return; // The next put receives the error.
     }
-    if (this.#hasRoomFor(0)) return;
+    if (this.#hasCapacityFor(0)) return;
     for (const controller of this.#unannounced) controller.abort();
   }
 }

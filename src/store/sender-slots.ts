@@ -1,20 +1,20 @@
 import { FiletrackerError } from '../core/errors.ts';
 
 export interface SenderSlotsOptions {
-  /** What the slots are for, in words and many: "uploads". */
+  /** What the slots are for, in the plural: "uploads". */
   readonly what: string;
-  /** How many may be under way at once. */
+  /** Slots in all. */
   readonly max: number;
-  /** Of one sender; undefined for no more than are left free for others. */
+  /** Slots of one sender; `undefined` for a fair share. */
   readonly senderMax?: number | undefined;
 }
 
 /**
- * Counts what is under way, and that of each sender.
+ * Counts what is in progress, in all and for each sender (a token or an address).
  *
- * Invariant: at most `max` are taken, and no sender has more than its part. Unless that is given, it is as
- * many as are free: one alone gets half, each of two a third, each of n an n+1st. So there is room for whoever comes
- * next, and nobody is held back for the sake of senders who are not there.
+ * Invariant: at most `max` slots are taken, and no sender has more than its share. A fair share is as many slots as are
+ * free: a sender alone gets half of all, each of two a third, each of n an n+1st. So there is always a slot for the next
+ * sender, and none is held back for senders that are not there.
  */
 export class SenderSlots {
   readonly #options: SenderSlotsOptions;
@@ -25,38 +25,37 @@ export class SenderSlots {
     this.#options = options;
   }
 
+  /** Slots that are taken. */
   get count(): number {
     return this.#count;
   }
 
   /**
    * @param action Completes "Cannot …" in errors.
-   * @throws FiletrackerError `busy` where all are taken, `rate-limited` where the sender has its part.
+   * @throws FiletrackerError `busy` if all slots are taken, `rate-limited` if the sender has its share.
    */
-  check(action: string, sender: string | undefined): void {
+  check(action: string, sender: string): void {
     const { what, max, senderMax } = this.#options;
     if (this.#count >= max) {
-      throw new FiletrackerError('busy', `Cannot ${action}: ${max} ${what} are under way already, try again`);
+      throw new FiletrackerError('busy', `Cannot ${action}: ${max} ${what} are in progress; try again`);
     }
-    const own = sender === undefined ? 0 : (this.#taken.get(sender) ?? 0);
+    const own = this.#taken.get(sender) ?? 0;
     if (own === 0 || own < (senderMax ?? max - this.#count)) return;
     throw new FiletrackerError(
       'rate-limited',
-      `Cannot ${action}: ${own} ${what} of the same token or address are under way already, and the rest is for others; try again when one of them has ended`,
+      `Cannot ${action}: ${own} ${what} of the same token or address are in progress, and the rest are for other clients; try again when one of them has ended`,
     );
   }
 
   /** @throws as `check`. */
-  take(action: string, sender: string | undefined): void {
+  take(action: string, sender: string): void {
     this.check(action, sender);
     this.#count += 1;
-    if (sender !== undefined) this.#taken.set(sender, (this.#taken.get(sender) ?? 0) + 1);
+    this.#taken.set(sender, (this.#taken.get(sender) ?? 0) + 1);
   }
 
-  /** Gives back what was taken for the sender. */
-  release(sender: string | undefined): void {
+  release(sender: string): void {
     this.#count -= 1;
-    if (sender === undefined) return;
     const left = (this.#taken.get(sender) ?? 0) - 1;
     if (left > 0) this.#taken.set(sender, left);
     else this.#taken.delete(sender);

@@ -9,8 +9,7 @@ import { pause, timerMs } from '../core/timers.ts';
 import { FolderLock } from '../fs/locks/folder-lock.ts';
 import { checkStoredFormat } from '../core/release.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
-import { checkBlob, type BlobVerdict } from './integrity.ts';
-import { countStrays } from './strays.ts';
+import { checkBlob, countOrphans, type BlobVerdict } from './integrity.ts';
 import { flattened, sideBySide } from '../streams/side-by-side.ts';
 
 /** How the last verification got on, whichever process of the server made it. */
@@ -253,7 +252,7 @@ class Run {
       if (performance.now() - this.#savedMs > saveIntervalMs) await this.save('running');
     }
     const beforeMs = this.#clock.nowMs() - strayAgeMs;
-    this.#strays = await countStrays(catalog, blobs, { beforeMs, signal: this.#signal });
+    this.#strays = await countOrphans(catalog, blobs, { beforeMs, signal: this.#signal });
   }
 
   async save(state: VerificationStatus['state']): Promise<VerificationStatus> {

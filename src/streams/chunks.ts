@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { FiletrackerError, isFiletrackerError, messageOf } from '../core/errors.ts';
 
 /** Bytes that come piece by piece. Who takes a piece may keep it: it is not written to again unless he gives it back (reused-pieces.ts). */
@@ -87,6 +87,21 @@ export class GatheredBytes {
     this.#pieces = [bytes];
     return bytes;
   }
+}
+
+/** All of a source in one buffer, for small contents. */
+export async function collectChunks(source: Chunks): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const part of source) parts.push(part);
+  return joined(parts);
+}
+
+/** A stream of `chunks`, which read from `source`; destroying the stream destroys the source too. */
+export function streamOver(source: Readable | undefined, chunks: Chunks, signal?: AbortSignal): Readable {
+  const stream = Readable.from(chunks, { objectMode: false, ...(signal !== undefined && { signal }) });
+  // A stream that is destroyed before it is read never begins to iterate, so nothing else destroys its source.
+  if (source !== undefined) stream.once('close', () => source.destroy());
+  return stream;
 }
 
 /** The pieces as one buffer, without a copy where there is one only. */

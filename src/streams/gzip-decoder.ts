@@ -34,7 +34,7 @@ const syncOutputMaxBytes = 64 * 1024;
  * @throws FiletrackerError `corrupt-encoding`; `too-large` beyond the bounds; what `source` throws.
  */
 export async function* gunzipChunks(
-  source: Chunks,
+  source: Chunks | readonly Uint8Array[],
   bounds: DecodingBounds,
   { sizeBytes, ahead }: PiecesOptions = { sizeBytes: chunkSizeBytes, ahead: 1 },
 ): AsyncGenerator<Buffer> {
@@ -63,11 +63,11 @@ export async function* gunzipChunks(
 
 /** Counts what goes into the decoder, and keeps a failure of the source apart from the decoder's. */
 class Feed {
-  readonly #source: Chunks;
+  readonly #source: Chunks | readonly Uint8Array[];
   fedBytes = 0;
   failure: { readonly error: unknown } | undefined;
 
-  constructor(source: Chunks) {
+  constructor(source: Chunks | readonly Uint8Array[]) {
     this.#source = source;
   }
 

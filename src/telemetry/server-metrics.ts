@@ -14,7 +14,7 @@ import type { RequestObserver } from '../server/observer.ts';
 import { RequestMetrics } from './request-metrics.ts';
 import type { FileStore, StoreStats } from '../store/file-store.ts';
 import type { CollectionReport } from '../store/garbage-collector.ts';
-import type { LimitedFileStore } from '../store/limited-file-store.ts';
+import type { UploadGate } from '../store/upload-gate.ts';
 import { BackendMetrics } from './backend-metrics.ts';
 import { snapshotOf, type MetricsSnapshot } from './metrics-snapshot.ts';
 
@@ -65,7 +65,7 @@ const limitGauges: readonly (readonly [name: string, help: string, of: keyof Ser
 /** What the metrics ask for when somebody looks. */
 export interface ObservedServer {
   readonly store: FileStore;
-  readonly limited: LimitedFileStore;
+  readonly uploads: UploadGate;
   readonly limits: ServerLimits;
   readonly verification: Pick<Verification, 'recorded'>;
   readonly connectionCount: () => number;
@@ -282,17 +282,17 @@ export class ServerMetrics {
       'Puts by what became of them: a new content, one that was stored already, or an older version.',
       ['outcome'],
       (shown) => {
-        const counts = Object.entries(this.#observed?.limited.putCounts ?? {});
+        const counts = Object.entries(this.#observed?.uploads.putCounts ?? {});
         for (const [outcome, count] of counts) shown.inc({ outcome }, count);
       },
     );
     add('filetracker_connections', 'Connections that are open.', ({ connectionCount }) => connectionCount());
     for (const [name, help, of] of limitGauges) add(name, help, ({ limits }) => limits[of], 'max');
-    add('filetracker_uploads', 'Uploads under way.', ({ limited }) => limited.uploadCount);
+    add('filetracker_uploads', 'Uploads under way.', ({ uploads }) => uploads.uploadCount);
     add(
       'filetracker_free_bytes',
       'Bytes that the disk of the store has left.',
-      ({ limited }) => limited.freeBytes,
+      ({ uploads }) => uploads.freeBytes,
       'min',
     );
   }

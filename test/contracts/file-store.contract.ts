@@ -13,8 +13,10 @@ import {
   streamOf,
   type FileStoreFactory,
   type FileStoreParts,
+  statOf,
 } from '../support/file-stores.ts';
 import { present } from '../support/present.ts';
+import { openFile } from '../../src/store/get.ts';
 
 const kib = 1024;
 
@@ -72,16 +74,16 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
           const result = await put(store, '/a', 7, source, { encoding, claims, announcedSize: body.length });
           expect(result).toEqual({ version: 7, stored: true, deduplicated: false });
 
-          const entry = present(await store.stat(nameOf('/a')));
+          const entry = present(await statOf(store, nameOf('/a')));
           expect(entry).toMatchObject({ name: '/a', version: 7, ...claims, logicalSize: content.length });
           if (encoding === 'gzip') expect(entry.storedSize).toBe(body.length);
           expect(entry.storedSize).toBeLessThanOrEqual(Math.max(content.length * 1.01, body.length));
 
-          const plain = present(await store.open(nameOf('/a'), { form: 'identity' }));
+          const plain = present(await openFile(store, nameOf('/a'), { form: 'identity' }));
           expect(plain).toMatchObject({ encoding: 'identity', size: content.length, entry });
           expect((await bodyOf(plain)).equals(content)).toBe(true);
 
-          const stored = present(await store.open(nameOf('/a'), { form: 'stored' }));
+          const stored = present(await openFile(store, nameOf('/a'), { form: 'stored' }));
           expect(stored).toMatchObject({ encoding: entry.encoding, size: entry.storedSize });
           const bytes = await bodyOf(stored);
           expect((entry.encoding === 'gzip' ? gunzipSync(bytes) : bytes).equals(content)).toBe(true);
@@ -108,9 +110,9 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
         await put(store, '/text', 1, prose(300 * kib));
         await put(store, '/noise', 1, noise(300 * kib));
         await put(store, '/tiny', 1, Buffer.from('tiny'));
-        expect(await store.stat(nameOf('/text'))).toMatchObject({ encoding: 'gzip' });
-        expect(await store.stat(nameOf('/noise'))).toMatchObject({ encoding: 'identity' });
-        expect(await store.stat(nameOf('/tiny'))).toMatchObject({ encoding: 'identity' });
+        expect(await statOf(store, nameOf('/text'))).toMatchObject({ encoding: 'gzip' });
+        expect(await statOf(store, nameOf('/noise'))).toMatchObject({ encoding: 'identity' });
+        expect(await statOf(store, nameOf('/tiny'))).toMatchObject({ encoding: 'identity' });
       });
     });
 
@@ -143,7 +145,7 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
           const result = await store.put(intent, { source, encoding: 'identity' });
           expect(result).toEqual({ version: 10, stored: false, deduplicated: false, removed: true });
         }
-        expect(await store.stat(nameOf('/a'))).toBeUndefined();
+        expect(await statOf(store, nameOf('/a'))).toBeUndefined();
       });
 
       it('stores the bytes of a content again if the blob store has lost them', async () => {
@@ -164,8 +166,11 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
             const claims = way === 2 ? { digest, logicalSize: body.length } : {};
             const intent = { name: nameOf(path), version: 1, claims };
             if (way === 2) {
-              const forecast = await store.forecast(intent, { mayLink: true, announcedSize: body.length });
-              expect(forecast.kind).toBe('body-needed');
+              const outcome = await store.putWithoutBody(intent, {
+                mayLink: true,
+                announcedSize: body.length,
+              });
+              expect(outcome.kind).toBe('body-needed');
             }
             const source = way === 0 ? body : streamOf(body);
             const result = await store.put(intent, { source, encoding: 'identity' });
@@ -391,8 +396,8 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
 
     describe('open()', () => {
       it('is undefined where there is no file', async () => {
-        expect(await store.open(nameOf('/none'), { form: 'identity' })).toBeUndefined();
-        expect(await store.stat(nameOf('/none'))).toBeUndefined();
+        expect(await openFile(store, nameOf('/none'), { form: 'identity' })).toBeUndefined();
+        expect(await statOf(store, nameOf('/none'))).toBeUndefined();
       });
 
       it.each(contents.filter(([, content]) => content.length > 1))(
@@ -411,7 +416,7 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
           for (const [first, end] of ranges) {
             for (const name of ['/plain', '/gzip']) {
               const options = { form: 'identity', range: { first, last: end } } as const;
-              const file = present(await store.open(nameOf(name), options));
+              const file = present(await openFile(store, nameOf(name), options));
               expect(file.size).toBe(end - first + 1);
               expect((await bodyOf(file)).equals(content.subarray(first, end + 1))).toBe(true);
             }
@@ -426,7 +431,7 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
           { first: 100, last: 100 },
           { first: 5, last: 4 },
         ]) {
-          await expect(store.open(nameOf('/a'), { form: 'identity', range })).rejects.toMatchObject({
+          await expect(openFile(store, nameOf('/a'), { form: 'identity', range })).rejects.toMatchObject({
             code: 'range-not-satisfiable',
           });
         }
@@ -435,7 +440,7 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
       it('gives the file of one instant, though it is replaced and collected meanwhile', async () => {
         const first = noise(1.5 * kib * kib, 'first');
         await put(store, '/a', 1, first);
-        const open = present(await store.open(nameOf('/a'), { form: 'stored' }));
+        const open = present(await openFile(store, nameOf('/a'), { form: 'stored' }));
         await put(store, '/a', 2, noise(1.5 * kib * kib, 'second'));
         const old = await parts.catalog.listUnreferenced(Number.MAX_SAFE_INTEGER, 10);
         expect((await parts.catalog.collect(old, Number.MAX_SAFE_INTEGER)).length).toBe(1);
@@ -448,7 +453,7 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
         await put(store, '/a', 1, gzipSync(noise(1.5 * kib * kib)), { encoding: 'gzip' });
         for (const form of ['stored', 'identity'] as const) {
           for (const read of [false, true]) {
-            const file = present(await store.open(nameOf('/a'), { form }));
+            const file = present(await openFile(store, nameOf('/a'), { form }));
             if (!(file.body instanceof Readable)) throw new Error('expected a stream');
             if (read) file.body.read();
             file.body.destroy();
@@ -458,14 +463,14 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
       });
     });
 
-    describe('forecast()', () => {
+    describe('putWithoutBody()', () => {
       const content = noise(50 * kib);
       const claims = { digest: digestOf(content), logicalSize: content.length };
       const intent = { name: nameOf('/b'), version: 5, claims };
 
       it('asks for the body where the content is not known', async () => {
-        expect(await store.forecast(intent, { mayLink: true })).toEqual({ kind: 'body-needed' });
-        expect(await store.forecast({ ...intent, claims: {} }, { mayLink: true })).toEqual({
+        expect(await store.putWithoutBody(intent, { mayLink: true })).toMatchObject({ kind: 'body-needed' });
+        expect(await store.putWithoutBody({ ...intent, claims: {} }, { mayLink: true })).toMatchObject({
           kind: 'body-needed',
         });
         await expectNothingStored();
@@ -473,24 +478,26 @@ export function describeFileStore(title: string, create: FileStoreFactory): void
 
       it('names a content that is stored, only where the client may read it', async () => {
         await put(store, '/a', 1, content);
-        expect(await store.forecast(intent, { mayLink: false })).toEqual({ kind: 'body-needed' });
-        expect(await store.stat(intent.name)).toBeUndefined();
+        expect(await store.putWithoutBody(intent, { mayLink: false })).toMatchObject({ kind: 'body-needed' });
+        expect(await statOf(store, intent.name)).toBeUndefined();
         const settled = { kind: 'settled', result: { version: 5, stored: true, deduplicated: true } };
-        expect(await store.forecast(intent, { mayLink: true })).toEqual(settled);
+        expect(await store.putWithoutBody(intent, { mayLink: true })).toEqual(settled);
         expect((await read(store, '/b'))?.equals(content)).toBe(true);
       });
 
       it('settles what is older than what is stored', async () => {
         await put(store, '/b', 6, prose(10));
         const settled = { kind: 'settled', result: { version: 6, stored: false, deduplicated: false } };
-        expect(await store.forecast(intent, { mayLink: false })).toEqual(settled);
+        expect(await store.putWithoutBody(intent, { mayLink: false })).toEqual(settled);
       });
 
       it('refuses what cannot be', async () => {
         await put(store, '/a', 1, content);
         await put(store, '/dir/file', 1, content);
         const refusal = async (changes: object, code: string): Promise<void> => {
-          await expect(store.forecast({ ...intent, ...changes }, { mayLink: true })).rejects.toMatchObject({
+          await expect(
+            store.putWithoutBody({ ...intent, ...changes }, { mayLink: true }),
+          ).rejects.toMatchObject({
             code,
           });
         };

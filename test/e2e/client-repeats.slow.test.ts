@@ -7,6 +7,7 @@ import { pause } from '../../src/core/timers.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
 import { openTestServer, overridden } from '../support/test-server.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { statOf } from '../support/file-stores.ts';
 
 /** A client of a server whose first PUT is followed by `meanwhile`, and is then answered with 503. */
 async function repeating(
@@ -46,7 +47,7 @@ test('a put that is repeated by itself does not bring back what another client r
     details: { name: '/a', version: 10 },
     message: expect.stringMatching(/version 10 was removed by another client .*; put it again to store it$/),
   });
-  expect(await inner.stat(name)).toBeUndefined();
+  expect(await statOf(inner, name)).toBeUndefined();
   // A new request of a user counts, whatever was removed.
   expect(await client.putFile('/a@10', path)).toMatchObject({ stored: true, version: 10 });
 });
@@ -59,5 +60,5 @@ test('a put that is repeated by itself is stored if the removal was made before 
   const removedMs = Date.now();
   await expect.poll(() => Date.now(), { interval: 1 }).toBeGreaterThan(removedMs + 1);
   expect(await client.putFile('/a@10', path)).toMatchObject({ stored: true, version: 10 });
-  expect((await inner.stat(name))?.version).toBe(10);
+  expect((await statOf(inner, name))?.version).toBe(10);
 });

@@ -7,7 +7,7 @@ import { parseFileName } from '../../src/core/file-name.ts';
 import { FiletrackerError } from '../../src/core/errors.ts';
 import { noise, prose } from '../support/contents.ts';
 import { RawConnection, requestBytes } from '../support/raw-http.ts';
-import { openTestServer, overridden, versionQuery } from '../support/test-server.ts';
+import { openTestServer, openedBy, overridden, versionQuery } from '../support/test-server.ts';
 
 const good = versionQuery();
 
@@ -134,11 +134,9 @@ describe('a connection', () => {
   it('is destroyed, not ended, when the store fails in the middle of an answer', async () => {
     const sound = await openTestServer();
     await sound.put('/a', noise(200_000));
-    const store = overridden(sound.store, {
-      open: async (...args) => {
-        const file = await sound.store.open(...args);
-        return file && { ...file, body: Readable.from(broken()) };
-      },
+    const store = openedBy(sound.store, async (found, options) => {
+      const file = await found.open(options);
+      return file && { ...file, body: Readable.from(broken()) };
     });
     const server = await openTestServer({ store });
     const connection = await RawConnection.open(server.port);

@@ -5,6 +5,7 @@ import { digestOf } from '../../src/core/digest.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
 import { noise, prose } from '../support/contents.ts';
 import { RawConnection, requestBytes } from '../support/raw-http.ts';
+import { changed } from '../support/changed-file-store.ts';
 import { openTestServer, overridden, versionQuery, type TestServer } from '../support/test-server.ts';
 
 const version = 1_795_359_901;
@@ -337,11 +338,11 @@ describe('HEAD of a file that is known to be damaged', () => {
   async function damagedServer(): Promise<TestServer> {
     const sound = await openTestServer();
     await sound.put('/a', 'content', { version });
-    const stat: FileStore['stat'] = async (name) => {
-      const entry = await sound.store.stat(name);
-      return entry && { ...entry, damaged: true };
+    const lookUp: FileStore['lookUp'] = async (name) => {
+      const file = await sound.store.lookUp(name);
+      return file && changed(file, { damaged: true });
     };
-    return openTestServer({ store: overridden(sound.store, { stat }) });
+    return openTestServer({ store: overridden(sound.store, { lookUp }) });
   }
 
   it('fails as GET does, and tells code and version', async () => {

@@ -4,6 +4,7 @@ import { digestOf } from '../../src/core/digest.ts';
 import { FiletrackerError } from '../../src/core/errors.ts';
 import { parseFileName, type FileName } from '../../src/core/file-name.ts';
 import { parseEntryLine } from '../../src/protocol/list-format.ts';
+import { SenderSlots } from '../../src/store/sender-slots.ts';
 import { silentObserver } from '../../src/server/observer.ts';
 import { RawConnection, requestBytes } from '../support/raw-http.ts';
 import { openTestServer, overridden, versionQuery, type TestServer } from '../support/test-server.ts';
@@ -127,6 +128,36 @@ describe('GET /list', () => {
     expect(batches * 512 * 105).toBeLessThan(32_000_000);
     reader.socket.destroy();
     await expect.poll(() => released).toBe(true);
+  });
+
+  it('bounds the lists that run at once, in text and in JSON, and those of one sender', async () => {
+    async function* endless<Item>(batch: Item): AsyncGenerator<Item> {
+      for (;;) yield await sleep(1, batch);
+    }
+    const name = parseFileName('/a');
+    const sizes = { logicalSize: 0, storedSize: 0, encoding: 'identity' } as const;
+    const entry = { name, version: 1, digest: digestOf(Buffer.alloc(0)), ...sizes };
+    const { store } = await openTestServer();
+    const lists = new SenderSlots({ what: 'lists', max: 3 });
+    const server = await openTestServer({
+      store: overridden(store, {
+        listNames: () => endless([name]),
+        listEntries: () => endless([entry]),
+      }),
+      lists,
+    });
+    const readers: RawConnection[] = [];
+    for (const accept of ['text/plain', 'application/x-ndjson']) {
+      const reader = await RawConnection.open(server.port);
+      reader.send(requestBytes({ target: '/list/', headers: { Accept: accept } }));
+      readers.push(reader);
+      await expect.poll(() => lists.count).toBe(readers.length);
+    }
+    const refused = await server.request({ target: '/list/' });
+    expect([refused.status, refused.headers.get('x-exception-code')]).toEqual([429, 'rate-limited']);
+    expect((await server.request({ method: 'HEAD', target: '/list/' })).status).toBe(200);
+    for (const reader of readers) reader.socket.destroy();
+    await expect.poll(() => lists.count).toBe(0);
   });
 
   it.each(['text/plain', 'application/x-ndjson'])(

@@ -3,7 +3,7 @@ import { waitingRequestsMax, waitingRequestsTotalMax } from '../../src/core/limi
 import type { RequestObserver } from '../../src/server/observer.ts';
 import { noise } from '../support/contents.ts';
 import { RawConnection, requestBytes } from '../support/raw-http.ts';
-import { openTestServer, overridden, versionQuery, type TestServer } from '../support/test-server.ts';
+import { openTestServer, openedBy, versionQuery, type TestServer } from '../support/test-server.ts';
 
 /** A server whose GETs wait until they are let go, and what it counted. */
 async function openHeldServer(): Promise<{
@@ -19,12 +19,10 @@ async function openHeldServer(): Promise<{
   const held = new Promise<void>((resolve) => {
     letGo = resolve;
   });
-  const store = overridden(sound.store, {
-    open: async (...args) => {
-      count += 1;
-      await held;
-      return sound.store.open(...args);
-    },
+  const store = openedBy(sound.store, async (file, options) => {
+    count += 1;
+    await held;
+    return file.open(options);
   });
   const refusals: string[] = [];
   const observer: RequestObserver = {
@@ -99,11 +97,9 @@ describe('pipelined requests', () => {
     const content = noise(3_000_000);
     await sound.put('/large', content);
     let opened = 0;
-    const store = overridden(sound.store, {
-      open: (...args) => {
-        opened += 1;
-        return sound.store.open(...args);
-      },
+    const store = openedBy(sound.store, (file, options) => {
+      opened += 1;
+      return file.open(options);
     });
     const server = await openTestServer({ store });
     const connection = await RawConnection.open(server.port);

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { FiletrackerError } from '../../src/core/errors.ts';
 import { seekFreeBytes } from '../../src/core/limits.ts';
 import { RawConnection, requestBytes, requestOnce } from '../support/raw-http.ts';
-import { openTestServer, overridden } from '../support/test-server.ts';
+import { openTestServer, openedBy } from '../support/test-server.ts';
 
 const sizeBytes = 2 * seekFreeBytes;
 const gzip = { 'Content-Encoding': 'gzip' };
@@ -16,18 +16,16 @@ describe('parts far into a compressed content', () => {
     await sound.put('/zeros', gzipSync(Buffer.alloc(sizeBytes)), { headers: gzip });
     let opened = 0;
     const letGo: (() => void)[] = [];
-    const store = overridden(sound.store, {
-      open: async (...args) => {
-        const file = await sound.store.open(...args);
-        opened += 1;
-        if (file === undefined || Buffer.isBuffer(file.body)) return file;
-        const { body } = file;
-        async function* heldBack(): AsyncGenerator<Uint8Array> {
-          await new Promise<void>((resolve) => letGo.push(resolve));
-          yield* body as AsyncIterable<Uint8Array>;
-        }
-        return { ...file, body: Readable.from(heldBack(), { objectMode: false }) };
-      },
+    const store = openedBy(sound.store, async (found, options) => {
+      const file = await found.open(options);
+      opened += 1;
+      if (file === undefined || Buffer.isBuffer(file.body)) return file;
+      const { body } = file;
+      async function* heldBack(): AsyncGenerator<Uint8Array> {
+        await new Promise<void>((resolve) => letGo.push(resolve));
+        yield* body as AsyncIterable<Uint8Array>;
+      }
+      return { ...file, body: Readable.from(heldBack(), { objectMode: false }) };
     });
     const server = await openTestServer({ store });
     const answers = Array.from({ length: 5 }, () =>
@@ -54,13 +52,11 @@ describe('parts far into a compressed content', () => {
   it('are answered with 500 if the content turns out to be damaged before they begin', async () => {
     const sound = await openTestServer();
     await sound.put('/zeros', gzipSync(Buffer.alloc(sizeBytes)), { headers: gzip });
-    const store = overridden(sound.store, {
-      open: async (...args) => {
-        const file = await sound.store.open(...args);
-        const error = new FiletrackerError('damaged-blob', 'Cannot read the content: its gzip is broken');
-        const body = new Readable({ read: () => body.destroy(error) });
-        return file && { ...file, body };
-      },
+    const store = openedBy(sound.store, async (found, options) => {
+      const file = await found.open(options);
+      const error = new FiletrackerError('damaged-blob', 'Cannot read the blob: its gzip stream is broken');
+      const body = new Readable({ read: () => body.destroy(error) });
+      return file && { ...file, body };
     });
     const server = await openTestServer({ store });
     expect((await server.request({ target: '/files/zeros', headers: last })).status).toBe(500);

@@ -8,6 +8,7 @@ import { composed } from '../support/file-stores.ts';
 import { present } from '../support/present.ts';
 import { content, placedIn, setting, stagedIn } from '../support/proxied-s3.ts';
 import { flipped, type S3Request } from '../support/s3-proxy.ts';
+import { openFile } from '../../src/store/get.ts';
 
 // What S3 servers of other makes do, or one that is unwell.
 
@@ -139,7 +140,7 @@ it('a whole content that differs in one bit never comes to its end, and is marke
     );
   }
   proxy.twist = ({ method }) => (method === 'GET' ? { body: flipped } : undefined);
-  const file = present(await parts.store.open(parseFileName('/large'), { form: 'stored' }));
+  const file = present(await openFile(parts.store, parseFileName('/large'), { form: 'stored' }));
   let arrived = 0;
   const read = async (): Promise<void> => {
     for await (const piece of file.body as AsyncIterable<Buffer>) arrived += piece.length;
@@ -147,7 +148,7 @@ it('a whole content that differs in one bit never comes to its end, and is marke
   await expect(read()).rejects.toMatchObject({ code: 'damaged-blob' });
   expect(arrived).toBeLessThan(content.length);
   expect((await catalog.findBlob(digestOf(content)))?.damaged).toBe(true);
-  await expect(parts.store.open(parseFileName('/small'), { form: 'stored' })).rejects.toMatchObject({
+  await expect(openFile(parts.store, parseFileName('/small'), { form: 'stored' })).rejects.toMatchObject({
     code: 'damaged-blob',
   });
 });

@@ -7,6 +7,7 @@ import { recoverScaleOut } from '../../src/maintenance/recovery/recover-scale-ou
 import { noise } from '../support/contents.ts';
 import { freshBucket, freshSchema, postgresUrl } from '../support/engines.ts';
 import { composed, put, read, type FileStoreParts } from '../support/file-stores.ts';
+import { openFile } from '../../src/store/get.ts';
 
 const large = noise(60_000, 'large');
 let schema: string;
@@ -114,7 +115,7 @@ it('restores lost rows of contents whose objects are there, and tells which file
     entriesWithoutBlob: [{ name: '/small', version: 1 }],
   });
   expect((await read(parts.store, '/a/same'))?.equals(large)).toBe(true);
-  await expect(parts.store.open('/small' as never, { form: 'identity' })).rejects.toMatchObject({
+  await expect(openFile(parts.store, '/small' as never, { form: 'identity' })).rejects.toMatchObject({
     code: 'damaged-blob',
   });
   const again = await recoverScaleOut(catalog, blobs);
@@ -140,7 +141,7 @@ it('marks what has lost its object, and removes objects that no row names', asyn
   expect(await recoverScaleOut(catalog, blobs)).toMatchObject({ strays: 0 });
   const report = await recoverScaleOut(catalog, blobs, { strayAgeMs: -60_000 });
   expect(report).toMatchObject({ strays: 1, damaged: [{ digest: digestOf(large), references: 2 }] });
-  await expect(parts.store.open('/a/large' as never, { form: 'identity' })).rejects.toMatchObject({
+  await expect(openFile(parts.store, '/a/large' as never, { form: 'identity' })).rejects.toMatchObject({
     code: 'damaged-blob',
   });
   await put(parts.store, '/again', 1, large);

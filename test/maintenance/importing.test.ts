@@ -9,15 +9,16 @@ import { connectOldServer } from '../../src/runtime/old-server.ts';
 import { openStore } from '../../src/runtime/open-store.ts';
 import { parseFileName, type FileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { ImportingFileStore } from '../../src/store/import/importing-file-store.ts';
-import type { OldServer } from '../../src/store/import/old-server.ts';
+import { ImportingFileStore, type OldServer } from '../../src/store/import/importing-file-store.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { freeSpaceAgeMaxMs } from '../../src/core/limits.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
-import { LimitedFileStore } from '../../src/store/limited-file-store.ts';
+import { UploadGate } from '../../src/store/upload-gate.ts';
 import { collected, noise, prose } from '../support/contents.ts';
 import { openTestServer, type TestServer } from '../support/test-server.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { openFile } from '../../src/store/get.ts';
+import { statOf } from '../support/file-stores.ts';
 
 let old: TestServer;
 let oldServer: OldServer;
@@ -34,7 +35,7 @@ async function put(path: string, version: number, bytes: Buffer): Promise<unknow
 }
 
 async function read(path: string): Promise<Buffer | undefined> {
-  const file = await store.open(name(path), { form: 'identity' });
+  const file = await openFile(store, name(path), { form: 'identity' });
   if (file === undefined) return undefined;
   return Buffer.isBuffer(file.body) ? file.body : collected(file.body);
 }
@@ -76,6 +77,15 @@ async function startLegacyServer(answerTo: (path: string) => LegacyAnswer): Prom
   return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
+function openImporting(from: OldServer, uploads = UploadGate.open()): Promise<ImportingFileStore> {
+  return ImportingFileStore.open({
+    store: inner,
+    oldServer: from,
+    uploads,
+    folder: join(folder, 'fallback'),
+  });
+}
+
 beforeEach(async () => {
   old = await openTestServer();
   folder = await temporaryFolder();
@@ -91,7 +101,7 @@ beforeEach(async () => {
       return connected.open(path, signal);
     },
   };
-  store = await ImportingFileStore.open({ store: inner, oldServer, folder: join(folder, 'fallback') });
+  store = await openImporting(oldServer);
   onTestFinished(async () => {
     await opened.close();
     connected.close();
@@ -105,19 +115,15 @@ describe('ImportingFileStore', () => {
     const answers = await Promise.all(Array.from({ length: 20 }, () => read('/a/file')));
     for (const answer of answers) expect(answer?.equals(bytes)).toBe(true);
     expect(fetches).toBe(1);
-    expect((await inner.stat(name('/a/file')))?.version).toBe(1_600_000_000);
+    expect((await statOf(inner, name('/a/file')))?.version).toBe(1_600_000_000);
     expect(await read('/absent')).toBeUndefined();
-    expect((await store.stat(name('/a/file')))?.logicalSize).toBe(300_000);
+    expect((await statOf(store, name('/a/file')))?.logicalSize).toBe(300_000);
   });
 
   it('fetches once for two processes', async () => {
     await old.put('/file', prose(500), { version: 5 });
-    const other = await ImportingFileStore.open({
-      store: inner,
-      oldServer,
-      folder: join(folder, 'fallback'),
-    });
-    await Promise.all([store.stat(name('/file')), other.stat(name('/file'))]);
+    const other = await openImporting(oldServer);
+    await Promise.all([statOf(store, name('/file')), statOf(other, name('/file'))]);
     expect(fetches).toBe(1);
   });
 
@@ -140,11 +146,7 @@ describe('ImportingFileStore', () => {
     const told: string[] = [];
     const legacy = connectOldServer(`http://127.0.0.1:${port}`, (path) => told.push(path));
     onTestFinished(() => legacy.close());
-    store = await ImportingFileStore.open({
-      store: inner,
-      oldServer: legacy,
-      folder: join(folder, 'fallback'),
-    });
+    store = await openImporting(legacy);
     await put('/mine', 5, prose(10));
     expect(await names()).toEqual(['/good', '/mine', '/sub/good']);
     expect(await names()).toHaveLength(3);
@@ -158,18 +160,16 @@ describe('ImportingFileStore', () => {
     });
     const legacy = connectOldServer(`http://127.0.0.1:${port}`);
     onTestFinished(() => legacy.close());
-    store = await ImportingFileStore.open({
-      store: inner,
-      oldServer: legacy,
-      folder: join(folder, 'fallback'),
-    });
+    store = await openImporting(legacy);
     const list = async (): Promise<unknown> => {
       for await (const batch of store.listEntries('/')) return batch;
       return [];
     };
     await expect(list()).rejects.toMatchObject({
       code: 'unavailable',
-      message: expect.stringContaining('Cannot get "/cut": the server that files are moved from') as string,
+      message: expect.stringContaining(
+        'Cannot get "/cut": the server that files are imported from',
+      ) as string,
     });
     // Once it is stored anew, or removed, the list is there.
     await put('/cut', 1_900_000_000, prose(10));
@@ -192,12 +192,8 @@ describe('ImportingFileStore', () => {
     expect(await read('/gone')).toBeUndefined();
     expect(await names()).toEqual(['/kept']);
     await appendFile(join(folder, 'fallback', 'deletions.jsonl'), '["/cut sh');
-    const restarted = await ImportingFileStore.open({
-      store: inner,
-      oldServer,
-      folder: join(folder, 'fallback'),
-    });
-    expect(await restarted.stat(name('/gone'))).toBeUndefined();
+    const restarted = await openImporting(oldServer);
+    expect(await statOf(restarted, name('/gone'))).toBeUndefined();
     expect(await restarted.remove({ name: name('/kept'), version: 100 })).toMatchObject({ removed: true });
     expect(await read('/kept')).toBeUndefined();
     await put('/gone', 101, prose(60));
@@ -217,10 +213,11 @@ describe('ImportingFileStore', () => {
     const again = await ImportingFileStore.open({
       store: opened.files,
       oldServer,
+      uploads: UploadGate.open(),
       folder: join(restored, 'fallback'),
     });
-    expect(await again.stat(name('/gone'))).toBeUndefined();
-    expect(await again.stat(name('/kept'))).toMatchObject({ version: 100 });
+    expect(await statOf(again, name('/gone'))).toBeUndefined();
+    expect(await statOf(again, name('/kept'))).toMatchObject({ version: 100 });
     // When the old server is not asked any more, the record of them goes, and from the backup too.
     await rm(join(folder, 'fallback'), { recursive: true });
     await backupStore(folder, backup);
@@ -237,13 +234,9 @@ describe('ImportingFileStore', () => {
         return found;
       },
     };
-    const slower = await ImportingFileStore.open({
-      store: inner,
-      oldServer: slow,
-      folder: join(folder, 'fallback'),
-    });
-    expect(await slower.stat(name('/file'))).toBeUndefined();
-    expect(await inner.stat(name('/file'))).toBeUndefined();
+    const slower = await openImporting(slow);
+    expect(await statOf(slower, name('/file'))).toBeUndefined();
+    expect(await statOf(inner, name('/file'))).toBeUndefined();
   });
 
   it('keeps an older version that is put after a deletion has overtaken an import', async () => {
@@ -258,12 +251,8 @@ describe('ImportingFileStore', () => {
         return found;
       },
     };
-    const slower = await ImportingFileStore.open({
-      store: inner,
-      oldServer: slow,
-      folder: join(folder, 'fallback'),
-    });
-    await slower.stat(name('/file'));
+    const slower = await openImporting(slow);
+    await statOf(slower, name('/file'));
     expect(await putting).toMatchObject({ version: 50, stored: true });
     expect((await read('/file'))?.equals(prose(50, 'older'))).toBe(true);
   });
@@ -271,32 +260,32 @@ describe('ImportingFileStore', () => {
   it('keeps to the bounds on uploads and on free space of the store below', async () => {
     await old.put('/file', noise(50_000), { version: 100 });
     let freeBytes = 1000;
-    const limited = new LimitedFileStore(inner, {
-      limits: { uploadsMax: 2, listsMax: 2, freeSpaceMinBytes: 0 },
+    const uploads = new UploadGate({
+      uploadsMax: 2,
+      freeSpaceMinBytes: 0,
       freeSpace: () => Promise.resolve(freeBytes),
       clock: { nowMs: () => (freeBytes += 1) * freeSpaceAgeMaxMs },
     });
-    const bounded = await ImportingFileStore.open({
-      store: limited,
-      oldServer,
-      folder: join(folder, 'fallback'),
-    });
-    await expect(bounded.stat(name('/file'))).rejects.toMatchObject({
+    const bounded = await openImporting(oldServer, uploads);
+    await expect(statOf(bounded, name('/file'))).rejects.toMatchObject({
       code: 'no-space',
       message: expect.stringMatching(/^Cannot get "\/file": it cannot be imported/),
     });
-    expect(await inner.stat(name('/file'))).toBeUndefined();
+    expect(await statOf(inner, name('/file'))).toBeUndefined();
     freeBytes = 1_000_000;
     const held = Array.from({ length: 2 }, () => new PassThrough());
-    const uploads = held.map((source, at) => {
+    const puts = held.map((source, at) => {
       const intent = { name: name(`/held/${at}`), version: 1, claims: {} };
-      return limited.put(intent, { source, encoding: 'identity' });
+      const request = { name: intent.name, sender: `sender ${at}`, announcedSize: undefined };
+      return uploads.run(request, (signal) =>
+        inner.put(intent, { source, encoding: 'identity' }, { signal }),
+      );
     });
-    await expect.poll(() => limited.uploadCount).toBe(2);
-    await expect(bounded.stat(name('/file'))).rejects.toMatchObject({ code: 'busy', retryable: true });
+    await expect.poll(() => uploads.uploadCount).toBe(2);
+    await expect(statOf(bounded, name('/file'))).rejects.toMatchObject({ code: 'busy', retryable: true });
     for (const source of held) source.end('x');
-    await Promise.all(uploads);
-    expect((await bounded.stat(name('/file')))?.version).toBe(100);
+    await Promise.all(puts);
+    expect((await statOf(bounded, name('/file')))?.version).toBe(100);
   });
 
   it('lets the newest version win over both', async () => {
@@ -322,7 +311,7 @@ describe('ImportingFileStore', () => {
     await expect(read('/there')).rejects.toMatchObject({ code: 'unavailable', retryable: true });
     // Its address is for the log, not for who asked.
     await expect(read('/there')).rejects.toMatchObject({
-      message: 'Cannot get "/there": the server that files are moved from cannot be reached',
+      message: 'Cannot get "/there": the server that files are imported from cannot be reached',
       cause: { message: expect.stringContaining('127.0.0.1') as string },
     });
   });

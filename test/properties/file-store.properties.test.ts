@@ -15,8 +15,10 @@ import {
   streamOf,
   type FileStoreFactory,
   type FileStoreParts,
+  statOf,
 } from '../support/file-stores.ts';
 import { present } from '../support/present.ts';
+import { openFile } from '../../src/store/get.ts';
 
 const names = ['/a', '/a/b', '/a/b/c', '/d', '/e/f', '/e/g'] as const;
 /** Some that travel inside the change, some that are staged, some that stream. */
@@ -130,7 +132,7 @@ async function apply(parts: FileStoreParts, step: Operation): Promise<unknown> {
     case 'remove':
       return store.remove({ name: nameOf(step.name), version: step.version });
     case 'read': {
-      const file = await store.open(nameOf(step.name), { form: step.form });
+      const file = await openFile(store, nameOf(step.name), { form: step.form });
       if (file === undefined) return undefined;
       const bytes = await bodyOf(file);
       expect(bytes.length).toBe(file.size);
@@ -217,7 +219,7 @@ async function expectNewest(parts: FileStoreParts, steps: readonly Operation[]):
       continue;
     }
     const newest = Math.max(...sound.map(({ version }) => version));
-    expect((await parts.store.stat(nameOf(path)))?.version).toBe(newest);
+    expect((await statOf(parts.store, nameOf(path)))?.version).toBe(newest);
     const digest = digestOf(present(bytes));
     digests.add(digest);
     const last = sound.filter(({ version }) => version === newest);

@@ -11,14 +11,16 @@ import { MemoryCatalog } from './doubles/memory-catalog.ts';
 import { parseFileName, type FileName } from '../../src/core/file-name.ts';
 import { ComposedFileStore } from '../../src/store/composed-file-store.ts';
 import type {
+  Entry,
   FileStore,
   OpenFile,
   PutBody,
   PutIntent,
   PutResult,
   ReadOptions,
+  StoreLimits,
 } from '../../src/store/file-store.ts';
-import type { StoreLimits } from '../../src/store/store-limits.ts';
+import { openFile } from '../../src/store/get.ts';
 import { collected, pieces } from './contents.ts';
 
 /** A file store and its parts, for tests that look behind it or put another part in. */
@@ -105,12 +107,17 @@ export function streamOf(bytes: Buffer, pieceSizeBytes = 10_000): Readable {
   return Readable.from(pieces(bytes, pieceSizeBytes), { objectMode: false });
 }
 
+/** The entry under a name. */
+export async function statOf(store: FileStore, name: FileName): Promise<Entry | undefined> {
+  return (await store.lookUp(name))?.entry;
+}
+
 export async function read(
   store: FileStore,
   name: string,
   options: ReadOptions = { form: 'identity' },
 ): Promise<Buffer | undefined> {
-  const file = await store.open(nameOf(name), options);
+  const file = await openFile(store, nameOf(name), options);
   return file && (await bodyOf(file));
 }
 

@@ -4,7 +4,8 @@ import { pino } from 'pino';
 import { expect, onTestFinished } from 'vitest';
 import { openStore } from '../../src/runtime/open-store.ts';
 import { HttpServer, type HttpServerOptions } from '../../src/server/http-server.ts';
-import type { FileStore } from '../../src/store/file-store.ts';
+import type { FileStore, OpenFile, ReadOptions, StoredFile } from '../../src/store/file-store.ts';
+import { changed } from './changed-file-store.ts';
 import { requestOnce, type RawAnswer, type RawRequest } from './raw-http.ts';
 import { temporaryFolder } from './temporary-folder.ts';
 
@@ -77,10 +78,18 @@ export async function openTestServer(options: Partial<HttpServerOptions> = {}): 
 
 /** A store with some methods put in their place. */
 export function overridden(store: FileStore, methods: Partial<FileStore>): FileStore {
-  return new Proxy(store, {
-    get(target, key) {
-      const value: unknown = Reflect.get(key in methods ? methods : target, key);
-      return typeof value === 'function' ? value.bind(target) : value;
+  return changed(store, methods);
+}
+
+/** A store whose files are opened by `open`. */
+export function openedBy(
+  store: FileStore,
+  open: (file: StoredFile, options: ReadOptions) => Promise<OpenFile | undefined>,
+): FileStore {
+  return changed(store, {
+    lookUp: async (name) => {
+      const file = await store.lookUp(name);
+      return file && changed(file, { open: (options) => open(file, options) });
     },
   });
 }

@@ -2,7 +2,8 @@ import { Readable } from 'node:stream';
 import { messageOf } from '../../core/errors.ts';
 import { reportItemsMax } from '../../core/limits.ts';
 import type { Entry, FileStore } from '../../store/file-store.ts';
-import { isBadContent } from '../../store/bad-content.ts';
+import { openFile } from '../../store/get.ts';
+import { isBadContent } from '../../store/body-verifier.ts';
 import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { flattened, sideBySide } from '../../streams/side-by-side.ts';
 
@@ -86,8 +87,8 @@ class Copy {
   async file(entry: Entry, signal: AbortSignal | undefined): Promise<void> {
     const { name, version, digest, logicalSize } = entry;
     const intent = { name, version, claims: { digest, logicalSize } };
-    const forecast = await this.#target.forecast(intent, { mayLink: true });
-    if (forecast.kind === 'settled') {
+    const outcome = await this.#target.putWithoutBody(intent, { mayLink: true });
+    if (outcome.kind === 'settled') {
       this.files += 1;
       return;
     }
@@ -100,7 +101,7 @@ class Copy {
   }
 
   async #bytesOf(intent: Parameters<FileStore['put']>[0], signal: AbortSignal | undefined): Promise<void> {
-    const file = await this.#source.open(intent.name, { form: 'stored', signal });
+    const file = await openFile(this.#source, intent.name, { form: 'stored', signal });
     // Removed from the source since it was listed.
     if (file === undefined) return;
     const { body, encoding, size, entry } = file;

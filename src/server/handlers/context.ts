@@ -2,6 +2,8 @@ import type { Clock } from '../../core/clock.ts';
 import type { MetricsSource } from '../observer.ts';
 import type { SeekQueue } from '../seek-queue.ts';
 import type { FileStore } from '../../store/file-store.ts';
+import type { SenderSlots } from '../../store/sender-slots.ts';
+import type { UploadGate } from '../../store/upload-gate.ts';
 
 /** Reads everything in the background and checks it. */
 export interface VerificationControl {
@@ -14,6 +16,10 @@ export interface VerificationControl {
 /** What the handlers of one server share. */
 export interface ServerContext {
   readonly store: FileStore;
+  /** Admits the uploads of this process. */
+  readonly uploads: UploadGate;
+  /** Lists in progress in this process. */
+  readonly lists: SenderSlots;
   readonly clock: Clock;
   /** Software and release, as `/version` and `/status` tell it. */
   readonly serverName: string;

@@ -1,52 +1,77 @@
 import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
+import type { Digest } from '../../core/digest.ts';
+import type { Encoding } from '../../core/blob.ts';
 import { FiletrackerError, isFiletrackerError, messageOf, type ErrorCode } from '../../core/errors.ts';
 import { ancestorsOf, type FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { FolderLock } from '../../fs/locks/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
+import type { Chunks } from '../../streams/chunks.ts';
+import { isBadContent } from '../body-verifier.ts';
 import type {
   Entry,
-  FileStatus,
   FileStore,
-  ForecastOptions,
   ListOptions,
-  OpenFile,
   PutBody,
-  PutForecast,
   PutIntent,
   PutOptions,
   PutResult,
-  ReadOptions,
+  PutWithoutBody,
+  PutWithoutBodyOptions,
+  RemoveIntent,
   RemoveResult,
+  StoredFile,
   StoreStats,
 } from '../file-store.ts';
-import { isBadContent } from '../bad-content.ts';
+import type { UploadGate, UploadRequest } from '../upload-gate.ts';
 import { mergedNames } from './merged-names.ts';
-import type { OldServer } from './old-server.ts';
 import { Tombstones } from './tombstones.ts';
+
+/** A file on the old server. What that server does not say is `undefined`. */
+export interface OldFile {
+  readonly version: FileVersion;
+  readonly size: number | undefined;
+  readonly digest: Digest | undefined;
+  readonly encoding: Encoding;
+  /** Bytes of the body on the wire. */
+  readonly transferSize: number | undefined;
+  readonly body: Chunks;
+  /** Gives the body up. Idempotent. */
+  cancel(): void;
+}
+
+/** The server that files are imported from. All methods throw FiletrackerErrors of the network, such as `unreachable`. */
+export interface OldServer {
+  version(name: FileName, signal?: AbortSignal): Promise<FileVersion | undefined>;
+  open(name: FileName, signal?: AbortSignal): Promise<OldFile | undefined>;
+  /** Names below a directory, in any order; none if there is no such directory. */
+  list(directory: string, upTo: FileVersion | undefined, signal?: AbortSignal): AsyncIterable<FileName>;
+}
 
 export interface ImportingFileStoreOptions {
   readonly store: FileStore;
   readonly oldServer: OldServer;
-  /** Where deletions and locks are kept, shared by the processes of a server. */
+  /** Admits imports as it admits other puts. */
+  readonly uploads: UploadGate;
+  /** Folder of deletions and locks, shared by the processes of a server. */
   readonly folder: string;
   readonly onImported?: ((name: FileName, version: FileVersion) => void) | undefined;
 }
 
 /**
- * A file store that takes a file over from an old server when it is asked for the first time.
+ * A file store that imports a file from an old server at the first request for it.
  *
- * Invariants. Single flight: an import of a name runs under a lock that all processes share; who waited for it
- * finds the file. A deletion is not undone: it is recorded first and carried out then; an import looks whether
- * one is recorded before it fetches, and again after it has stored, and takes back what it stored if one has come
- * in between. So whichever comes last, the file is gone. The newest wins: a put of a name that is not here yet
- * asks the old server, and where that has a newer version, or the put has a condition, imports it first.
- * Bounds on uploads and on free space are those of the store below, for imports as for puts.
+ * Invariants. Single flight: an import of a name runs under a lock that all processes share; a request that waited for
+ * the lock finds the file. A deletion is final: it is recorded first and carried out then; an import checks for a record
+ * before it fetches and again after it has stored, and removes what it stored if there is one. So whichever comes last,
+ * the file is gone. The newest wins: a put of a name that is not here yet asks the old server, and if that has a newer
+ * version, or the put has a precondition, imports it first.
  */
 export class ImportingFileStore implements FileStore {
   readonly #store: FileStore;
   readonly #oldServer: OldServer;
+  readonly #uploads: UploadGate;
   readonly #folder: string;
   readonly #tombstones: Tombstones;
   readonly #onImported: (name: FileName, version: FileVersion) => void;
@@ -55,6 +80,7 @@ export class ImportingFileStore implements FileStore {
   private constructor(options: ImportingFileStoreOptions) {
     this.#store = options.store;
     this.#oldServer = options.oldServer;
+    this.#uploads = options.uploads;
     this.#folder = options.folder;
     this.#tombstones = new Tombstones(options.folder);
     this.#onImported = options.onImported ?? ((): void => undefined);
@@ -65,40 +91,26 @@ export class ImportingFileStore implements FileStore {
     return new ImportingFileStore(options);
   }
 
-  async stat(name: FileName): Promise<FileStatus | undefined> {
-    const entry = await this.#store.stat(name);
-    if (entry !== undefined) return entry;
-    await this.#import(name);
-    return this.#store.stat(name);
-  }
-
-  async open(name: FileName, options: ReadOptions): Promise<OpenFile | undefined> {
-    const file = await this.#store.open(name, options);
+  async lookUp(name: FileName): Promise<StoredFile | undefined> {
+    const file = await this.#store.lookUp(name);
     if (file !== undefined) return file;
-    await this.#import(name);
-    return this.#store.open(name, options);
+    await this.#import(name, 'alone');
+    return this.#store.lookUp(name);
   }
 
-  async directAddress(
-    name: FileName,
-    lifetimeSeconds: number,
-  ): Promise<{ readonly entry: Entry; readonly url: string } | undefined> {
-    return this.#store.directAddress(name, lifetimeSeconds);
-  }
-
-  async forecast(intent: PutIntent, options: ForecastOptions): Promise<PutForecast> {
-    await this.#bringNewer(intent);
-    return this.#store.forecast(intent, options);
+  async putWithoutBody(intent: PutIntent, options: PutWithoutBodyOptions): Promise<PutWithoutBody> {
+    await this.#importNewer(intent, 'alone');
+    return this.#store.putWithoutBody(intent, options);
   }
 
   async put(intent: PutIntent, body: PutBody, options?: PutOptions): Promise<PutResult> {
-    await this.#bringNewer(intent);
+    await this.#importNewer(intent, 'in-put');
     return this.#store.put(intent, body, options);
   }
 
-  async remove(intent: Parameters<FileStore['remove']>[0]): Promise<RemoveResult | undefined> {
+  async remove(intent: RemoveIntent): Promise<RemoveResult | undefined> {
     const { name, version, precondition } = intent;
-    if ((await this.#store.stat(name)) === undefined) {
+    if (!(await this.#has(name))) {
       const old = await this.#oldVersion(name);
       if (old === undefined) return this.#store.remove(intent);
       if (old > version) return { version: old, removed: false };
@@ -107,9 +119,9 @@ export class ImportingFileStore implements FileStore {
         const result = await this.#store.remove(intent);
         return result ?? { version: old, removed: true };
       }
-      await this.#import(name);
+      await this.#import(name, 'alone');
     }
-    // Recorded though it may yet be refused: as long as the file is here, nobody asks for the record.
+    // Recorded even if it may yet be refused: as long as the file is here, the record is not used.
     await this.#tombstones.record(name, version);
     return this.#store.remove(intent);
   }
@@ -126,13 +138,13 @@ export class ImportingFileStore implements FileStore {
     return mergedNames(here, () => this.#oldNames(directory, options), options);
   }
 
-  /** Files that are not here yet are imported for it: an old server does not tell what an entry needs. */
+  /** Imports the files that are not here yet: an old server does not say what an entry needs. */
   async *listEntries(directory: string, options: ListOptions = {}): AsyncIterable<readonly Entry[]> {
     for await (const names of this.listNames(directory, options)) {
       const entries: Entry[] = [];
       for (const name of names) {
-        const entry = await this.stat(name);
-        if (entry !== undefined && entry.version <= (options.upTo ?? Infinity)) entries.push(entry);
+        const file = await this.lookUp(name);
+        if (file !== undefined && file.entry.version <= (options.upTo ?? Infinity)) entries.push(file.entry);
       }
       if (entries.length > 0) yield entries;
     }
@@ -151,28 +163,32 @@ export class ImportingFileStore implements FileStore {
     await this.#store.close();
   }
 
+  async #has(name: FileName): Promise<boolean> {
+    return (await this.#store.lookUp(name)) !== undefined;
+  }
+
   /** Names of the old server that are not here and were not deleted here. */
   async *#oldNames(directory: string, { upTo, signal }: ListOptions): AsyncGenerator<FileName, void, void> {
     await this.#tombstones.upTo(directory as FileName);
-    for await (const name of this.#asked(
-      `list "${directory}"`,
-      this.#oldServer.list(directory, upTo, signal),
-    )) {
+    const names = this.#oldServer.list(directory, upTo, signal);
+    for await (const name of withOldServerErrors(`list "${directory}"`, names)) {
       if (this.#tombstones.has(name)) continue;
-      // Its version here may be beyond the cutoff, and is the one that counts.
-      if (upTo !== undefined && (await this.#store.stat(name)) !== undefined) continue;
+      // Its version here counts, and may be beyond the cutoff.
+      if (upTo !== undefined && (await this.#has(name))) continue;
       yield name;
     }
   }
 
-  async #bringNewer({ name, version, precondition }: PutIntent): Promise<void> {
-    if ((await this.#store.stat(name)) !== undefined) return;
+  async #importNewer({ name, version, precondition }: PutIntent, admission: Admission): Promise<void> {
+    if (await this.#has(name)) return;
     if ((await this.#tombstones.upTo(name)) !== undefined) {
-      // An import that began before the deletion takes back what it stores, and would take this put along.
+      // Waits for an import that began before the deletion: it removes what it stores, and would remove this put too.
       await using _lock = await this.#lock(name);
     }
     const old = await this.#oldVersion(name);
-    if (old !== undefined && (old > version || precondition !== undefined)) await this.#import(name);
+    if (old !== undefined && (old > version || precondition !== undefined)) {
+      await this.#import(name, admission);
+    }
   }
 
   /** The version that the old server has, if it was not deleted here. */
@@ -183,12 +199,12 @@ export class ImportingFileStore implements FileStore {
     return deleted !== undefined && deleted >= old ? undefined : old;
   }
 
-  async #import(name: FileName): Promise<void> {
+  async #import(name: FileName, admission: Admission): Promise<void> {
     // No file of the old server can stand where a directory is here, or below a file of ours.
     if (await this.#isBarred(name)) return;
     let flight = this.#flights.get(name);
     if (flight === undefined) {
-      flight = this.#fly(name).finally(() => this.#flights.delete(name));
+      flight = this.#fly(name, admission).finally(() => this.#flights.delete(name));
       this.#flights.set(name, flight);
     }
     await flight;
@@ -196,9 +212,7 @@ export class ImportingFileStore implements FileStore {
 
   async #isBarred(name: FileName): Promise<boolean> {
     if ((await this.#store.kindOfDirectory(`${name}/`)) === 'directory') return true;
-    for (const ancestor of ancestorsOf(name)) {
-      if ((await this.#store.stat(ancestor)) !== undefined) return true;
-    }
+    for (const ancestor of ancestorsOf(name)) if (await this.#has(ancestor)) return true;
     return false;
   }
 
@@ -208,27 +222,36 @@ export class ImportingFileStore implements FileStore {
     return FolderLock.acquire(this.#folder, { mode: 'exclusive', fileName: `import-${lock}.lock` });
   }
 
-  async #fly(name: FileName): Promise<void> {
+  async #fly(name: FileName, admission: Admission): Promise<void> {
     await using _lock = await this.#lock(name);
-    if ((await this.#store.stat(name)) !== undefined) return;
+    if (await this.#has(name)) return;
     if ((await this.#oldVersion(name)) === undefined) return;
     const file = await this.#asking(name, () => this.#oldServer.open(name));
     if (file === undefined) return;
-    const { version, digest, size, encoding, transferSize } = file;
-    const source = Readable.from(this.#asked(`get "${name}"`, file.body), { objectMode: false });
+    await this.#storeOldFile(name, file, admission);
+    const { version } = file;
+    const deleted = await this.#tombstones.upTo(name);
+    if (deleted === undefined || deleted < version) this.#onImported(name, version);
+    else await this.#store.remove({ name, version });
+  }
+
+  async #storeOldFile(name: FileName, file: OldFile, admission: Admission): Promise<void> {
+    const { version, digest, size: logicalSize, encoding, transferSize: announcedSize } = file;
+    const bytes = withOldServerErrors(`get "${name}"`, file.body);
+    const source = Readable.from(bytes, { objectMode: false });
+    const request: UploadRequest = { name, sender: importSender, announcedSize };
+    const put = (signal: AbortSignal | undefined): Promise<PutResult> => {
+      const intent = { name, version, claims: { digest, logicalSize } };
+      return this.#store.put(intent, { source, encoding, announcedSize }, { signal });
+    };
     try {
-      const claims = { digest, logicalSize: size };
-      const body = { source, encoding, announcedSize: transferSize };
-      await this.#store.put({ name, version, claims }, body, { sender: importSender });
+      await (admission === 'alone' ? this.#uploads.run(request, put) : this.#uploads.runInSlot(request, put));
     } catch (error) {
       throw importError(name, error);
     } finally {
       source.destroy();
       file.cancel();
     }
-    const deleted = await this.#tombstones.upTo(name);
-    if (deleted === undefined || deleted < version) this.#onImported(name, version);
-    else await this.#store.remove({ name, version });
   }
 
   async #asking<Result>(name: FileName, ask: () => Promise<Result>): Promise<Result> {
@@ -238,40 +261,46 @@ export class ImportingFileStore implements FileStore {
       throw oldServerError(`get "${name}"`, error);
     }
   }
+}
 
-  async *#asked<Item>(action: string, source: AsyncIterable<Item>): AsyncGenerator<Item, void, void> {
-    try {
-      yield* source;
-    } catch (error) {
-      throw oldServerError(action, error);
-    }
+/** Whether an import takes an upload slot, or uses that of the put that waits for it. */
+type Admission = 'alone' | 'in-put';
+
+/** The sender that imports count for, so that they leave slots for clients. No token or address has this name. */
+const importSender = '(import)';
+
+async function* withOldServerErrors<Item>(
+  action: string,
+  source: AsyncIterable<Item>,
+): AsyncGenerator<Item, void, void> {
+  try {
+    yield* source;
+  } catch (error) {
+    throw oldServerError(action, error);
   }
 }
 
 const oldServerStates: Readonly<Partial<Record<ErrorCode, string>>> = {
   unreachable: 'cannot be reached',
-  timeout: 'does not answer in time',
-  protocol: 'answers what is no answer',
-  unauthorized: 'wants a token',
-  forbidden: 'refuses it',
-  'truncated-body': 'broke off in the middle',
+  timeout: 'does not respond in time',
+  protocol: 'sends an invalid response',
+  unauthorized: 'requires a token',
+  forbidden: 'refuses access',
+  'truncated-body': 'broke off the transfer',
 };
 
 /**
- * What the old server, or the way to it, does wrong is not the fault of who asked here. It is told of which file, because
- * a list in JSON asks for all of them, and can't be without the one: who makes his folder like it would remove that file.
+ * An error of the old server, or of the network on the way to it, is not the client's fault. It names the file, because a
+ * list in JSON needs all files and fails for one: a client that mirrors a shorter list would delete that file.
  */
 function oldServerError(action: string, error: unknown): unknown {
   if (!isFiletrackerError(error) || error.code === 'aborted') return error;
-  // Its address is nobody's business here; the cause, for the log, has it.
-  const state = `the server that files are moved from ${oldServerStates[error.code] ?? 'does not serve it'}`;
+  // The cause, for the log, names the address; clients need not know it.
+  const state = `the server that files are imported from ${oldServerStates[error.code] ?? 'does not serve it'}`;
   return new FiletrackerError('unavailable', `Cannot ${action}: ${state}`, { cause: error });
 }
 
-/** What imports count as among the senders of uploads, so that they leave room for others. No token or address is it. */
-const importSender = '(import)';
-
-/** A store that takes no more at the moment; a reader is told so of the file that it asked for. */
+/** Codes of a store that takes no more at the moment. */
 const refusalCodes: ReadonlySet<ErrorCode> = new Set(['busy', 'rate-limited', 'no-space']);
 
 function importError(name: FileName, error: unknown): unknown {
@@ -281,6 +310,6 @@ function importError(name: FileName, error: unknown): unknown {
     return new FiletrackerError(code, text, { retryable, details, cause: error });
   }
   if (!isBadContent(error)) return error;
-  const state = `the server that files are moved from has it damaged (${messageOf(error)})`;
+  const state = `it is damaged on the server that files are imported from (${messageOf(error)})`;
   return new FiletrackerError('damaged-blob', `Cannot get "${name}": ${state}`, { cause: error });
 }

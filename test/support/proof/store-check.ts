@@ -5,13 +5,14 @@ import { parseFileName } from '../../../src/core/file-name.ts';
 import { collected } from '../contents.ts';
 import { contentDigest, isAbsent, possibleStates, type Attempt } from './history.ts';
 import { openProofStore, type ProofStore } from './proof-store.ts';
+import { openFile } from '../../../src/store/get.ts';
 
 /** What a reader sees of each name: `<version> <digest>`; its bytes were read and are right. */
 async function visibleFiles(store: ProofStore): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   for await (const batch of store.files.listEntries('/')) {
     for (const { name, version, digest, logicalSize } of batch) {
-      const file = await store.files.open(name, { form: 'identity' });
+      const file = await openFile(store.files, name, { form: 'identity' });
       if (file === undefined) throw new Error(`${name} is in the list and cannot be opened`);
       const bytes = Buffer.isBuffer(file.body) ? file.body : await collected(file.body);
       if (bytes.length !== logicalSize || file.entry.version !== version) {

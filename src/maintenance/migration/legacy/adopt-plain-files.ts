@@ -61,10 +61,11 @@ async function checkPlainFiles(source: string): Promise<void> {
 function targetOf(store: FileStore): MigrationTarget {
   return {
     stat: async (name) => {
-      const entry = await store.stat(name);
+      const found = await store.lookUp(name);
       // A damaged content is brought again.
-      if (entry?.damaged === true) return undefined;
-      return entry && { version: entry.version, size: entry.logicalSize, digest: entry.digest };
+      if (found === undefined || found.damaged) return undefined;
+      const { version, logicalSize: size, digest } = found.entry;
+      return { version, size, digest };
     },
     put: async ({ path, name, version, size }, signal) => {
       const source = createReadStream(path, { highWaterMark: 256 * 1024 });

@@ -1,0 +1,202 @@
+import type { BlobStore } from '../blobs/blob-store.ts';
+import type { BlobPin } from '../catalog/catalog.ts';
+import type { Encoding } from '../core/blob.ts';
+import type { ReportProblem } from '../core/report.ts';
+import { bodyChunks, GatheredBytes, type Chunks } from '../streams/chunks.ts';
+import { ContentMeter, type ContentMeasure } from '../streams/content-meter.ts';
+import { gunzipChunks, type DecodingBounds } from '../streams/gzip-decoder.ts';
+import { collectInMemory, type MemoryBudget } from './body-collector.ts';
+import {
+  checkClaims,
+  checkedBody,
+  checkedContent,
+  checkWhole,
+  measureBytes,
+  measureChunks,
+} from './body-verifier.ts';
+import {
+  encodeBytes,
+  encodeChunks,
+  tightRoom,
+  wideRoom,
+  wideRoomBytes,
+  type EncodedContent,
+} from './content-encoder.ts';
+import { ContentSink } from './content-sink.ts';
+import type { PutBody, PutIntent, StoreLimits } from './file-store.ts';
+
+/** A verified content. */
+export interface VerifiedContent {
+  readonly measure: ContentMeasure;
+  /** Bytes of the body as they came; `undefined` if there was no body. */
+  readonly bodyBytes: number | undefined;
+}
+
+/** What all uploads of a store share. */
+export interface UploadContext {
+  readonly blobs: BlobStore;
+  readonly limits: StoreLimits;
+  readonly bounds: DecodingBounds;
+  readonly inlineSizeMaxBytes: number;
+  /** Memory for bodies that are collected and contents that are encoded. */
+  readonly budget: MemoryBudget;
+  readonly reportProblem: ReportProblem;
+}
+
+/**
+ * The body of one put on its way into the store. Small bodies are collected in memory and verified before anything is
+ * encoded or written. Large bodies are encoded and staged while they pass and are verified.
+ *
+ * Invariant: whatever an upload takes (memory, a hold, staged bytes) it gives back in `release`.
+ */
+export class Upload {
+  readonly intent: PutIntent;
+  readonly body: PutBody;
+  /** The whole body in memory, or a large one that passes once. */
+  readonly received: GatheredBytes | Chunks;
+  /** Set if a newer version is stored: the bytes are not needed. */
+  newerVersion: number | undefined;
+  /** Set if the claimed content is stored, and keeps it from collection: the bytes are not needed. */
+  hold: BlobPin | undefined;
+  /** Whether the staged bytes have become the blob. */
+  placed = false;
+  readonly #context: UploadContext;
+  readonly #signal: AbortSignal | undefined;
+  readonly #releaseMemory: (() => Promise<void>) | undefined;
+  #sink: ContentSink | undefined;
+
+  private constructor(
+    request: { intent: PutIntent; body: PutBody; signal: AbortSignal | undefined },
+    context: UploadContext,
+    received: GatheredBytes | Chunks,
+    releaseMemory?: () => Promise<void>,
+  ) {
+    this.intent = request.intent;
+    this.body = request.body;
+    this.received = received;
+    this.#context = context;
+    this.#signal = request.signal;
+    this.#releaseMemory = releaseMemory;
+  }
+
+  /** Takes a body in: at once if it is in memory already, a small one when all of it has come. */
+  static receive(
+    request: { intent: PutIntent; body: PutBody; signal: AbortSignal | undefined },
+    context: UploadContext,
+  ): Upload | Promise<Upload> {
+    const { source, announcedSize } = request.body;
+    if (Buffer.isBuffer(source)) {
+      checkWhole(source.length, announcedSize);
+      return new Upload(request, context, new GatheredBytes([source]));
+    }
+    const { fileSizeMaxBytes, bufferedBodyMaxBytes: sizeMaxBytes } = context.limits;
+    const chunks = checkedBody(bodyChunks(source, request.signal), announcedSize, fileSizeMaxBytes);
+    if ((announcedSize ?? 0) > sizeMaxBytes) return new Upload(request, context, chunks);
+    return collectInMemory(chunks, { sizeMaxBytes, budget: context.budget }).then(
+      ({ received, release }) => new Upload(request, context, received, release),
+    );
+  }
+
+  /** Whether the body is so small, and in its stored form already, that a change can carry it as it is. */
+  get fitsChange(): boolean {
+    const { received, body } = this;
+    if (body.encoding !== 'gzip' || !(received instanceof GatheredBytes)) return false;
+    return received.sizeBytes <= this.#context.inlineSizeMaxBytes;
+  }
+
+  /** Reads the body to its end, checks all that is claimed of it, and stages a large one whose bytes are needed. */
+  async verify(): Promise<VerifiedContent> {
+    const content = await this.#measure();
+    checkClaims(this.intent.claims, content.measure);
+    return content;
+  }
+
+  #measure(): VerifiedContent | Promise<VerifiedContent> {
+    const { received, body, intent } = this;
+    if (received instanceof GatheredBytes) {
+      const measure = measureBytes(received, body.encoding, this.#context.bounds, intent.claims);
+      const bodyBytes = received.sizeBytes;
+      if (!(measure instanceof Promise)) return { measure, bodyBytes };
+      return measure.then((measured) => ({ measure: measured, bodyBytes }));
+    }
+    if (this.newerVersion !== undefined || this.hold !== undefined) return this.#measurePassing(received);
+    return body.encoding === 'gzip' ? this.#stageGzip(received) : this.#stagePlain(received);
+  }
+
+  async #measurePassing(chunks: Chunks): Promise<VerifiedContent> {
+    let bodyBytes = 0;
+    async function* counted(): AsyncGenerator<Uint8Array> {
+      for await (const chunk of chunks) {
+        bodyBytes += chunk.length;
+        yield chunk;
+      }
+    }
+    const { bounds, limits } = this.#context;
+    const content = this.body.encoding === 'gzip' ? gunzipChunks(counted(), bounds) : counted();
+    const checked = checkedContent(content, this.intent.claims, limits.fileSizeMaxBytes);
+    return { measure: await measureChunks(checked), bodyBytes };
+  }
+
+  /** A gzip body is stored as it comes. */
+  #stageGzip(chunks: Chunks): Promise<VerifiedContent> {
+    return this.#measurePassing(this.#openSink('gzip', this.#announcedSize).tee(chunks));
+  }
+
+  /** Writes the stored form of a plain body to a sink, with as much memory as the budget can spare. */
+  async #stagePlain(chunks: Chunks): Promise<VerifiedContent> {
+    const { limits, budget } = this.#context;
+    const meter = new ContentMeter();
+    const content = meter.measure(checkedContent(chunks, this.intent.claims, limits.fileSizeMaxBytes));
+    const wide = budget.tryTake(wideRoomBytes);
+    try {
+      const encoded = await encodeChunks(content, limits.compressionLevel, wide ? wideRoom : tightRoom);
+      const sink = this.#openSink(encoded.encoding, this.#announcedSize);
+      for await (const chunk of encoded.bytes) await sink.write(chunk);
+    } finally {
+      if (wide) budget.giveBack(wideRoomBytes);
+    }
+    const measure = meter.finish();
+    return { measure, bodyBytes: measure.sizeBytes };
+  }
+
+  get #announcedSize(): number | undefined {
+    return this.body.announcedSize ?? this.intent.claims.logicalSize;
+  }
+
+  #openSink(encoding: Encoding, announcedSize?: number): ContentSink {
+    const { blobs, inlineSizeMaxBytes } = this.#context;
+    this.#sink = new ContentSink(blobs, {
+      inlineSizeMaxBytes,
+      encoding,
+      announcedSize,
+      signal: this.#signal,
+    });
+    return this.#sink;
+  }
+
+  /** The stored form of a body in memory; `undefined` for a large one, which was staged in it. */
+  encode(): EncodedContent<Buffer> | Promise<EncodedContent<Buffer>> | undefined {
+    if (!(this.received instanceof GatheredBytes)) return undefined;
+    const bytes = this.received.join();
+    if (this.body.encoding === 'gzip') return { encoding: 'gzip', bytes };
+    return encodeBytes(bytes, this.#context.limits.compressionLevel);
+  }
+
+  /** What a large body was staged in, or a sink that holds the stored form of a body in memory. */
+  async staged(encoded: EncodedContent<Buffer> | undefined): Promise<ContentSink> {
+    const sink = this.#sink ?? this.#openSink(encoded?.encoding ?? 'identity');
+    if (encoded !== undefined) await sink.write(encoded.bytes);
+    return sink;
+  }
+
+  /** Reports what cannot be released. */
+  async release(): Promise<void> {
+    const { reportProblem } = this.#context;
+    if (this.#releaseMemory !== undefined) await this.#releaseMemory();
+    if (this.hold !== undefined) {
+      await this.hold.release().catch((error: unknown) => reportProblem('Cannot release a blob', error));
+    }
+    if (this.#sink === undefined || this.placed) return;
+    await this.#sink.discard().catch((error: unknown) => reportProblem('Cannot discard an upload', error));
+  }
+}
