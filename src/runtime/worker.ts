@@ -11,7 +11,8 @@ import { Log } from '../telemetry/log.ts';
 import { LostConnections } from '../telemetry/lost-connections.ts';
 import { MetricsLink } from '../telemetry/metrics-hub.ts';
 import { RequestLog } from '../telemetry/request-log.ts';
-import { bothObservers, ServerMetrics } from '../telemetry/server-metrics.ts';
+import { bothObservers } from '../server/observer.ts';
+import { ServerMetrics } from '../telemetry/server-metrics.ts';
 import { Guard } from './guard.ts';
 import { openStore, type OpenStore } from './open-store.ts';
 import {

@@ -18,3 +18,17 @@ export interface MetricsSource {
   /** The metrics of all processes that serve this store. */
   text(): Promise<string>;
 }
+
+/** Two observers as one. */
+export function bothObservers(one: RequestObserver, other: RequestObserver): RequestObserver {
+  return {
+    answered: (exchange) => {
+      one.answered(exchange);
+      other.answered(exchange);
+    },
+    refusedConnection: (remoteAddress, status, reason) => {
+      one.refusedConnection(remoteAddress, status, reason);
+      other.refusedConnection(remoteAddress, status, reason);
+    },
+  };
+}

@@ -1,7 +1,7 @@
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
 import { BackendMetrics } from './backend-metrics.ts';
-import { mergedText, snapshotOf } from './metrics-snapshot.ts';
+import { mergedText, snapshotOf } from './metrics-hub.ts';
 
 /** What two processes show together. */
 async function shown(count: (metrics: BackendMetrics) => void): Promise<string> {

@@ -1,83 +1,68 @@
-import { Counter, Gauge, Histogram, type Aggregator, type Registry } from 'prom-client';
+// Metrics of prom-client whose values are counted elsewhere, in plain numbers, and read when metrics are collected.
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { metricTable, type MetricName } from './metric-table.ts';
 
-// Metrics of prom-client whose values are kept elsewhere, and asked for when somebody looks.
-
-/** Adds a counter; `show` sets all its values. */
-export function addCounter(
-  registry: Registry,
-  name: string,
-  help: string,
-  labelNames: readonly string[],
-  show: (counter: Counter) => void | Promise<void>,
-): void {
-  const counter = new Counter({
-    name,
-    help,
-    labelNames,
-    registers: [registry],
-    async collect(): Promise<void> {
-      this.reset();
-      await show(this);
-    },
-  });
-  void counter;
+/** A value of a counter or gauge; an unknown one is left out. */
+export interface Sample {
+  readonly value: number | undefined;
+  readonly labels?: Readonly<Record<string, string | number>>;
 }
 
-export interface GaugeText {
-  readonly name: string;
-  readonly help: string;
-  /** How the values of several processes make one; their sum unless given. */
-  readonly aggregator?: Aggregator;
+/** Adds a counter or gauge. */
+export function addMetric(registry: Registry, name: MetricName, samples: () => Iterable<Sample>): void {
+  const { type, help, labels, aggregator } = metricTable[name];
+  const configuration = { name, help, labelNames: [...labels], aggregator, registers: [registry] };
+  const fill = (metric: Counter | Gauge): void => {
+    for (const { value, labels = {} } of samples()) if (value !== undefined) metric.inc(labels, value);
+  };
+  const added =
+    type === 'counter'
+      ? new Counter({
+          ...configuration,
+          collect(): void {
+            this.reset();
+            fill(this);
+          },
+        })
+      : new Gauge({
+          ...configuration,
+          collect(): void {
+            // An unknown value is not the 0 that a reset gauge shows.
+            this.reset();
+            this.remove({});
+            fill(this);
+          },
+        });
+  void added;
 }
 
-/** Adds a gauge of one value; it is left out where that is undefined. */
-export function addGauge(
-  registry: Registry,
-  text: GaugeText,
-  value: () => number | undefined | Promise<number | undefined>,
-): void {
-  const gauge = new Gauge({
-    ...text,
-    registers: [registry],
-    async collect(): Promise<void> {
-      const current = await value();
-      // What is not known is no 0: a gauge that is reset would show that one.
-      if (current === undefined) this.remove({});
-      else this.set(current);
-    },
-  });
-  void gauge;
-}
-
-/** Adds a histogram of what is counted elsewhere. */
+/** Adds a histogram. */
 export function addHistogram(
   registry: Registry,
-  text: { readonly name: string; readonly help: string; readonly labelNames?: readonly string[] },
-  bounds: readonly number[],
+  name: MetricName,
   counts: () => readonly HistogramCounts[],
 ): void {
-  const { name, help, labelNames = [] } = text;
-  const configuration = { name, help, labelNames: [...labelNames], buckets: [...bounds], registers: [] };
+  const { help, labels, buckets } = metricTable[name];
+  const configuration = { name, help, labelNames: [...labels], buckets: [...buckets], registers: [] };
   registry.registerMetric(new CountedHistogram(configuration, counts));
 }
 
-/** What a histogram has counted under one set of labels; `buckets` not cumulated, the last one without a bound. */
+/** The counts of a histogram under one set of labels; `buckets` are not cumulative, and the last has no bound. */
 export interface HistogramCounts {
   readonly labels: Readonly<Record<string, string>>;
   readonly buckets: Float64Array;
   readonly sum: number;
 }
 
-/** Counts values by size; plain numbers, because they change with every request. */
+/** Counts the values of a histogram in plain numbers, because they change with every request. */
 export class ValueCounts {
   readonly #bounds: readonly number[];
   readonly #buckets: Float64Array;
   #sum = 0;
 
-  /** @param bounds ascending. */
-  constructor(bounds: readonly number[]) {
-    this.#bounds = bounds;
-    this.#buckets = new Float64Array(bounds.length + 1);
+  constructor(name: MetricName) {
+    this.#bounds = metricTable[name].buckets;
+    this.#buckets = new Float64Array(this.#bounds.length + 1);
   }
 
   add(value: number): void {
@@ -92,12 +77,11 @@ export class ValueCounts {
   }
 }
 
-/**
- * A histogram that shows what was counted elsewhere. Only as JSON: the text is made of the snapshots of all
- * processes, see app/metrics-snapshot.ts.
- */
+type HistogramValues = Awaited<ReturnType<Histogram['get']>>['values'];
+
+/** A histogram that shows counts from elsewhere; only as JSON, which metrics-hub.ts merges into the text. */
 class CountedHistogram extends Histogram {
-  readonly #buckets: readonly number[];
+  readonly #bounds: readonly number[];
   readonly #counts: () => readonly HistogramCounts[];
 
   constructor(
@@ -105,27 +89,23 @@ class CountedHistogram extends Histogram {
     counts: () => readonly HistogramCounts[],
   ) {
     super(configuration);
-    this.#buckets = configuration.buckets;
+    this.#bounds = configuration.buckets;
     this.#counts = counts;
   }
 
-  // prom-client types what this gives after its own fields; the shape is that of Histogram.get().
+  // prom-client derives the type of this from its own fields; the shape is that of Histogram.get().
   override async get(): ReturnType<Histogram['get']> {
     const empty = await super.get();
     return { ...empty, values: this.#counts().flatMap((counts) => this.#values(empty.name, counts)) };
   }
 
-  #values(
-    name: string,
-    { labels, buckets, sum }: HistogramCounts,
-  ): Awaited<ReturnType<Histogram['get']>>['values'] {
-    const values: { labels: Record<string, string | number>; value: number; metricName: string }[] = [];
+  #values(name: string, { labels, buckets, sum }: HistogramCounts): HistogramValues {
     let count = 0;
-    for (const [at, inBucket] of buckets.entries()) {
+    const values: HistogramValues = Array.from(buckets, (inBucket, at) => {
       count += inBucket;
-      const le = this.#buckets[at] ?? '+Inf';
-      values.push({ labels: { ...labels, le }, value: count, metricName: `${name}_bucket` });
-    }
+      const le = this.#bounds[at] ?? '+Inf';
+      return { labels: { ...labels, le }, value: count, metricName: `${name}_bucket` };
+    });
     values.push({ labels: { ...labels }, value: sum, metricName: `${name}_sum` });
     values.push({ labels: { ...labels }, value: count, metricName: `${name}_count` });
     return values;

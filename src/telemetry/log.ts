@@ -2,21 +2,21 @@ import { once } from 'node:events';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import type { DestinationStream, Logger } from 'pino';
 import { pino, stdTimeFunctions } from 'pino';
-import { FiletrackerError, errnoOf } from '../core/errors.ts';
+import { cannot, errnoOf } from '../core/errors.ts';
 import type { LogLevel } from '../config/server-config.ts';
+import { boundedText } from '../core/shown-text.ts';
 import { mayColor } from '../core/terminal.ts';
-import { errorInLog } from './error-in-log.ts';
 
 export interface LogOptions {
   readonly level: LogLevel;
-  /** Absolute path of a file to append to; undefined for the standard output. */
+  /** Absolute path of a file to append to; `undefined` for the standard output. */
   readonly file?: string | undefined;
 }
 
-/** Lines are handed to the system together: when so much has gathered, or after so long. */
+/** Lines are written together: when this much has gathered, or after this time. */
 const gatheredSizeBytes = 64 * 1024;
 const flushIntervalMs = 200;
-/** Lines that wait for a disk that does not take them; what comes beyond is lost. */
+/** Lines that wait for a slow disk; further lines are lost. */
 const waitingSizeMaxBytes = 16 * 1024 * 1024;
 
 const standardOutput = 1;
@@ -25,40 +25,57 @@ const writePauseMs = 10;
 
 type Destination = ReturnType<typeof pino.destination>;
 
+/** Causes below a cause are logged down to this depth. */
+const causesMax = 3;
+
+/**
+ * An error as it is logged: each text is bounded, and of properties that a library attached only plain values are kept,
+ * because others may contain whole requests and their bodies.
+ */
+function errorInLog(error: unknown, depth = 0): unknown {
+  if (!(error instanceof Error)) return boundedText(String(error));
+  const { name, message, stack, cause } = error;
+  const attached = Object.entries(error).flatMap(([key, value]: [string, unknown]) => {
+    if (typeof value === 'string') return [[key, boundedText(value)]];
+    return typeof value === 'number' || typeof value === 'boolean' ? [[key, value]] : [];
+  });
+  return {
+    ...(Object.fromEntries(attached) as Record<string, unknown>),
+    type: name,
+    message: boundedText(message),
+    stack: boundedText(stack ?? ''),
+    ...(cause !== undefined && depth < causesMax && { cause: errorInLog(cause, depth + 1) }),
+  };
+}
+
 const unwritable: Readonly<Record<string, string>> = {
   ENOENT: 'its folder does not exist; create it first',
-  ENOTDIR: 'a part of its path is a file and not a folder',
+  ENOTDIR: 'a part of its path is a file, not a folder',
   EISDIR: 'it is a folder; name a file',
   EACCES: 'permission is denied',
   EROFS: 'its file system is read-only',
 };
 
-/** @throws FiletrackerError `invalid-argument`. Tried here because pino's own stream fails once more when the process exits. */
+/** @throws FiletrackerError `invalid-argument`. Checked here because pino's own stream fails again when the process exits. */
 function checkWritable(file: string): void {
   try {
     closeSync(openSync(file, 'a'));
   } catch (error) {
     const errno = errnoOf(error) ?? 'failed';
-    const state = unwritable[errno] ?? `the system answered with ${errno}`;
-    throw new FiletrackerError('invalid-argument', `Cannot write the log "${file}": ${state}`, {
-      cause: error,
-    });
+    const state = unwritable[errno] ?? `the system reports ${errno}`;
+    throw cannot('invalid-argument', `write the log "${file}"`, state, { cause: error });
   }
 }
 
 async function openDestination(file: string | undefined): Promise<Destination> {
   if (file !== undefined) checkWritable(file);
-  const destination = pino.destination({
-    dest: file ?? 1,
-    sync: false,
-    minLength: 0,
-    maxLength: waitingSizeMaxBytes,
-  });
+  const dest = file ?? standardOutput;
+  const destination = pino.destination({ dest, sync: false, minLength: 0, maxLength: waitingSizeMaxBytes });
   if (file !== undefined) await once(destination, 'ready');
   return destination;
 }
 
-/** Lines for people, where people look: on a terminal. The library is loaded for them alone. */
+/** Readable lines for a terminal. The library is loaded only for them. */
 async function prettyStream(destination: Destination): Promise<DestinationStream> {
   const { PinoPretty } = await import('pino-pretty');
   return PinoPretty({
@@ -70,9 +87,9 @@ async function prettyStream(destination: Destination): Promise<DestinationStream
 }
 
 /**
- * Gathers lines before they go to pino's stream, whose work for each piece is four times that for making a line.
+ * Gathers lines before they go to pino's stream, which takes four times as long per piece as it takes to make a line.
  *
- * Invariant: lines leave in the order in which they came, none later than the interval after it came.
+ * Invariant: lines leave in order of arrival, none later than one interval after it.
  */
 class LineGatherer implements DestinationStream {
   readonly #target: DestinationStream;
@@ -98,7 +115,7 @@ class LineGatherer implements DestinationStream {
     this.#target.write(lines);
   }
 
-  /** Stops, and gives what is gathered, unless it is to be made readable. */
+  /** Stops, and returns the lines that are not written yet; lines for people are written first. */
   end(): string {
     clearInterval(this.#timer);
     if (this.#forPeople) this.flush();
@@ -108,7 +125,7 @@ class LineGatherer implements DestinationStream {
   }
 }
 
-/** Whether all of it was written, as far as the other end takes it in a second. */
+/** Whether the whole text was written, within a second if the reader is slow. */
 function writeWhole(file: string | undefined, text: string): boolean {
   const bytes = Buffer.from(text);
   const descriptor = file === undefined ? standardOutput : openSync(file, 'a');
@@ -130,15 +147,15 @@ function writeWhole(file: string | undefined, text: string): boolean {
 }
 
 /**
- * The log of a program: one structured line each, gathered and written without waiting. What is gathered is
- * lost if the process is killed; `close` writes it.
+ * The log of a program: structured lines, gathered and written without waiting. Gathered lines are lost if the process
+ * is killed; `close` writes them.
  */
 export class Log {
   readonly logger: Logger;
   readonly #lines: LineGatherer;
   readonly #destination: Destination;
   readonly #file: string | undefined;
-  /** Whether the last that was written came to nothing. */
+  /** Whether the last write failed. */
   #failing = false;
 
   private constructor(
@@ -151,11 +168,11 @@ export class Log {
     this.#lines = lines;
     this.#destination = destination;
     this.#file = file;
-    // A log that can't be written must not stop the server.
+    // An unwritable log must not stop the server.
     destination.on('error', () => (this.#failing = true)).on('write', () => (this.#failing = false));
   }
 
-  /** @throws FiletrackerError `invalid-argument` where the file can't be written. */
+  /** @throws FiletrackerError `invalid-argument` if the file cannot be written. */
   static async open(options: LogOptions): Promise<Log> {
     const destination = await openDestination(options.file);
     const forPeople = options.file === undefined && process.stdout.isTTY;
@@ -172,27 +189,27 @@ export class Log {
     return new Log(logger, lines, destination, options.file);
   }
 
-  /** Writes a line that the caller has made in the form of pino's. It ends with a line break. */
+  /** Writes a line that the caller made in pino's form; it ends with a line break. */
   writeLine(line: string): void {
     this.#lines.write(line);
   }
 
-  /** Opens the file anew, after it was moved away. */
+  /** Opens the file again, after it was moved away. */
   reopen(): void {
     if (this.#file === undefined) return;
     this.#lines.flush();
     this.#destination.reopen();
   }
 
-  /** Writes what is gathered. Idempotent. */
+  /** Writes the gathered lines. Idempotent. */
   close(): void {
     try {
       const last = this.#lines.end();
-      // Where a write fails, as on a full disk, to flush is to try for ever, and the process would never end.
+      // If writes fail, as on a full disk, a flush retries forever and the process would never end.
       if (this.#failing || !writeWhole(this.#file, last)) this.#destination.destroy();
       else this.#destination.flushSync();
     } catch {
-      // The descriptor is not open yet, or closed: there is nowhere left to tell it.
+      // The descriptor is not open yet, or closed; there is nowhere to report it.
     }
   }
 

@@ -4,21 +4,21 @@ import { systemClock, type Clock } from '../core/clock.ts';
 import { errnoOf } from '../core/errors.ts';
 import type { RequestObserver } from '../server/observer.ts';
 
-const tellIntervalMs = 60_000;
+const logIntervalMs = 60_000;
 const outOfDescriptors: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENFILE']);
 
 /**
- * Connections that were dealt to this process and did not get here, because it may open no more files: the system closes
- * them, and says so to nobody. Counted, and told once a minute at the most.
+ * Connections that the supervisor passed to this process and that it never received, because it may open no more files:
+ * the system closes them without a report. They are counted, and logged at most once a minute.
  */
 export class LostConnections {
   readonly #logger: Logger;
   readonly #observer: Pick<RequestObserver, 'refusedConnection'>;
   readonly #clock: Clock;
-  /** Read before the need: where no file can be opened, that one can't be either. */
+  /** Read in advance, because it cannot be opened either when no file can. */
   readonly #limit = readLimit();
-  #untold = 0;
-  #toldMs = Number.NEGATIVE_INFINITY;
+  #unlogged = 0;
+  #loggedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     logger: Logger,
@@ -30,20 +30,20 @@ export class LostConnections {
     this.#clock = clock;
   }
 
-  /** To be called at once: there may be other reasons. */
+  /** Must be called immediately, to rule out other reasons. */
   note(): void {
     if (!isOutOfDescriptors()) return;
     this.#observer.refusedConnection('', 0, 'too many open files');
-    this.#untold += 1;
+    this.#unlogged += 1;
     const nowMs = this.#clock.nowMs();
-    if (nowMs - this.#toldMs < tellIntervalMs) return;
-    const limits = { limit: this.#limit, connections: this.#untold };
+    if (nowMs - this.#loggedMs < logIntervalMs) return;
+    const limits = { limit: this.#limit, connections: this.#unlogged };
     this.#logger.warn(
       limits,
-      'connections were closed unanswered: this process may open no more files; raise ulimit -n (LimitNOFILE= of systemd), or lower --connections-max',
+      'connections were closed without a response: this process may open no more files; raise ulimit -n (systemd: LimitNOFILE=) or lower --connections-max',
     );
-    this.#toldMs = nowMs;
-    this.#untold = 0;
+    this.#loggedMs = nowMs;
+    this.#unlogged = 0;
   }
 }
 

@@ -1,26 +1,40 @@
-import { Counter, Registry } from 'prom-client';
-import { FiletrackerError } from '../core/errors.ts';
+// The workers of a server count for themselves; the supervisor sums their counts. Any worker can serve the sum.
+import { AggregatorRegistry, Registry, type MetricObjectWithValues, type MetricValue } from 'prom-client';
+import { SingleFlight } from '../core/concurrency.ts';
+import { cannot } from '../core/errors.ts';
 import type { MetricsSource } from '../server/observer.ts';
-import {
-  lastingPart,
-  merged,
-  mergedText,
-  metricsContentType,
-  snapshotOf,
-  type MetricsSnapshot,
-} from './metrics-snapshot.ts';
+import { addMetric } from './counted-metrics.ts';
 
-/** From a worker: "what do all of you count?", and "this is what I count". */
+/** All metrics of one process at one moment; plain data that another process can receive. */
+export type MetricsSnapshot = readonly MetricObjectWithValues<MetricValue<string>>[];
+
+export async function snapshotOf(registry: Registry): Promise<MetricsSnapshot> {
+  return registry.getMetricsAsJSON() as Promise<unknown> as Promise<MetricsSnapshot>;
+}
+
+function aggregate(snapshots: readonly MetricsSnapshot[]): Registry {
+  return AggregatorRegistry.aggregate(snapshots.map((snapshot) => [...snapshot]));
+}
+
+/** The metrics of several processes as one text, combined as their aggregators define. */
+export function mergedText(snapshots: readonly MetricsSnapshot[]): Promise<string> {
+  return aggregate(snapshots).metrics();
+}
+
+/** Sums that outlive their process: one that shrinks looks like a restart. prom-client reports types as text. */
+const lastingTypes: ReadonlySet<string> = new Set(['counter', 'histogram']);
+
+/** From a worker: a request for the metrics of all workers, or its own snapshot. */
 export type MetricsQuestion =
   | { readonly type: 'metrics-wanted'; readonly id: number }
   | { readonly type: 'metrics-snapshot'; readonly round: number; readonly snapshot: MetricsSnapshot };
 
-/** To a worker: "what do you count?", and the answer to its own question. */
+/** To a worker: a request for its snapshot, or the response to its own request. */
 export type MetricsAnswer =
   | { readonly type: 'metrics-snapshot-wanted'; readonly round: number }
   | { readonly type: 'metrics-text'; readonly id: number; readonly text: string };
 
-/** A worker that is busy for longer is shown as it was when it was last asked. */
+/** A worker that takes longer is shown with its previous values. */
 const answerTimeoutMs = 2000;
 
 interface Member {
@@ -29,42 +43,41 @@ interface Member {
 }
 
 /**
- * Sums what the workers of one supervisor count; lives with the supervisor.
+ * Sums the counts of the workers; belongs to the supervisor.
  *
- * Invariant: no counter in the text is ever below what an earlier text had: of a worker that has ended the
- * counts are kept as they were last shown.
+ * Invariant: no counter in the text is ever below its value in an earlier text: the last shown counts of a worker that
+ * has ended are kept.
  */
 export class MetricsHub {
   readonly #members = new Map<number, Member>();
   readonly #own = new Registry();
-  readonly #restarts: Counter;
+  readonly #collection = new SingleFlight<void>();
+  #deaths = 0;
   #departed: Promise<readonly MetricsSnapshot[]> = Promise.resolve([]);
   #round = 0;
-  #collection: Promise<void> | undefined;
   #missing = new Set<number>();
   #complete: () => void = () => undefined;
 
   constructor() {
-    this.#restarts = new Counter({
-      name: 'filetracker_worker_deaths_total',
-      help: 'Workers that ended without being told to.',
-      registers: [this.#own],
-    });
+    addMetric(this.#own, 'filetracker_worker_deaths_total', () => [{ value: this.#deaths }]);
   }
 
-  /** A worker is there and can be asked. */
+  /** A worker has started and can answer. */
   join(worker: number, send: (message: MetricsAnswer) => void): void {
     this.#members.set(worker, { send, last: undefined });
   }
 
   /** A worker has ended. */
   leave(worker: number): void {
-    this.#restarts.inc();
+    this.#deaths += 1;
     const last = this.#members.get(worker)?.last;
     this.#members.delete(worker);
     this.#answered(worker);
     if (last === undefined) return;
-    this.#departed = this.#departed.then(async (before) => [await merged([...before, lastingPart(last)])]);
+    const lasting = last.filter(({ type }) => lastingTypes.has(String(type)));
+    this.#departed = this.#departed.then(async (before) => [
+      await snapshotOf(aggregate([...before, lasting])),
+    ]);
   }
 
   receive(worker: number, message: MetricsQuestion): void {
@@ -77,19 +90,16 @@ export class MetricsHub {
     if (message.round === this.#round) this.#answered(worker);
   }
 
-  /** The text of all metrics of all workers. */
+  /** The metrics of all workers. */
   async text(): Promise<string> {
-    this.#collection ??= this.#collect().finally(() => {
-      this.#collection = undefined;
-    });
-    await this.#collection;
+    await this.#collection.run(() => this.#collect());
     const departed = await this.#departed;
     const present = [...this.#members.values()].flatMap(({ last }) => (last === undefined ? [] : [last]));
     return mergedText([...present, ...departed, await snapshotOf(this.#own)]);
   }
 
   async #answer(worker: number, id: number): Promise<void> {
-    // What can't be merged is a bug of ours; the worker that asked says that nothing came.
+    // Snapshots that cannot be merged are a bug; the worker then reports that no response came.
     const text = await this.text().catch(() => '');
     this.#members.get(worker)?.send({ type: 'metrics-text', id, text });
   }
@@ -116,9 +126,9 @@ export class MetricsHub {
   }
 }
 
-/** The worker's end: shows the metrics of all, and tells its own. */
+/** The worker's end: sends its snapshot, and serves the metrics of all. */
 export class MetricsLink implements MetricsSource {
-  readonly contentType = metricsContentType;
+  readonly contentType = Registry.PROMETHEUS_CONTENT_TYPE;
   readonly #snapshot: () => Promise<MetricsSnapshot>;
   readonly #send: (message: MetricsQuestion) => void;
   readonly #waiting = new Map<number, (text: string) => void>();
@@ -137,27 +147,24 @@ export class MetricsLink implements MetricsSource {
     const { round } = message;
     void this.#snapshot()
       .then((snapshot) => this.#send({ type: 'metrics-snapshot', round, snapshot }))
-      // The store may be closing; the supervisor goes on without these.
+      // The store may be closing; the supervisor continues without this snapshot.
       .catch(() => undefined);
   }
 
-  /** @throws FiletrackerError `unavailable` where the supervisor does not answer in time. */
+  /** @throws FiletrackerError `unavailable` if the supervisor does not respond in time. */
   async text(): Promise<string> {
     this.#questions += 1;
     const id = this.#questions;
     const text = await new Promise<string>((resolve) => {
       const timer = setTimeout(() => resolve(''), 2 * answerTimeoutMs);
-      this.#waiting.set(id, (answer) => {
+      this.#waiting.set(id, (response) => {
         clearTimeout(timer);
-        resolve(answer);
+        resolve(response);
       });
       this.#send({ type: 'metrics-wanted', id });
     });
     this.#waiting.delete(id);
     if (text !== '') return text;
-    throw new FiletrackerError(
-      'unavailable',
-      'Cannot show metrics: the other processes did not answer in time',
-    );
+    throw cannot('unavailable', 'show metrics', 'the supervisor did not respond in time; retry');
   }
 }

@@ -5,14 +5,14 @@ import type { Exchange } from '../server/exchange.ts';
 import type { RequestObserver } from '../server/observer.ts';
 import type { Log } from './log.ts';
 
-/** What Node says where the peer went away while an answer was being written. */
+/** Node's errors of a peer that disconnected while a response was written. */
 const goneErrors: ReadonlySet<string> = new Set(['ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'EPIPE']);
 
 function isGone(error: unknown): boolean {
   return error instanceof Error && 'code' in error && goneErrors.has(String(error.code));
 }
 
-/** The time of day as the log has it; made once a millisecond. */
+/** The time as it is logged; formatted once per millisecond. */
 class LogTime {
   #lastMs = 0;
   #text = '';
@@ -32,8 +32,8 @@ function elapsedMs(exchange: Exchange): number {
 }
 
 /**
- * Writes one line per request. The line of a request that went well is put together by hand, in the form that
- * the logger gives to all others: 1.5 instead of 5.6 microseconds, where a GET takes about 20 in all.
+ * Writes one line per request. The line of a successful request is formatted by hand, in the logger's form: 1.5 instead
+ * of 5.6 microseconds, of about 20 that a GET takes.
  */
 export class RequestLog implements RequestObserver {
   readonly #log: Log;

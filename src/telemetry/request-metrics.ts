@@ -1,31 +1,26 @@
 import type { Registry } from 'prom-client';
 import { isFiletrackerError } from '../core/errors.ts';
-import { addCounter, addHistogram, ValueCounts } from './counted-metrics.ts';
 import type { Exchange } from '../server/exchange.ts';
 import type { RequestObserver } from '../server/observer.ts';
+import { addHistogram, addMetric, ValueCounts, type Sample } from './counted-metrics.ts';
 
-/** What a request does, as the metrics tell it. */
-export type Operation = 'get' | 'head' | 'put' | 'delete' | 'list' | 'other';
+/** Values of the label `operation`. They are fixed: a client must not create metrics by inventing methods. */
+const operations = ['get', 'head', 'put', 'delete', 'list', 'other'] as const;
+type Operation = (typeof operations)[number];
 
-const operations: readonly Operation[] = ['get', 'head', 'put', 'delete', 'list', 'other'];
 const methodOperations: Readonly<Record<string, Operation>> = {
   GET: 'get',
   HEAD: 'head',
   PUT: 'put',
   DELETE: 'delete',
 };
-/** The names that `method` may have: a client must not be able to make metrics by inventing methods. */
-const otherMethod = 'other';
-
-/** Seconds; from a small file out of memory to a large one over a slow line. */
-const durationBuckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 300];
 
 const statusMax = 600;
 
-/** Counts of one operation; plain numbers, because they change with every request. */
+/** The counts of one operation. */
 class OperationCounts {
   readonly statuses = new Float64Array(statusMax);
-  readonly durations = new ValueCounts(durationBuckets);
+  readonly durations = new ValueCounts('filetracker_request_duration_seconds');
   receivedBytes = 0;
   sentBytes = 0;
 
@@ -39,11 +34,8 @@ class OperationCounts {
 }
 
 /**
- * Counts requests, for prom-client to show.
- *
- * The counters of prom-client look up their labels with every change (0.5 µs each, several a request), so what
- * changes with every request is counted in arrays here and given to prom-client when somebody looks. A request
- * costs 0.3 µs by that; `npm run bench` has the whole.
+ * Counts requests in arrays, which prom-client reads when metrics are collected: its own counters look up their labels
+ * with every change (0.5 µs each, several per request). A request costs 0.3 µs here; see `npm run bench`.
  */
 export class RequestMetrics implements RequestObserver {
   readonly #counts: Readonly<Record<Operation, OperationCounts>>;
@@ -53,7 +45,38 @@ export class RequestMetrics implements RequestObserver {
   constructor(registry: Registry) {
     const counts = Object.fromEntries(operations.map((name) => [name, new OperationCounts()]));
     this.#counts = counts as Record<Operation, OperationCounts>;
-    this.#register(registry);
+    const perOperation = (of: (counts: OperationCounts) => number) => (): Sample[] =>
+      operations.map((operation) => ({ labels: { operation }, value: of(this.#counts[operation]) }));
+    addMetric(registry, 'filetracker_requests_total', () =>
+      operations.flatMap((operation) =>
+        Array.from(this.#counts[operation].statuses, (value, status) => ({
+          labels: { operation, status },
+          value: value > 0 ? value : undefined,
+        })),
+      ),
+    );
+    addMetric(
+      registry,
+      'filetracker_received_bytes_total',
+      perOperation(({ receivedBytes }) => receivedBytes),
+    );
+    addMetric(
+      registry,
+      'filetracker_sent_bytes_total',
+      perOperation(({ sentBytes }) => sentBytes),
+    );
+    addMetric(registry, 'filetracker_refused_requests_total', () =>
+      Array.from(this.#refusals, ([key, value]) => {
+        const [operation = '', reason = ''] = key.split(' ');
+        return { labels: { operation, reason }, value };
+      }),
+    );
+    addMetric(registry, 'filetracker_refused_connections_total', () =>
+      Array.from(this.#refusedConnections, ([reason, value]) => ({ labels: { reason }, value })),
+    );
+    addHistogram(registry, 'filetracker_request_duration_seconds', () =>
+      operations.map((operation) => this.#counts[operation].durations.counts({ operation })),
+    );
   }
 
   answered(exchange: Exchange): void {
@@ -66,96 +89,20 @@ export class RequestMetrics implements RequestObserver {
     this.#counts[operation].add(status, seconds, receivedBytes, exchange.sentBytes);
     if (error !== undefined) {
       const reason = isFiletrackerError(error) ? error.code : 'failure';
-      add(this.#refusals, `${operation} ${reason}`);
+      increment(this.#refusals, `${operation} ${reason}`);
     }
   }
 
   refusedConnection(_remoteAddress: string, _status: number, reason: string): void {
-    add(this.#refusedConnections, reason);
-  }
-
-  #register(registry: Registry): void {
-    const counts = this.#counts;
-    addCounter(
-      registry,
-      'filetracker_requests_total',
-      'Requests answered.',
-      ['operation', 'status'],
-      (shown) => {
-        for (const operation of operations) {
-          for (const [status, count] of counts[operation].statuses.entries()) {
-            if (count > 0) shown.inc({ operation, status }, count);
-          }
-        }
-      },
-    );
-    addCounter(
-      registry,
-      'filetracker_received_bytes_total',
-      'Bytes received, headers included.',
-      ['operation'],
-      (shown) => {
-        for (const operation of operations) shown.inc({ operation }, counts[operation].receivedBytes);
-      },
-    );
-    addCounter(
-      registry,
-      'filetracker_sent_bytes_total',
-      'Bytes of the bodies of answers.',
-      ['operation'],
-      (shown) => {
-        for (const operation of operations) shown.inc({ operation }, counts[operation].sentBytes);
-      },
-    );
-    this.#registerRefusals(registry);
-    this.#registerDurations(registry);
-  }
-
-  #registerRefusals(registry: Registry): void {
-    addCounter(
-      registry,
-      'filetracker_refused_requests_total',
-      'Requests answered with an error, by its code.',
-      ['operation', 'reason'],
-      (shown) => {
-        for (const [key, count] of this.#refusals) {
-          const [operation = '', reason = ''] = key.split(' ');
-          shown.inc({ operation, reason }, count);
-        }
-      },
-    );
-    addCounter(
-      registry,
-      'filetracker_refused_connections_total',
-      'Connections closed because what came was no request, or was too slow or too much.',
-      ['reason'],
-      (shown) => {
-        for (const [reason, count] of this.#refusedConnections) shown.inc({ reason }, count);
-      },
-    );
-  }
-
-  #registerDurations(registry: Registry): void {
-    const counts = this.#counts;
-    addHistogram(
-      registry,
-      {
-        name: 'filetracker_request_duration_seconds',
-        help: 'Time from the headers of a request to the end of its answer.',
-        labelNames: ['operation'],
-      },
-      durationBuckets,
-      () => operations.map((operation) => counts[operation].durations.counts({ operation })),
-    );
+    increment(this.#refusedConnections, reason);
   }
 }
 
-function operationOf(exchange: Exchange): Operation {
-  const { endpoint, request } = exchange;
-  if (endpoint === 'files') return methodOperations[request.method ?? ''] ?? otherMethod;
-  return endpoint === 'list' ? 'list' : otherMethod;
+function operationOf({ endpoint, request }: Exchange): Operation {
+  if (endpoint === 'files') return methodOperations[request.method ?? ''] ?? 'other';
+  return endpoint === 'list' ? 'list' : 'other';
 }
 
-function add(counts: Map<string, number>, key: string): void {
+function increment(counts: Map<string, number>, key: string): void {
   counts.set(key, (counts.get(key) ?? 0) + 1);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { mergedText } from './metrics-snapshot.ts';
+import { mergedText } from './metrics-hub.ts';
 import { ServerMetrics, type ObservedServer } from './server-metrics.ts';
 
 /** A server whose store answers so. */

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Counter, Gauge, Registry, type Aggregator } from 'prom-client';
+import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { CommitTimes } from '../catalog/lmdb/writer/record-committer.ts';
 import type { QuotaUsage } from '../catalog/quotas.ts';
 import {
@@ -8,41 +8,59 @@ import {
   type VerificationCounters,
   type VerificationStatus,
 } from '../store/verification.ts';
-import { addCounter, addGauge, addHistogram, ValueCounts } from './counted-metrics.ts';
-import type { Exchange } from '../server/exchange.ts';
-import type { RequestObserver } from '../server/observer.ts';
-import { RequestMetrics } from './request-metrics.ts';
 import type { FileStore, StoreStats } from '../store/file-store.ts';
 import type { CollectionReport } from '../store/garbage-collector.ts';
 import type { UploadGate } from '../store/upload-gate.ts';
 import { BackendMetrics } from './backend-metrics.ts';
-import { snapshotOf, type MetricsSnapshot } from './metrics-snapshot.ts';
+import { addHistogram, addMetric, ValueCounts } from './counted-metrics.ts';
+import type { MetricName } from './metric-table.ts';
+import { snapshotOf, type MetricsSnapshot } from './metrics-hub.ts';
+import { RequestMetrics } from './request-metrics.ts';
 
-/** Seconds; a sync of a fast disk, of a slow one, of one in trouble. */
-const commitBuckets = [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
-const groupBuckets = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+type Shown<Source> = readonly (readonly [name: MetricName, of: (source: Source) => number | undefined])[];
 
-/** What `stats` tells, as gauges. Every process sees the same store, so one of them speaks for all. */
-const statsGauges: readonly (readonly [name: string, help: string, of: keyof StoreStats])[] = [
-  ['filetracker_entries', 'Names in the store.', 'entries'],
-  ['filetracker_blobs', 'Contents in the store, each counted once.', 'blobs'],
-  [
-    'filetracker_unreferenced_blobs',
-    'Contents that no name refers to, to be collected.',
-    'unreferencedBlobs',
-  ],
-  ['filetracker_logical_bytes', 'Bytes before compression, each name counted.', 'logicalBytes'],
-  [
-    'filetracker_unique_logical_bytes',
-    'Bytes before compression, each content counted once.',
-    'uniqueLogicalBytes',
-  ],
-  ['filetracker_stored_bytes', 'Bytes of all contents as they are stored.', 'storedBytes'],
-  ['filetracker_journal_bytes', 'Bytes of the journal.', 'journalBytes'],
-  ['filetracker_journal_live_bytes', 'Bytes of the journal that are still needed.', 'journalLiveBytes'],
+const statsGauges: Shown<StoreStats> = [
+  ['filetracker_entries', ({ entries }) => entries],
+  ['filetracker_blobs', ({ blobs }) => blobs],
+  ['filetracker_unreferenced_blobs', ({ unreferencedBlobs }) => unreferencedBlobs],
+  ['filetracker_logical_bytes', ({ logicalBytes }) => logicalBytes],
+  ['filetracker_unique_logical_bytes', ({ uniqueLogicalBytes }) => uniqueLogicalBytes],
+  ['filetracker_stored_bytes', ({ storedBytes }) => storedBytes],
+  ['filetracker_journal_bytes', ({ journalBytes }) => journalBytes],
+  ['filetracker_journal_live_bytes', ({ journalLiveBytes }) => journalLiveBytes],
 ];
 
-/** Limits that are shown beside what they bound; `undefined` if there is none. */
+const serverGauges: Shown<ObservedServer> = [
+  ['filetracker_connections', ({ connectionCount }) => connectionCount()],
+  ['filetracker_uploads', ({ uploads }) => uploads.uploadCount],
+  ['filetracker_free_bytes', ({ uploads }) => uploads.freeBytes],
+  ['filetracker_stored_bytes_max', ({ limits }) => limits.storedBytesMax],
+  ['filetracker_entries_max', ({ limits }) => limits.filesMax],
+  ['filetracker_uploads_max', ({ limits }) => limits.uploadsMax],
+  ['filetracker_connections_max', ({ limits }) => limits.connectionsMax],
+  ['filetracker_file_bytes_max', ({ limits }) => limits.fileSizeMaxBytes],
+  ['filetracker_free_bytes_min', ({ limits }) => limits.freeSpaceMinBytes],
+];
+
+const verificationGauges: Shown<VerificationStatus> = [
+  ['filetracker_verification_damaged_blobs', damagedBlobsOf],
+  [
+    'filetracker_verification_finished_timestamp_seconds',
+    (status) => {
+      const finishedMs = lastFinishedMs(status);
+      return finishedMs === undefined ? undefined : finishedMs / 1000;
+    },
+  ],
+];
+
+const quotaGauges: Shown<QuotaUsage> = [
+  ['filetracker_quota_files', ({ files }) => files],
+  ['filetracker_quota_logical_bytes', ({ logicalBytes }) => logicalBytes],
+  ['filetracker_quota_files_max', ({ quota }) => quota.filesMax],
+  ['filetracker_quota_logical_bytes_max', ({ quota }) => quota.logicalBytesMax],
+];
+
+/** Limits that are shown beside the values that they bound; `undefined` if there is none. */
 export interface ServerLimits {
   readonly fileSizeMaxBytes: number;
   readonly storedBytesMax: number | undefined;
@@ -52,17 +70,7 @@ export interface ServerLimits {
   readonly freeSpaceMinBytes: number | undefined;
 }
 
-/** Bounds of the whole server, as gauges beside those of what they bound. */
-const limitGauges: readonly (readonly [name: string, help: string, of: keyof ServerLimits])[] = [
-  ['filetracker_stored_bytes_max', 'Most bytes of all contents as they are stored.', 'storedBytesMax'],
-  ['filetracker_entries_max', 'Most names in the store.', 'filesMax'],
-  ['filetracker_uploads_max', 'Most uploads at once.', 'uploadsMax'],
-  ['filetracker_connections_max', 'Most connections at once.', 'connectionsMax'],
-  ['filetracker_file_bytes_max', 'Most bytes of a file, before compression.', 'fileSizeMaxBytes'],
-  ['filetracker_free_bytes_min', 'Uploads leave so many bytes of the disk free.', 'freeSpaceMinBytes'],
-];
-
-/** What the metrics ask for when somebody looks. */
+/** The sources that are read when metrics are collected. */
 export interface ObservedServer {
   readonly store: FileStore;
   readonly uploads: UploadGate;
@@ -74,72 +82,87 @@ export interface ObservedServer {
 /** The supervisor waits for twice as long. */
 const storeAnswerMaxMs = 1000;
 
-/** What is told in time; undefined where it is not, or there is a failure in its place. */
-async function toldSoon<Value>(telling: Promise<Value> | undefined): Promise<Value | undefined> {
-  if (telling === undefined) return undefined;
+/** The value, or `undefined` if it fails or is late. */
+async function inTime<Value>(value: Promise<Value> | undefined): Promise<Value | undefined> {
+  if (value === undefined) return undefined;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
     timer = setTimeout(() => resolve(undefined), storeAnswerMaxMs);
   });
   try {
-    return await Promise.race([telling.catch(() => undefined), late]);
+    return await Promise.race([value.catch(() => undefined), late]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** Two observers as one. */
-export function bothObservers(one: RequestObserver, other: RequestObserver): RequestObserver {
-  return {
-    answered: (exchange: Exchange) => {
-      one.answered(exchange);
-      other.answered(exchange);
-    },
-    refusedConnection: (remoteAddress, status, reason) => {
-      one.refusedConnection(remoteAddress, status, reason);
-      other.refusedConnection(remoteAddress, status, reason);
-    },
-  };
-}
-
-/** All that one process counts. */
+/** The metrics of one process. */
 export class ServerMetrics {
   readonly requests: RequestMetrics;
   readonly backends: BackendMetrics;
   /** For the verification of this process. */
   readonly verification: VerificationCounters;
   readonly #registry = new Registry();
-  readonly #journalSeconds = new ValueCounts(commitBuckets);
-  readonly #indexSeconds = new ValueCounts(commitBuckets);
-  readonly #groupChanges = new ValueCounts(groupBuckets);
-  readonly #collections: Counter;
-  readonly #collectedBlobs: Counter;
-  readonly #collectedBytes: Counter;
-  readonly #collectionSeconds: Counter;
+  readonly #journalSeconds = new ValueCounts('filetracker_journal_sync_seconds');
+  readonly #indexSeconds = new ValueCounts('filetracker_index_commit_seconds');
+  readonly #groupChanges = new ValueCounts('filetracker_commit_changes');
+  readonly #totals = {
+    filetracker_collections_total: 0,
+    filetracker_collected_blobs_total: 0,
+    filetracker_collected_bytes_total: 0,
+    filetracker_collection_seconds_total: 0,
+    filetracker_verified_blobs_total: 0,
+    filetracker_verified_bytes_total: 0,
+    filetracker_verification_damaged_total: 0,
+  };
   #observed: ObservedServer | undefined;
   #verified: VerificationStatus | undefined;
-  #stats: { readonly gauge: Gauge; readonly of: keyof StoreStats }[];
+  #stats: StoreStats | undefined;
 
   constructor() {
-    const registers = [this.#registry];
-    this.requests = new RequestMetrics(this.#registry);
-    this.backends = new BackendMetrics(this.#registry);
-    this.#stats = statsGauges.map(([name, help, of]) => ({
-      gauge: new Gauge({ name, help, aggregator: 'max', registers }),
-      of,
-    }));
-    const counter = (name: string, help: string): Counter => new Counter({ name, help, registers });
-    this.#collections = counter('filetracker_collections_total', 'Runs of the garbage collection.');
-    this.#collectedBlobs = counter('filetracker_collected_blobs_total', 'Contents that were collected.');
-    this.#collectedBytes = counter('filetracker_collected_bytes_total', 'Their bytes as they were stored.');
-    this.#collectionSeconds = counter('filetracker_collection_seconds_total', 'Time in collection.');
-    this.verification = this.#addVerification();
-    this.#addCommits();
-    this.#addLive();
-    collectDefaultMetrics({ register: this.#registry });
+    const registry = this.#registry;
+    const totals = this.#totals;
+    this.requests = new RequestMetrics(registry);
+    this.backends = new BackendMetrics(registry);
+    this.#show(statsGauges, () => this.#stats);
+    this.#show(serverGauges, () => this.#observed);
+    this.#show(verificationGauges, () => this.#verified);
+    for (const name of Object.keys(totals) as (keyof typeof totals)[]) {
+      addMetric(registry, name, () => [{ value: totals[name] }]);
+    }
+    addMetric(registry, 'filetracker_puts_total', () =>
+      Object.entries(this.#observed?.uploads.putCounts ?? {}).map(([outcome, value]) => ({
+        labels: { outcome },
+        value,
+      })),
+    );
+    addHistogram(registry, 'filetracker_journal_sync_seconds', () => [this.#journalSeconds.counts()]);
+    addHistogram(registry, 'filetracker_index_commit_seconds', () => [this.#indexSeconds.counts()]);
+    addHistogram(registry, 'filetracker_commit_changes', () => [this.#groupChanges.counts()]);
+    this.verification = {
+      read: (sizeBytes) => {
+        totals.filetracker_verified_bytes_total += sizeBytes;
+      },
+      checked: () => {
+        totals.filetracker_verified_blobs_total += 1;
+      },
+      foundDamaged: () => {
+        totals.filetracker_verification_damaged_total += 1;
+      },
+    };
+    collectDefaultMetrics({ register: registry });
   }
 
-  /** Takes what the gauges ask; before that they show nothing. */
+  #show<Source>(gauges: Shown<Source>, source: () => Source | undefined): void {
+    for (const [name, of] of gauges) {
+      addMetric(this.#registry, name, () => {
+        const current = source();
+        return current === undefined ? [] : [{ value: of(current) }];
+      });
+    }
+  }
+
+  /** Sets the sources of the gauges, which show nothing before. */
   observe(observed: ObservedServer): void {
     this.#observed = observed;
   }
@@ -151,149 +174,29 @@ export class ServerMetrics {
   }
 
   collected(report: CollectionReport, durationMs: number): void {
-    this.#collections.inc();
-    this.#collectedBlobs.inc(report.collectedBlobs);
-    this.#collectedBytes.inc(report.collectedBytes);
-    this.#collectionSeconds.inc(durationMs / 1000);
+    this.#totals.filetracker_collections_total += 1;
+    this.#totals.filetracker_collected_blobs_total += report.collectedBlobs;
+    this.#totals.filetracker_collected_bytes_total += report.collectedBytes;
+    this.#totals.filetracker_collection_seconds_total += durationMs / 1000;
   }
 
-  /** What is counted by now; without what the store should tell and does not, which is when the rest is needed most. */
+  /** The current values. Values that the store does not report in time are left out: then the others matter most. */
   async snapshot(): Promise<MetricsSnapshot> {
     const observed = this.#observed;
-    const [stats, verified] = await Promise.all([
-      toldSoon(observed?.store.stats()),
-      toldSoon(observed?.verification.recorded()),
+    [this.#stats, this.#verified] = await Promise.all([
+      inTime(observed?.store.stats()),
+      inTime(observed?.verification.recorded()),
     ]);
-    this.#verified = verified;
-    for (const { gauge, of } of this.#stats) {
-      const value = stats?.[of];
-      if (value === undefined) gauge.remove({});
-      else gauge.set(value);
-    }
     return snapshotOf(this.#registry);
   }
 
-  /** Shows what lies below the prefixes of quotas; known to the leader alone. */
+  /** Shows the usage of quotas, which only the leader knows. */
   showQuotas(usages: () => readonly QuotaUsage[]): void {
-    const show = (name: string, help: string, of: (usage: QuotaUsage) => number | undefined): void => {
-      const gauge = new Gauge({
-        name,
-        help,
-        labelNames: ['prefix'],
-        aggregator: 'max',
-        registers: [this.#registry],
-        collect: (): void => {
-          for (const usage of usages()) {
-            const value = of(usage);
-            if (value !== undefined) gauge.set({ prefix: usage.quota.prefix }, value);
-          }
-        },
-      });
-    };
     if (this.#registry.getSingleMetric('filetracker_quota_files') !== undefined) return;
-    show('filetracker_quota_files', 'Names below the prefix of a quota.', (usage) => usage.files);
-    show(
-      'filetracker_quota_logical_bytes',
-      'Bytes of these, before compression.',
-      (usage) => usage.logicalBytes,
-    );
-    show('filetracker_quota_files_max', 'Most names of a quota.', (usage) => usage.quota.filesMax);
-    show(
-      'filetracker_quota_logical_bytes_max',
-      'Most bytes of a quota.',
-      (usage) => usage.quota.logicalBytesMax,
-    );
-  }
-
-  /** Counts are those of this process; how the last run went is known to all, from its file. */
-  #addVerification(): VerificationCounters {
-    const registers = [this.#registry];
-    const counter = (name: string, help: string): Counter => new Counter({ name, help, registers });
-    const blobs = counter('filetracker_verified_blobs_total', 'Contents that verification has read.');
-    const bytes = counter('filetracker_verified_bytes_total', 'Their bytes as they are stored.');
-    const damaged = counter(
-      'filetracker_verification_damaged_total',
-      'Contents that verification has found damaged and marked.',
-    );
-    const add = (
-      name: string,
-      help: string,
-      value: (status: VerificationStatus) => number | undefined,
-    ): void =>
-      addGauge(this.#registry, { name, help, aggregator: 'max' }, () =>
-        this.#verified === undefined ? undefined : value(this.#verified),
+    for (const [name, of] of quotaGauges) {
+      addMetric(this.#registry, name, () =>
+        usages().map((usage) => ({ labels: { prefix: usage.quota.prefix }, value: of(usage) })),
       );
-    add(
-      'filetracker_verification_damaged_blobs',
-      'Damaged contents, by the last verification that ended or the one under way.',
-      damagedBlobsOf,
-    );
-    add(
-      'filetracker_verification_finished_timestamp_seconds',
-      'When the last verification that came to its end did so, since the epoch.',
-      (status) => {
-        const finishedMs = lastFinishedMs(status);
-        return finishedMs === undefined ? undefined : finishedMs / 1000;
-      },
-    );
-    return {
-      read: (sizeBytes) => bytes.inc(sizeBytes),
-      checked: () => blobs.inc(),
-      foundDamaged: () => damaged.inc(),
-    };
-  }
-
-  #addCommits(): void {
-    const add = (name: string, help: string, bounds: readonly number[], counts: ValueCounts): void =>
-      addHistogram(this.#registry, { name, help }, bounds, () => [counts.counts()]);
-    add(
-      'filetracker_journal_sync_seconds',
-      'Time to write a group of changes to the journal, until it is durable.',
-      commitBuckets,
-      this.#journalSeconds,
-    );
-    add(
-      'filetracker_index_commit_seconds',
-      'Time to show a group of changes in the index.',
-      commitBuckets,
-      this.#indexSeconds,
-    );
-    add(
-      'filetracker_commit_changes',
-      'Changes that one sync made durable.',
-      groupBuckets,
-      this.#groupChanges,
-    );
-  }
-
-  #addLive(): void {
-    const add = (
-      name: string,
-      help: string,
-      value: (observed: ObservedServer) => number | undefined,
-      aggregator: Aggregator = 'sum',
-    ): void =>
-      addGauge(this.#registry, { name, help, aggregator }, () =>
-        this.#observed === undefined ? undefined : value(this.#observed),
-      );
-    addCounter(
-      this.#registry,
-      'filetracker_puts_total',
-      'Puts by what became of them: a new content, one that was stored already, or an older version.',
-      ['outcome'],
-      (shown) => {
-        const counts = Object.entries(this.#observed?.uploads.putCounts ?? {});
-        for (const [outcome, count] of counts) shown.inc({ outcome }, count);
-      },
-    );
-    add('filetracker_connections', 'Connections that are open.', ({ connectionCount }) => connectionCount());
-    for (const [name, help, of] of limitGauges) add(name, help, ({ limits }) => limits[of], 'max');
-    add('filetracker_uploads', 'Uploads under way.', ({ uploads }) => uploads.uploadCount);
-    add(
-      'filetracker_free_bytes',
-      'Bytes that the disk of the store has left.',
-      ({ uploads }) => uploads.freeBytes,
-      'min',
-    );
+    }
   }
 }
