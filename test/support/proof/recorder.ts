@@ -11,7 +11,7 @@ import {
   closeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const source = fileURLToPath(new URL('./disk-recorder.c', import.meta.url));
@@ -130,8 +130,11 @@ export class RecorderControl {
 
   /** What a process needs in its environment to be recorded. */
   environment(folder: string, logPath?: string): Record<string, string> {
+    const recorder = compiledRecorder();
     return {
-      LD_PRELOAD: compiledRecorder(),
+      // By its name alone: the loader splits a path at blanks.
+      LD_PRELOAD: basename(recorder),
+      LD_LIBRARY_PATH: dirname(recorder),
       UV_USE_IO_URING: '0',
       FT_PROOF_ROOT: folder,
       FT_PROOF_CONTROL: this.path,
