@@ -6,7 +6,26 @@ import type { FileVersion } from '../core/file-version.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import type { ProgressListener } from './transfer/download.ts';
 
-/** A file in a version. */
+/**
+ * A file in a version.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client } from 'filetracker';
+ * import type { DeletedFile, Digest, FetchedFile, FileInfo, FileVersion, StoredFile } from 'filetracker';
+ *
+ * const client = Client.fromEnvironment();
+ * const put: StoredFile = await client.putStream('/examples/info.txt', Readable.from(['hello\n']));
+ * const got: FetchedFile = await client.getFile(put.versionedName, 'info.txt');
+ * const info: FileInfo | undefined = await client.stat('/examples/info.txt');
+ * const [version, digest]: [FileVersion, Digest | undefined] = [put.version, info?.digest];
+ * console.log(version, digest, put.sent, got.cached);
+ * const deleted: DeletedFile = await client.deleteFile('/examples/info.txt');
+ * console.log(deleted.keptVersion);
+ * await client.close();
+ * ```
+ */
 export interface FileInfo {
   readonly name: FileName;
   /** Seconds since 1970 UTC; may be negative. */
@@ -56,7 +75,25 @@ export interface GetFileOptions extends GetOptions {
   readonly replaceSpecial?: boolean | undefined;
 }
 
-/** Options of `getStream`. */
+/**
+ * Options of `getStream`.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client } from 'filetracker';
+ * import type { CallOptions, FetchedStream, GetOptions, GetStreamOptions } from 'filetracker';
+ *
+ * const client = Client.fromEnvironment();
+ * const call: CallOptions = { signal: AbortSignal.timeout(60_000) };
+ * await client.putStream('/examples/stream.txt', Readable.from(['hello\n']), call);
+ * const verified: GetOptions = { ...call, verify: true };
+ * const options: GetStreamOptions = { ...verified, serveFromCache: true };
+ * const fetched: FetchedStream = await client.getStream('/examples/stream.txt', options);
+ * for await (const piece of fetched.stream) console.log(String(piece));
+ * await client.close();
+ * ```
+ */
 export interface GetStreamOptions extends GetOptions {
   /** Fetch the content into the cache and stream it from there; `false` unless given: it then streams from the server. */
   readonly serveFromCache?: boolean | undefined;
@@ -129,7 +166,26 @@ export interface RemoteListOptions extends ListOptions {
   readonly cutoff?: FileVersion | undefined;
 }
 
-/** Options of `listRemoteFiles`. */
+/**
+ * Options of `listRemoteFiles`.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client } from 'filetracker';
+ * import type { ListOptions, NameListOptions, RemoteListOptions } from 'filetracker';
+ *
+ * const client = Client.fromEnvironment();
+ * await client.putStream('/examples/list.txt', Readable.from(['hello\n']));
+ * const below: ListOptions = { subpath: '/examples' };
+ * const old: RemoteListOptions = { ...below, cutoff: 1_700_000_000 };
+ * const relative: NameListOptions = { ...below, absolutePaths: false };
+ * for await (const file of client.listLocalFiles(below)) console.log(file.versionedName);
+ * for await (const file of client.listRemoteEntries(old)) console.log(file.name, file.size);
+ * for await (const name of client.listRemoteFiles(relative)) console.log(name); // list.txt
+ * await client.close();
+ * ```
+ */
 export interface NameListOptions extends RemoteListOptions {
   /** Whole names, rather than names relative to `subpath`; `true` unless given. */
   readonly absolutePaths?: boolean | undefined;

@@ -88,6 +88,16 @@ function boundedDetails(details: ErrorDetails): ErrorDetails {
  * The one error class of this project. Match `code`, never the text. The text reads
  * `Cannot <action> "<value>": <state>` and never holds a path of the server or a stack, so that it may be
  * shown to a peer; the cause may hold anything and stays here. No text is longer than 1 KiB.
+ *
+ * @example
+ * ```ts
+ * import { FiletrackerError } from 'filetracker';
+ * import type { ErrorCode, ErrorDetails } from 'filetracker';
+ *
+ * const [code, details]: [ErrorCode, ErrorDetails] = ['busy', { retryAfterSeconds: 5 }];
+ * const error = new FiletrackerError(code, 'Cannot judge "/a": the queue is full', { details });
+ * console.log(error.retryable, error.details.retryAfterSeconds); // true 5
+ * ```
  */
 export class FiletrackerError extends Error {
   readonly code: ErrorCode;
@@ -113,7 +123,22 @@ export function cannot(
   return new FiletrackerError(code, `Cannot ${action}: ${state}`, options);
 }
 
-/** Whether `error` is a FiletrackerError, with this code if one is given. */
+/**
+ * Whether `error` is a FiletrackerError, with this code if one is given.
+ *
+ * @example
+ * ```ts
+ * import { Client, isFiletrackerError } from 'filetracker';
+ *
+ * const client = Client.fromEnvironment();
+ * try {
+ *   await client.getFile('/examples/none', 'none.txt');
+ * } catch (error) {
+ *   if (!isFiletrackerError(error, 'not-found')) throw error;
+ * }
+ * await client.close();
+ * ```
+ */
 export function isFiletrackerError(error: unknown, code?: ErrorCode): error is FiletrackerError {
   return error instanceof FiletrackerError && (code === undefined || error.code === code);
 }

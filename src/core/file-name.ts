@@ -30,6 +30,15 @@ function requireText(text: unknown): void {
 /**
  * Checks the form of a name.
  * @throws FiletrackerError `invalid-name`, with a text that says what to change. Source of the rules: protocol.
+ *
+ * @example
+ * ```ts
+ * import { parseFileName } from 'filetracker';
+ * import type { FileName } from 'filetracker';
+ *
+ * const name: FileName = parseFileName('/a/b.txt');
+ * console.log(name); // /a/b.txt
+ * ```
  */
 export function parseFileName(text: string): FileName {
   requireText(text);
@@ -101,6 +110,16 @@ export function endsLikeVersion(name: string): boolean {
 /**
  * Reads `name[@version]`, the form that only clients know.
  * @throws FiletrackerError `invalid-name`, `invalid-version`.
+ *
+ * @example
+ * ```ts
+ * import { parseVersionedName } from 'filetracker';
+ * import type { GivenName, VersionedName } from 'filetracker';
+ *
+ * const given: GivenName = '/a/b.txt@1700000000';
+ * const { name, version }: VersionedName = parseVersionedName(given);
+ * console.log(name, version); // /a/b.txt 1700000000
+ * ```
  */
 export function parseVersionedName(given: GivenName): VersionedName {
   if (typeof given === 'object' && given !== null) {
@@ -123,6 +142,16 @@ export function shownName(given: GivenName): string {
   return given.version === undefined ? given.name : `${given.name}@${given.version}`;
 }
 
+/**
+ * The text of a versioned name, which `parseVersionedName` reads.
+ *
+ * @example
+ * ```ts
+ * import { formatVersionedName, parseFileName } from 'filetracker';
+ *
+ * console.log(formatVersionedName(parseFileName('/a/b.txt'), 1_700_000_000)); // /a/b.txt@1700000000
+ * ```
+ */
 export function formatVersionedName(name: FileName, version: number): string {
   return `${name}@${version}`;
 }

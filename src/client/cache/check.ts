@@ -14,6 +14,7 @@ import type { CacheSpace } from './space.ts';
 import { forEachFile, forEachSharded } from './survey.ts';
 import { removeIfThere } from '../transfer/targets.ts';
 
+/** Sizes and counts of a cache. */
 export interface CacheStatus {
   readonly folder: string;
   /** Bytes of disk that contents, records and unfinished downloads take. */

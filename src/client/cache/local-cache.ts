@@ -37,6 +37,7 @@ import { CacheSpace } from './space.ts';
 import type { Reservation } from './space.ts';
 import { keepAttributes, keptAttributes, removeIfThere, temporaryPathFor } from '../transfer/targets.ts';
 
+/** Where a cache is, and its limits. */
 export interface LocalCacheOptions {
   readonly folder: string;
   /** Bytes that the cache may take, counted in blocks of the disk; no limit unless given. */
@@ -71,6 +72,25 @@ export interface CacheAddition {
  * never handed out. Records of a name are changed under that name's lock only, and one that can't be read is
  * none. Nothing relies on a record's content being there: it may be evicted at any time, and a file once
  * opened stays readable.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client, LocalCache } from 'filetracker';
+ * import type { CachedFile, CacheStatus, CacheVerification, HandOut, LocalCacheOptions } from 'filetracker';
+ *
+ * const handOut: HandOut = 'copy';
+ * const options: LocalCacheOptions = { folder: 'cache', sizeMaxBytes: 10 * 1024 ** 3, handOut };
+ * const cache = new LocalCache(options);
+ * const client = new Client({ localStore: cache });
+ * await client.putStream('/a/b.txt@1700000000', Readable.from(['hello\n']));
+ * const status: CacheStatus = await cache.maintenance.status();
+ * const checked: CacheVerification = await cache.maintenance.verify();
+ * const files: CachedFile[] = [];
+ * for await (const file of cache.maintenance.list()) files.push(file);
+ * console.log(status.names, checked.damaged.length, files[0]?.name); // 1 0 /a/b.txt
+ * await client.close();
+ * ```
  */
 export class LocalCache implements Disposable {
   readonly layout: CacheLayout;

@@ -26,7 +26,22 @@ const smallContentMaxBytes = 1024 * 1024;
  */
 const unpackedPieces = { sizeBytes: 256 * 1024, ahead: 4 };
 
-/** Progress of a transfer. An upload is first read, for its digest, and then sent. */
+/**
+ * Progress of a transfer. An upload is first read, for its digest, and then sent.
+ *
+ * @example
+ * ```ts
+ * import { Readable } from 'node:stream';
+ * import { Client } from 'filetracker';
+ * import type { ProgressListener, TransferProgress } from 'filetracker';
+ *
+ * const percent = ({ done, total }: TransferProgress): number => (total ? (100 * done) / total : 100);
+ * const onProgress: ProgressListener = (progress) => console.log(progress.phase, percent(progress));
+ * const client = Client.fromEnvironment();
+ * await client.putStream('/examples/progress.txt', Readable.from(['hello\n']), { onProgress });
+ * await client.close();
+ * ```
+ */
 export interface TransferProgress {
   readonly phase: 'fetching' | 'reading' | 'sending';
   /** Bytes of the content, before encoding. */
@@ -35,6 +50,7 @@ export interface TransferProgress {
   readonly total: number | undefined;
 }
 
+/** Called as bytes of a transfer pass. */
 export type ProgressListener = (progress: TransferProgress) => void;
 
 export interface DownloadOptions {
