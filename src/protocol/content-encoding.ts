@@ -23,11 +23,11 @@ export function parseContentEncoding(header: string | undefined): Encoding {
   }
 }
 
-/** What a client takes, of what a store can hold. */
+/** The encodings that a client accepts. */
 export interface AcceptedEncodings {
-  /** Send what lies in the store as gzip without decoding it. */
+  /** Blobs stored as gzip may be sent without decoding. */
   readonly gzip: boolean;
-  /** Whether a decoded answer is allowed; a Range needs one. */
+  /** Whether a decoded response is allowed; a Range needs one. */
   readonly identity: boolean;
 }
 
@@ -51,10 +51,10 @@ let lastHeader = '';
 let lastAccepted = identityOnly;
 
 /**
- * Reads Accept-Encoding. Without the header the answer is identity, so that a plain client gets the content.
- * There is no 406: a client that allows neither coding, or forbids identity where the content lies there
- * uncompressed, gets what there is, and Content-Encoding tells which (RFC 9110, 12.5.3, leaves this to the
- * server). At equal weight gzip is sent, because it costs neither side's network nor our processor.
+ * Reads Accept-Encoding. Without the header the response is identity, so that a plain client gets the content.
+ * There is no 406: a client that accepts neither coding, or forbids identity for an uncompressed blob, gets the
+ * stored form, and Content-Encoding names it (RFC 9110, 12.5.3, leaves this to the server). At equal weight gzip
+ * is sent, because it costs the least network and processor time.
  */
 export function acceptedEncodings(header: string | undefined): AcceptedEncodings {
   if (header === undefined) return identityOnly;

@@ -107,7 +107,7 @@ function readClock(text: string): Pick<CivilTime, 'hour' | 'minute' | 'second'> 
   return { hour: readNumber(parts[0]), minute: readNumber(parts[1]), second: readNumber(parts[2] ?? '0') };
 }
 
-/** Seconds before (negative) or after UTC; undefined where the digits are no offset. `0100` came as `+0100`. */
+/** Seconds before (negative) or after UTC; `undefined` if the digits are no offset. `0100` was sent as `+0100`. */
 function readZone(text: string): number | undefined {
   const hours = zoneHours.get(text.toUpperCase());
   if (hours !== undefined) return hours * -3600;
@@ -138,7 +138,7 @@ function withoutWeekday(words: readonly string[]): string[] {
   return [first.slice(first.lastIndexOf(',') + 1), ...rest];
 }
 
-/** Finds the words of a date; undefined where there are too few. */
+/** Finds the words of a date; `undefined` if there are too few. */
 function splitDate(text: string): DateWords | undefined {
   let words = withoutWeekday(text.trim().split(/\s+/));
   if (words.length === 3) {

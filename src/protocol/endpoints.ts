@@ -1,7 +1,7 @@
-/** Versions of the protocol that a server of ours speaks, as GET /version gives them. */
+/** Versions of the protocol that this server speaks, as GET /version returns them. */
 export const protocolVersions: readonly number[] = [2];
 
-/** What this server can do beyond version 2, as GET /version names it, so that a client need not try. */
+/** Additions of this server to version 2, as GET /version returns them, so that clients need not probe. */
 export const features: readonly string[] = [
   'chunked-upload',
   'conditional',
@@ -16,7 +16,7 @@ export type Endpoint = 'files' | 'list' | 'version' | 'status' | 'healthz' | 're
 
 const readingMethods = ['GET', 'HEAD'] as const;
 
-/** The methods that each endpoint takes, as the `Allow` header of a 405 names them. */
+/** The methods of each endpoint, as in the `Allow` header of a 405. */
 export const endpointMethods: Readonly<Record<Endpoint, readonly string[]>> = {
   files: ['GET', 'HEAD', 'PUT', 'DELETE'],
   list: readingMethods,

@@ -12,7 +12,7 @@ export interface EntityTag {
   readonly value: string;
 }
 
-/** `*`, or the tags of the header; undefined where it can't be read. */
+/** `*`, or the tags of the header; `undefined` if it is malformed. */
 export type EntityTags = '*' | readonly EntityTag[];
 
 const leadingTag = /^[\s,]*(W\/)?"([\u0021\u0023-\u007e\u0080-\u00ff]*)"\s*(?=,|$)/;
@@ -31,31 +31,30 @@ export function parseEntityTags(header: string): EntityTags | undefined {
   return tags.length > 0 ? tags : undefined;
 }
 
-/** The digest that a tag of ours names, whatever the encoding it was given for. */
+/** The digest in an entity tag of filetracker, for any encoding. */
 export function digestOfTag(tag: EntityTag): Digest | undefined {
   const digest = tag.value.slice(0, 64);
   const encoding = tag.value.slice(64);
   return isDigest(digest) && (encoding === '' || encoding === '-gzip') ? digest : undefined;
 }
 
-/** Reads an ETag that a server sent, for the client: the digest it names, if it is one of ours. */
+/** The digest in the ETag of a response; `undefined` if it is not a tag of filetracker. */
 export function digestOfEtag(header: string | undefined): Digest | undefined {
   const tags = header === undefined ? undefined : parseEntityTags(header);
   const [tag] = tags === undefined || tags === '*' ? [] : tags;
   return tag === undefined ? undefined : digestOfTag(tag);
 }
 
-/** The encoding that an ETag of ours was given for; undefined for another's tag. */
+/** The encoding of a response by its ETag; `undefined` if it is not a tag of filetracker. */
 export function encodingOfEtag(header: string | undefined): Encoding | undefined {
   const digest = digestOfEtag(header);
   return digest && encodings.find((encoding) => header === etagOf(digest, encoding));
 }
 
 /**
- * Under which encoding If-None-Match names the content (weak comparison), or undefined where it does not: the
- * answer is then no 304. Who holds the content in one encoding holds it, so any of our tags will do; the 304
- * carries the tag that was named, so that a cache finds the answer it has kept. `preferred` is the encoding that
- * would be sent.
+ * The encoding under which If-None-Match names the content (weak comparison); `undefined` if it does not, and the
+ * response is no 304. The tags of both encodings match, because the content is the same; the 304 has the tag that
+ * the client sent, so that a cache finds its stored response. `preferred` is the encoding that would be sent.
  */
 export function namedEncoding(header: string, digest: Digest, preferred: Encoding): Encoding | undefined {
   if (header === etagOf(digest, preferred)) return preferred;

@@ -10,7 +10,7 @@ export interface ListedFile {
   readonly version: FileVersion;
   /** Bytes before encoding. */
   readonly size: number;
-  /** Bytes as they lie in the store. */
+  /** Stored bytes, after encoding. */
   readonly storedSize: number;
   readonly digest: Digest;
 }

@@ -114,8 +114,8 @@ export function errorOfAnswer(answer: ErrorAnswer, action: string): FiletrackerE
 }
 
 /**
- * What may be told of anything that was thrown while a request was answered. What is no error of ours is a
- * bug, whose text may hold paths: it is replaced, and `requestId` leads to it in the log.
+ * The error that a client may see. An error that is not a FiletrackerError is a bug, whose text may contain paths:
+ * it is replaced, and `requestId` identifies it in the log.
  */
 export function publicError(error: unknown, requestId: string): FiletrackerError {
   if (isFiletrackerError(error)) return error;

@@ -26,7 +26,7 @@ export function parseWeightedList(header: string): WeightedToken[] {
   return elements;
 }
 
-/** Whether a type is asked for by its own name; `*` does not name it. For forms that are handed out on request only. */
+/** Whether Accept names one of the types itself; `*` does not count. For forms that are sent on request only. */
 export function namesType(header: string | undefined, types: readonly string[]): boolean {
   if (header === undefined || header === '*/*') return false;
   return parseWeightedList(header).some(({ token, quality }) => quality > 0 && types.includes(token));

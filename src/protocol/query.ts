@@ -17,7 +17,7 @@ function decodeQuery(raw: string): string {
 }
 
 /**
- * The first value of a key, decoded as forms are (`+` is a blank); undefined where the key is not there.
+ * The first value of a key, decoded like a form (`+` is a blank); `undefined` if the key is missing.
  * @throws FiletrackerError `invalid-argument` for a value that is not percent-encoded UTF-8.
  */
 export function queryValue(query: string, key: string): string | undefined {
@@ -38,7 +38,7 @@ export function queryValue(query: string, key: string): string | undefined {
 
 const versionKey = 'last_modified';
 
-/** The version that a request names, undefined where it names none. @throws FiletrackerError `invalid-version`. */
+/** The version in the query of a request; `undefined` if there is none. @throws FiletrackerError `invalid-version`. */
 export function queryVersion(query: string): FileVersion | undefined {
   const text = queryValue(query, versionKey);
   return text === undefined ? undefined : parseDate(text);

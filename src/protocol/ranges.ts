@@ -25,7 +25,7 @@ function endsOf(header: string): readonly [from: string, to: string] | undefined
 }
 
 /**
- * Reads a Range header for a content of `size` bytes. Several ranges, other units and what can't be read
+ * Reads a Range header for content of `size` bytes. Several ranges, other units and malformed headers
  * get the whole content, which RFC 9110 (14.2) allows.
  */
 export function parseRange(header: string, size: number): RequestedRange {
@@ -64,7 +64,7 @@ export function formatUnsatisfiedRange(size: number): string {
   return `bytes */${size}`;
 }
 
-/** Reads Content-Range of a 206, on the client's side; undefined where it can't be read. */
+/** Reads Content-Range of a 206, on the client's side; `undefined` if it is malformed. */
 export function parseContentRange(header: string): { first: number; last: number; size: number } | undefined {
   const parts = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(header.trim());
   if (parts === null) return undefined;

@@ -62,11 +62,11 @@ function unknownRoute(path: string): undefined {
 
 /**
  * Reads the target of a request line. Leading empty segments are dropped, before and after the base path,
- * because the base URL of a client may end in a slash; but not at endpoints that only people and programs on
- * this side of a proxy use. The endpoint's own word must stand unencoded: a
- * proxy that filters by path shall see the same word as we do.
- * @param basePath prefix of every path, as `/ft`; empty where there is none.
- * @returns undefined where no endpoint has this path.
+ * because the base URL of a client may end in a slash; but not for endpoints that only operators and programs
+ * behind a proxy use. The endpoint's own word must not be encoded, so that a proxy that filters by path
+ * reads the same word.
+ * @param basePath prefix of every path, such as `/ft`; empty if there is none.
+ * @returns `undefined` if no endpoint has this path.
  * @throws FiletrackerError `invalid-name` for every path that the protocol refuses with 400.
  */
 export function parseTarget(target: string, basePath = ''): Route | undefined {

@@ -1,14 +1,14 @@
 import { Readable } from 'node:stream';
 import { FiletrackerError, isFiletrackerError, messageOf } from '../core/errors.ts';
 
-/** Bytes that come piece by piece. Who takes a piece may keep it: it is not written to again unless he gives it back (reused-pieces.ts). */
+/** Bytes that come piece by piece. The receiver may keep a piece: it is not overwritten unless the receiver gives it back (reused-pieces.ts). */
 export type Chunks = AsyncIterable<Uint8Array>;
 
 /**
  * The bytes of a body that a peer sends. The stream is not destroyed, whether reading ends, fails or is
- * given up: with a request its connection would go, and with that the way to answer.
- * @throws FiletrackerError `aborted` where the stream fails or `signal` says so; an error of ours that the
- * stream was destroyed with comes as it is.
+ * abandoned: destroying a request would close its connection, and no response could be sent.
+ * @throws FiletrackerError `aborted` if the stream fails or `signal` aborts; a FiletrackerError that the stream
+ * was destroyed with is rethrown.
  */
 export async function* bodyChunks(source: Readable, signal?: AbortSignal): AsyncGenerator<Buffer> {
   const iterator = source.iterator({ destroyOnReturn: false });

@@ -55,7 +55,7 @@ describe('bodyChunks()', () => {
     source.destroy();
   });
 
-  it('gives the failure of a stream as aborted, and an error of ours as it is', async () => {
+  it('reports the failure of a stream as aborted, and rethrows a FiletrackerError', async () => {
     const cut = new Readable({ read: () => undefined });
     const reading = collected(bodyChunks(cut));
     cut.destroy(new Error('socket hang up'));

@@ -1,13 +1,13 @@
 import { DigestMeter, type Digest } from '../core/digest.ts';
 import type { Chunks } from './chunks.ts';
 
-/** What is known of a content whose bytes have passed. */
+/** Digest and size of content that was read. */
 export interface ContentMeasure {
   readonly digest: Digest;
   readonly sizeBytes: number;
 }
 
-/** Digest and size of a content while it passes. */
+/** Computes digest and size of content while it passes. */
 export class ContentMeter {
   readonly #digest = new DigestMeter();
   #sizeBytes = 0;

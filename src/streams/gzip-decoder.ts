@@ -12,16 +12,16 @@ import type { Chunks } from './chunks.ts';
 export interface DecodingBounds {
   /** Bytes that may come out in any case. */
   readonly sizeMaxBytes: number;
-  /** Beyond `ratioFreeBytes` at most so many bytes may come out for each that went in; no bound if not given. */
+  /** Maximum output bytes per input byte, beyond `ratioFreeBytes`; no limit unless given. */
   readonly ratioMax?: number | undefined;
   /** Output up to this size is not held against the ratio: a small bomb does no harm, and zeros are legal. */
   readonly ratioFreeBytes?: number | undefined;
 }
 
-/** In what pieces a content is unpacked; larger ones cost less, and more memory. */
+/** The pieces of the output; larger ones cost less time and more memory. */
 export interface PiecesOptions {
   readonly sizeBytes: number;
-  /** Pieces that are unpacked before the first of them is taken. */
+  /** Pieces that are decoded before the first of them is read. */
   readonly ahead: number;
 }
 
@@ -30,7 +30,7 @@ const syncOutputMaxBytes = 64 * 1024;
 
 /**
  * Decodes gzip as it passes, strictly: several members are one content (RFC 1952, 2.2), and a stream that is
- * cut short, fails its checksum or goes on after its last member is refused. Unpacking runs off the main thread.
+ * cut short, fails its checksum or continues after its last member is refused. Decoding runs off the main thread.
  * @throws FiletrackerError `corrupt-encoding`; `too-large` beyond the bounds; what `source` throws.
  */
 export async function* gunzipChunks(
@@ -85,8 +85,8 @@ class Feed {
 }
 
 /**
- * Decodes gzip that lies in memory, by the rules and with the errors of `gunzipChunks`. The output lies in
- * memory too, so give a bound that fits it. What `gunzipAtOnce` does not take is decoded off the main thread.
+ * Decodes gzip in memory, with the rules and errors of `gunzipChunks`. The output is in memory too, so pass a
+ * bound that fits it. Input that `gunzipAtOnce` does not accept is decoded off the main thread.
  */
 export function gunzipBytes(bytes: Uint8Array, bounds: DecodingBounds): Buffer | Promise<Buffer> {
   return gunzipAtOnce(bytes, bounds) ?? gunzipInThread(bytes, bounds);

@@ -59,7 +59,7 @@ export async function* gzipChunks(source: Chunks, options: GzipStreamOptions = {
   for await (const block of blocksOf(source, options.blockSizeBytes ?? defaultBlockSizeBytes)) {
     const packed = compressBlock(block, level, dictionary);
     const compressed = packed.then((bytes) => filledUp(bytes, block.length / ratioMax));
-    // If the reader gives up, nobody asks for the blocks that are still in flight.
+    // If the reader stops, the blocks that are still in flight are never awaited.
     compressed.catch(() => undefined);
     inFlight.push(compressed);
     checksum = crc32(block, checksum);
@@ -97,8 +97,8 @@ function trailer(checksum: number, sizeBytes: number): Buffer {
 }
 
 /**
- * Compresses content that lies in memory to one gzip member. What takes less than about 0.1 ms is done at
- * once; the rest off the main thread.
+ * Compresses content in memory to one gzip member: on the main thread if it takes less than about 0.1 ms, else
+ * off it.
  */
 export function gzipBytes(bytes: Uint8Array, options: GzipOptions = {}): Buffer | Promise<Buffer> {
   const level = options.level ?? defaultLevel;

@@ -1,8 +1,8 @@
 import type { Readable } from 'node:stream';
 
-/** A stream whose pieces, as objects, may be given back to it: it then writes to them again. */
+/** A stream of Buffers that can be given back to it: it then overwrites them. */
 export interface ReusingSource extends Readable {
-  /** The caller, and whoever he gave the piece to, is done with it. */
+  /** Returns a piece that neither the caller nor any other receiver uses any more. */
   giveBack(piece: Uint8Array): void;
 }
 
@@ -10,7 +10,7 @@ function reuses(source: Readable): source is ReusingSource {
   return 'giveBack' in source && typeof source.giveBack === 'function';
 }
 
-/** Gives a piece back where its source has a use for it; where it has none, it stays as it is. */
+/** Gives a piece back if its source reuses pieces; otherwise does nothing. */
 export function giveBack(source: Readable, piece: Uint8Array): void {
   if (reuses(source)) source.giveBack(piece);
 }
