@@ -1,19 +1,26 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { fileURLToPath } from 'node:url';
-import type { EngineTuningFlags } from '../config/engine-config.ts';
+import type { BlobStore } from '../blobs/blob-store.ts';
+import {
+  namesEngines,
+  readStoreAddress,
+  type EngineConfig,
+  type EngineTuningFlags,
+} from '../config/engine-config.ts';
 import { release } from '../core/release.ts';
-import { namesEngines, readStoreAddress } from '../config/engine-config.ts';
 import { compareIndexes } from '../catalog/lmdb/index/comparison.ts';
+import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
+import { contentsFolder } from '../maintenance/folder-kind.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
+import type { BlobPlace } from '../maintenance/recovery/blob-place.ts';
 import { compareInChild } from '../maintenance/recovery/compare-in-child.ts';
-import type { ContentPlace } from '../maintenance/recovery/content-place.ts';
-import { recoverStore } from '../maintenance/recovery/recover.ts';
-import type { RecoveryReport } from '../maintenance/recovery/recovery-report.ts';
+import { recoverFolder } from '../maintenance/recovery/recover-folder.ts';
+import { findingKinds, type Finding, type Recovery } from '../maintenance/recovery/recover.ts';
 import { addEngineTuningOptions } from './server/engine-options.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { inHouseStyle } from './house-style.ts';
-import { exitCodes, printLine } from './output.ts';
+import { exitCodes, printJson, printLine } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
 
 const program = 'filetracker-recover';
@@ -26,68 +33,97 @@ interface Flags extends EngineTuningFlags {
   readonly json?: boolean;
 }
 
-function reportLines(report: RecoveryReport): string[] {
-  const { actions, actionCount, damagedFiles, damagedFileCount, notes } = report;
-  const { unreadableFiles, unreadableFileCount } = report;
-  const done = actions.map(({ action, target, reason }) => `${action} ${target}: ${reason}`);
-  const lines = [
-    ...titledList(report.dryRun ? 'To be done' : 'Done', done, actionCount),
-    ...titledList('Notes', notes),
-    ...titledList(
-      'Files whose content is lost; reading them answers an error until they are stored again',
-      damagedFiles.map(({ name, version }) => `${name}@${version}`),
-      damagedFileCount,
-    ),
-    ...titledList(
-      'Files whose content the disk does not give; nothing was done about them',
-      unreadableFiles.map(({ name, version }) => `${name}@${version}`),
-      unreadableFileCount,
-    ),
-  ];
-  if (report.quarantine !== undefined) lines.push(`Damaged things were moved to ${report.quarantine}`);
-  if (actionCount + unreadableFileCount === 0) lines.push('The store is as it should be: nothing to do');
-  return lines;
+/** Statements that scan whole tables take long. */
+const queryTimeoutMs = 24 * 3_600_000;
+
+const titles: Readonly<Record<Exclude<Finding['kind'], 'repair'>, string>> = {
+  warning: 'Warning',
+  note: 'Notes',
+  'lost-file': 'Lost files; reading them returns an error until they are stored again',
+  'lost-blob': 'Lost blobs; reading their files returns an error until they are stored again',
+  'unreadable-file': 'Files that the disk cannot read; they stay as they are',
+  'unreadable-blob': 'Blobs that the disk cannot read; they stay as they are',
+};
+
+function print({
+  report,
+  findings,
+  hasLosses,
+}: Recovery<{ readonly quarantine?: string | undefined }>): void {
+  for (const kind of findingKinds) {
+    const title = kind === 'repair' ? (report.dryRun ? 'To be done' : 'Done') : titles[kind];
+    const { items, count } = findings.of(kind);
+    const texts = items.map(({ text }) => text);
+    for (const line of titledList(title, texts, count)) printLine(line);
+  }
+  if (report.quarantine !== undefined) printLine(`Damaged things were moved to ${report.quarantine}`);
+  const remaining = (['warning', 'repair', 'unreadable-file', 'unreadable-blob'] as const).some(
+    (kind) => findings.of(kind).count > 0,
+  );
+  if (!remaining) printLine(`${hasLosses ? 'Otherwise the' : 'The'} store is as it should be: nothing to do`);
 }
 
-/** Whether files are not whole, or may not be. */
-function hasLosses(report: RecoveryReport): boolean {
-  const { damagedFileCount, unreadableFileCount, changesMayBeMissing } = report;
-  return damagedFileCount + unreadableFileCount > 0 || changesMayBeMissing;
+/** A dry run changes nothing in a folder. Loads a back end only if the address names it: it need not be installed. */
+async function openBlobs({ blobs }: EngineConfig, folder: string, dryRun: boolean): Promise<BlobStore> {
+  if (blobs !== undefined) {
+    const { S3BlobStore } = await import('../blobs/s3/s3-blob-store.ts');
+    return S3BlobStore.open(blobs);
+  }
+  const { DiskBlobStore } = await import('../blobs/disk/disk-blob-store.ts');
+  return DiskBlobStore.open(await contentsFolder(folder), { uniqueKeys: true, readOnly: dryRun });
 }
 
-async function recoverFolder(folder: string, flags: Flags, contents?: ContentPlace): Promise<void> {
-  const file = fileURLToPath(import.meta.url);
+async function recoverInDatabase(
+  engines: EngineConfig & { readonly catalog: ConnectionOptions },
+  folder: string,
+  flags: Flags,
+): Promise<Recovery<object>> {
+  const { dryRun = false } = flags;
+  const { PostgresCatalog } = await import('../catalog/postgres/postgres-catalog.ts');
+  const { recoverDatabase } = await import('../maintenance/recovery/recover-database.ts');
+  const blobs = await openBlobs(engines, folder, dryRun);
+  try {
+    await using catalog = await PostgresCatalog.open({
+      ...engines.catalog,
+      queryTimeoutMs,
+      placer: blobs,
+      existing: dryRun ? 'as-it-is' : 'upgrade',
+    });
+    return await recoverDatabase(catalog, blobs, { ...flags, listener: stepsFor(flags) });
+  } finally {
+    await blobs.close();
+  }
+}
+
+async function recoverInFolder(folder: string, flags: Flags, place?: BlobPlace): Promise<Recovery<object>> {
   await refuseOthersFolders([folder]);
-  const report = await recoverStore(folder, {
+  const file = fileURLToPath(import.meta.url);
+  return recoverFolder(folder, {
     full: flags.full,
     dryRun: flags.dryRun,
     compare: (one, other) => compareInChild(file, one, other),
-    contents,
+    place,
     listener: stepsFor(flags),
   });
-  if (hasLosses(report)) process.exitCode = exitCodes.failure;
-  if (flags.json === true) printLine(JSON.stringify(report, null, 2));
-  else if (flags.silent !== true) printLine(reportLines(report).join('\n'));
+}
+
+async function recoverStore(address: string, flags: Flags): Promise<Recovery<object>> {
+  if (!namesEngines(address)) return recoverInFolder(address, flags);
+  const { folder = '', engines } = readStoreAddress(address, flags);
+  const { catalog, blobs } = engines;
+  if (catalog !== undefined) return recoverInDatabase({ ...engines, catalog }, folder, flags);
+  if (blobs === undefined) return recoverInFolder(folder, flags);
+  const { S3BlobStore } = await import('../blobs/s3/s3-blob-store.ts');
+  const { BucketBlobs } = await import('../maintenance/recovery/bucket-blobs.ts');
+  await using place = new BucketBlobs(await S3BlobStore.open(blobs), { acceptLoss: flags.acceptLoss });
+  return await recoverInFolder(folder, flags, place);
 }
 
 async function run(address: string, flags: Flags): Promise<void> {
-  if (!namesEngines(address)) {
-    await recoverFolder(address, flags);
-    return;
-  }
-  // Loaded only here: what reaches the engines need not be installed.
-  const { openBucket, recoverDatabase } = await import('./recover-scale-out.ts');
-  const { folder, engines } = readStoreAddress(address, flags);
-  if (engines.catalog !== undefined) {
-    await recoverDatabase({ folder, engines: { ...engines, catalog: engines.catalog } }, flags);
-    return;
-  }
-  const contents = await openBucket(engines, flags);
-  try {
-    await recoverFolder(folder ?? '', flags, contents);
-  } finally {
-    await contents.close();
-  }
+  const recovery = await recoverStore(address, flags);
+  if (recovery.hasLosses) process.exitCode = exitCodes.failure;
+  if (flags.json === true) printJson(recovery.report);
+  else if (flags.silent !== true) print(recovery);
 }
 
 async function main(): Promise<void> {
@@ -98,17 +134,17 @@ async function main(): Promise<void> {
   }
   const command = new Command(program)
     .description(
-      'Checks a store and mends it: rebuilds a lost or damaged catalog from journal and blobs, takes damaged ' +
-        'parts out of the journal, and marks files whose content is lost. What is damaged is moved to ' +
-        'DIR/quarantine, never deleted. No server may have the store open. A store in PostgreSQL is checked and ' +
-        'mended while it is served.',
+      'Checks and repairs a store: rebuilds a lost or damaged catalog from journal and blobs, takes damaged parts out ' +
+        'of the journal, and marks files whose blobs are lost. Damaged parts are moved to DIR/quarantine, never ' +
+        'deleted. Stop the server of a store in a folder first; a store in PostgreSQL is checked and repaired while ' +
+        'it is served.',
     )
     .version(release, '--version', 'show the version')
     .argument('<DIR>', 'folder of the store, or postgres://…,s3://…, or DIR with one of these')
     .option('-f, --full', 'read every blob and check its digest and size')
     .option('-s, --silent', 'print nothing but errors')
     .option('--dry-run', 'find everything, change nothing')
-    .option('--accept-loss', 'go on where contents have to be given up that may only be elsewhere')
+    .option('--accept-loss', 'continue even if blobs have to be given up that may only be stored elsewhere')
     .option('--json', 'print the report as JSON');
   await addEngineTuningOptions(inHouseStyle(command, program)).action(run).parseAsync();
 }

@@ -1,70 +1,70 @@
-import { readdir } from 'node:fs/promises';
 import { isAbsolute, join, resolve } from 'node:path';
+import { tokensFileName, tokensLockName, tokensMarkerName } from '../access/token-files.ts';
 import { reservedNames } from '../blobs/disk/blob-folders.ts';
 import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { indexDataFileName } from '../catalog/lmdb/index/state.ts';
+import { cannot } from '../core/errors.ts';
 import { cacheMarks, ofFileSystem } from '../fs/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
-import { checkApart } from './backup/apart.ts';
-import { refuseNewerFormats } from './newer-formats.ts';
 import { readAdoptionState } from './migration/legacy/adoption-state.ts';
+import { refuseNewerFormats } from './newer-formats.ts';
 import {
   adoptedStoreName,
   isFolder,
+  namesIn,
   storeFolders,
   unfinishedRestoreName,
   type StoreFolders,
-} from './backup/store-folders.ts';
-import { tokensFileName, tokensLockName, tokensMarkerName } from '../access/token-files.ts';
+} from './store-folders.ts';
+import { checkApart } from './target-folder.ts';
 
 /**
- * What a folder is that somebody names as a store. Every program asks here before it opens one, because the old
- * layout and ours both have a `blobs/` and mean different things by it: what is opened as the wrong one is destroyed.
+ * What a folder is that a user names as a store. Every program checks this before it opens one: the old layout and ours
+ * both have a `blobs/` with different meanings, and opening one as the other destroys it.
  *
- * A folder of filetracker 2 is known by `links/` beside `blobs/`, which ours never has, whatever else was
- * left there; not by what is missing, because any program of ours that once ran there may have made that.
+ * A folder of filetracker 2 is known by `links/` beside `blobs/`, which ours never has, whatever else it contains; not by
+ * what is missing, because any program of ours that once ran there may have made that.
  */
 export type FolderKind =
-  /** Nothing is there, nothing is in it, or things that are neither ours nor an old server's. */
+  /** It does not exist, it is empty, or it holds things of neither filetracker. */
   | { readonly kind: 'absent' | 'empty' | 'other' }
   /** A store: the folder itself, or the part of an adopted one that holds it. */
   | { readonly kind: 'store'; readonly folders: StoreFolders }
-  /** What a restore has made of a store that was killed, or is under way. */
+  /** A restore to it is under way, or was killed. */
   | { readonly kind: 'unfinished-restore' }
-  /** Contents without a journal and a catalog that tell whose they are. */
+  /** Blobs without a journal and a catalog. */
   | { readonly kind: 'journal-lost'; readonly folders: StoreFolders }
-  /** A folder of filetracker 2 that was not taken over yet, or not wholly. */
+  /** A folder of filetracker 2 that was not adopted yet, or not completely. */
   | { readonly kind: 'to-adopt'; readonly source: string; readonly store: string; readonly begun: boolean }
-  /** A folder of filetracker 2 that an earlier release of ours has stored files in. */
+  /** A folder of filetracker 2 in which an earlier release of ours has stored files. */
   | { readonly kind: 'mixed' }
   /** The cache of a client, and nothing of a store. */
   | { readonly kind: 'cache' }
   /** A folder of filetracker 1: plain files under `files/`. */
   | { readonly kind: 'plain-files' };
 
-/** What may lie in a folder that is to become a store. */
-const strangersAllowed: ReadonlySet<string> = new Set([
+/** What a folder that becomes a store may contain: the rest are folders of a store that was killed before it had a journal. */
+const allowedNames: ReadonlySet<string> = new Set([
   ...ofFileSystem,
   tokensFileName,
   tokensMarkerName,
   tokensLockName,
+  'blobs',
+  'uploads',
+  'catalog',
 ]);
-
-/** Folders of a store whose making was cut short before it had a journal; nothing in them is of worth then. */
-const begunFolders: ReadonlySet<string> = new Set(['blobs', 'uploads', 'catalog']);
 
 /** Whether a folder is in the layout of the legacy server, version 2. */
 export async function isLegacyFolder(folder: string): Promise<boolean> {
-  const [links, blobs] = await Promise.all(['links', 'blobs'].map((part) => isFolder(join(folder, part))));
-  return links === true && blobs === true;
+  return (await isFolder(join(folder, 'links'))) && (await isFolder(join(folder, 'blobs')));
 }
 
 /** @throws FiletrackerError of the disk. */
 export async function folderKind(folder: string): Promise<FolderKind> {
   const root = resolve(folder);
   const adopted = join(root, adoptedStoreName);
-  if (!(await isLegacyFolder(root))) return (await isFolder(adopted)) ? storeIn(adopted) : ownKind(root);
   const begun = await isFolder(adopted);
+  if (!(await isLegacyFolder(root))) return begun ? storeIn(adopted) : ownKind(root);
   if (begun && (await readAdoptionState(adopted))?.complete === true) return storeIn(adopted);
   if (await holdsRecords(storeFolders(root).journal)) return { kind: 'mixed' };
   return { kind: 'to-adopt', source: root, store: adopted, begun };
@@ -80,30 +80,18 @@ async function ownKind(root: string): Promise<FolderKind> {
   if (names === undefined) return { kind: 'absent' };
   if (names.includes(unfinishedRestoreName)) return { kind: 'unfinished-restore' };
   const segments = await listSegments(folders.journal);
-  if (segments.length > 0 || (await namesIn(folders.catalog))?.includes('data.mdb') === true) {
+  if (segments.length > 0 || (await namesIn(folders.catalog))?.includes(indexDataFileName) === true) {
     const adoption = await readAdoptionState(root);
     const unfinished = adoption?.complete === false && isAbsolute(adoption.source);
-    if (unfinished && (await isLegacyFolder(adoption.source)))
-      return { kind: 'to-adopt', source: adoption.source, store: root, begun: true };
-    return storeIn(root);
+    if (!unfinished || !(await isLegacyFolder(adoption.source))) return storeIn(root);
+    return { kind: 'to-adopt', source: adoption.source, store: root, begun: true };
   }
   if (holdsCache(names) && !names.includes('uploads')) return { kind: 'cache' };
   if (await holdsAnything(folders.blobs)) return { kind: 'journal-lost', folders };
-  // A store whose first start was cut short has its folders, and nothing in them.
+  // A store whose first start was interrupted has its folders, and nothing in them.
   if (await isFolder(folders.journal)) return storeIn(root);
   if (await isFolder(join(root, 'files'))) return { kind: 'plain-files' };
-  const isEmpty = names.every((name) => strangersAllowed.has(name) || begunFolders.has(name));
-  return { kind: isEmpty ? 'empty' : 'other' };
-}
-
-/** The names in a folder; undefined where there is none. */
-async function namesIn(folder: string): Promise<string[] | undefined> {
-  try {
-    return await readdir(folder);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-    throw fromSystemError(error, `read "${folder}"`);
-  }
+  return { kind: names.every((name) => allowedNames.has(name)) ? 'empty' : 'other' };
 }
 
 /** Whether a client has its cache in a folder of these names. */
@@ -111,7 +99,7 @@ function holdsCache(names: readonly string[]): boolean {
   return cacheMarks.every((mark) => names.includes(mark));
 }
 
-/** Whether anything but empty folders lies in a folder of blobs. */
+/** Whether a folder of blobs contains anything but empty folders. */
 async function holdsAnything(blobsFolder: string): Promise<boolean> {
   for (const name of (await namesIn(blobsFolder)) ?? []) {
     if (reservedNames.has(name)) continue;
@@ -121,7 +109,7 @@ async function holdsAnything(blobsFolder: string): Promise<boolean> {
   return false;
 }
 
-/** Whether a journal tells of any change. Opening a store is enough to give it a journal, which then tells of none. */
+/** Whether a journal holds any change. Opening a store is enough to create a journal, which then holds none. */
 async function holdsRecords(journal: string): Promise<boolean> {
   let damaged = false;
   for (const segment of await listSegments(journal)) {
@@ -133,90 +121,82 @@ async function holdsRecords(journal: string): Promise<boolean> {
   return false;
 }
 
-function refuse(code: 'invalid-argument' | 'not-found', text: string): never {
-  throw new FiletrackerError(code, text);
+/** Refuses what has to be adopted, finished or sorted out before a program of ours may touch it. */
+function refuseUnready(folder: string, found: FolderKind): void {
+  const problem = problemOf(folder, found);
+  if (problem !== undefined) throw cannot('invalid-argument', `use "${folder}"`, problem);
 }
 
-/** Refuses what has to be taken over, ended, or sorted out, before any program of ours may touch it. */
-function refuseUnready(folder: string, found: FolderKind): void {
-  if (found.kind === 'unfinished-restore') {
-    const state = 'a restore to it has begun and not ended';
-    refuse('invalid-argument', `Cannot use "${folder}": ${state}; run the restore again`);
-  }
-  if (found.kind === 'to-adopt') {
-    const state = found.begun
-      ? `${found.source === resolve(folder) ? 'it is a folder of filetracker 2' : `it takes "${found.source}" over`}, ` +
-        'and taking it over has begun and not ended'
-      : 'it is a folder of filetracker 2';
-    const elsewhere = `filetracker-migrate --adopt ${found.source} NEW_DIR`;
-    refuse(
-      'invalid-argument',
-      `Cannot use "${folder}": ${state}; take it over first, by starting filetracker-server -d ${folder}, or with ${elsewhere}`,
-    );
-  }
-  if (found.kind === 'mixed') {
-    const state = 'it is a folder of filetracker 2 in which files of this version were stored as well';
-    refuse(
-      'invalid-argument',
-      `Cannot use "${folder}": ${state}; docs/OPERATIONS.md tells how to part them ("A folder of both")`,
-    );
-  }
-  if (found.kind === 'cache') {
-    const state =
-      'it is the cache of a client; choose another folder, as FILETRACKER_DIR names the one for both';
-    refuse('invalid-argument', `Cannot use "${folder}" as a store: ${state}`);
-  }
-  if (found.kind === 'plain-files') {
-    const state = 'it is a folder of filetracker 1';
-    refuse(
-      'invalid-argument',
-      `Cannot use "${folder}": ${state}; take it over with filetracker-migrate --adopt-1x ${folder} NEW_DIR, or choose another folder`,
-    );
+function problemOf(folder: string, found: FolderKind): string | undefined {
+  switch (found.kind) {
+    case 'unfinished-restore':
+      return 'a restore to it is unfinished; run the restore again';
+    case 'to-adopt': {
+      const { source, begun } = found;
+      const state =
+        source === resolve(folder)
+          ? `it is a folder of filetracker 2${begun ? ', whose adoption is unfinished' : ''}`
+          : `its adoption of "${source}", a folder of filetracker 2, is unfinished`;
+      return `${state}; adopt it first, by starting filetracker-server -d ${folder}, or with filetracker-migrate --adopt ${source} NEW_DIR`;
+    }
+    case 'mixed':
+      return (
+        'it is a folder of filetracker 2 in which files of this version were stored as well; separate them as ' +
+        'docs/OPERATIONS.md describes ("A folder of both")'
+      );
+    case 'cache':
+      return 'it is the cache of a client; choose another folder for the store, as FILETRACKER_DIR names the one for both';
+    case 'plain-files':
+      return `it is a folder of filetracker 1; adopt it with filetracker-migrate --adopt-1x ${folder} NEW_DIR, or choose another folder`;
+    case 'absent':
+    case 'empty':
+    case 'other':
+    case 'store':
+    case 'journal-lost':
+      return undefined;
   }
 }
 
 /**
- * The store that a folder stands for: itself, or the one that an adopted legacy folder holds.
- * @param options.journalMayBeLost for recovery, which may find contents and nothing that tells of them.
- * @throws FiletrackerError `not-found` where there is no store, `invalid-argument` for a folder of an older
- * filetracker, and for one that a restore has not filled to its end.
+ * The store of a folder: the folder itself, or the part of an adopted legacy folder.
+ * @param options.journalMayBeLost for recovery, which may find blobs without a journal.
+ * @throws FiletrackerError `not-found` if there is no store, `invalid-argument` for a folder of an older filetracker, and
+ * for one that a restore has not filled completely.
  */
 export async function findStore(
   folder: string,
-  options: { readonly journalMayBeLost?: boolean } = {},
+  { journalMayBeLost = false }: { readonly journalMayBeLost?: boolean } = {},
 ): Promise<StoreFolders> {
   const found = await folderKind(folder);
   refuseUnready(folder, found);
-  if (options.journalMayBeLost === true) await refuseShared(folder);
-  if (found.kind === 'store' || found.kind === 'journal-lost') await refuseNewerFormats(found.folders.root);
-  if (found.kind === 'store') return found.folders;
-  if (found.kind !== 'journal-lost')
-    refuse('not-found', `Cannot find a store in "${folder}": it has no journal and no blobs`);
-  if (options.journalMayBeLost !== true) refuseLost(folder);
+  if (journalMayBeLost) await refuseShared(folder);
+  if (found.kind !== 'store' && found.kind !== 'journal-lost') {
+    throw cannot('not-found', `find a store in "${folder}"`, 'it has no journal and no blobs');
+  }
+  await refuseNewerFormats(found.folders.root);
+  if (found.kind === 'journal-lost' && !journalMayBeLost) refuseLost(folder);
   return found.folders;
 }
 
-/** A recovery puts aside what no store has brought, and among that would be the only copies that a client has. */
+/** Recovery moves aside what the store does not know, which would include the only copies that a client has. */
 async function refuseShared(folder: string): Promise<void> {
   if (!holdsCache((await namesIn(folder)) ?? [])) return;
   const parts = 'names/, partial/, pins/, space, lock and blobs/0 to blobs/f';
   const state = `a client has its cache in it too; move that to a folder of its own first (${parts})`;
-  refuse('invalid-argument', `Cannot recover "${folder}": ${state}`);
+  throw cannot('invalid-argument', `recover "${folder}"`, state);
 }
 
 function refuseLost(folder: string): never {
-  const remedy =
-    'restore it from a backup, or let filetracker-recover put the contents aside, or choose another folder';
-  return refuse(
-    'invalid-argument',
-    `Cannot use "${folder}": it has a folder blobs/ with something in it, and no journal that tells of it; ${remedy}`,
-  );
+  const state =
+    'its folder blobs/ is not empty, and there is no journal; restore it from a backup, or let filetracker-recover move ' +
+    'the blobs aside, or choose another folder';
+  throw cannot('invalid-argument', `use "${folder}"`, state);
 }
 
 /**
- * Where a store is to be opened, or made: in the folder itself, or in the part of an adopted one.
- * @param options.catalogElsewhere whether the folder is for contents alone, which a database tells of.
- * @throws FiletrackerError `invalid-argument` for what is not wholly ours.
+ * Where a store is to be opened or created: the folder itself, or the part of an adopted one.
+ * @param options.catalogElsewhere whether the folder is for blobs alone, with the catalog in a database.
+ * @throws FiletrackerError `invalid-argument` for a folder that is not entirely ours.
  */
 export async function folderToOpen(
   folder: string,
@@ -231,36 +211,30 @@ export async function folderToOpen(
 }
 
 /**
- * Where the contents are that a database names: the folder itself, or the part of an adopted one.
- * @throws FiletrackerError `not-found` if there are none: a folder that was mistyped must not make all files damaged.
+ * The folder with the blobs of a catalog in a database: the folder itself, or the part of an adopted one.
+ * @throws FiletrackerError `not-found` if there are none: a mistyped folder must not mark all files as damaged.
  */
 export async function contentsFolder(folder: string): Promise<string> {
   const root = await folderToOpen(folder, { catalogElsewhere: true });
   if (await isFolder(storeFolders(root).blobs)) return root;
-  return refuse('not-found', `Cannot find the contents in "${folder}": it has no folder blobs/`);
+  throw cannot('not-found', `find the blobs in "${folder}"`, 'it has no folder blobs/');
 }
 
 /**
- * Sees to it that an old folder may be taken over into another: that is empty, or a store already, and apart from it;
- * or it is the part of the old folder itself that the server makes.
+ * Checks that an old folder may be adopted into another: one that is empty or a store already, and apart from it; or the
+ * part of the old folder itself that the server makes.
  * @throws FiletrackerError `invalid-argument`.
  */
 export async function checkAdoptionTarget(source: string, target: string): Promise<void> {
   const inPlace = join(await realPathOf(source), adoptedStoreName);
   if ((await realPathOf(target)) !== inPlace) {
-    await checkApart(
-      source,
-      target,
-      'take over',
-      'to take a folder of filetracker 2 over in place, start filetracker-server -d on it',
-    );
+    const remedy = 'to adopt a folder of filetracker 2 in place, start filetracker-server -d on it';
+    await checkApart(source, target, 'adopt', remedy);
   }
   const found = await folderKind(target);
   const isStore = found.kind === 'store' && found.folders.root === resolve(target);
-  const goesOn = found.kind === 'to-adopt' && found.store === resolve(target);
-  if (found.kind === 'absent' || found.kind === 'empty' || isStore || goesOn) return;
-  refuse(
-    'invalid-argument',
-    `Cannot take over "${source}" to "${target}": it holds something else; choose an empty folder, or one of a store`,
-  );
+  const resumes = found.kind === 'to-adopt' && found.store === resolve(target);
+  if (found.kind === 'absent' || found.kind === 'empty' || isStore || resumes) return;
+  const state = 'the target holds something else; choose an empty folder, or a store';
+  throw cannot('invalid-argument', `adopt "${source}" to "${target}"`, state);
 }

@@ -1,4 +1,6 @@
-/** Figures of a step, for people and programs: words to numbers or short texts. */
+import { reportItemsMax } from '../core/limits.ts';
+
+/** Figures of a step: words to numbers or short texts. */
 export type StepCounts = Readonly<Record<string, number | string>>;
 
 export interface StepReport {
@@ -7,16 +9,18 @@ export interface StepReport {
   readonly milliseconds: number;
 }
 
-/** Who shows how maintenance gets on. */
+/** Shows the progress of maintenance. */
 export interface ProgressListener {
   /** A step has begun; `title` is for people. */
   stepBegun?(step: string, title: string): void;
-  /** So much of it is done; `total` where it is known. */
+  /** `total` is `undefined` if unknown. */
   stepAdvanced?(done: number, total: number | undefined): void;
   stepEnded?(report: StepReport): void;
 }
 
-/** Runs named steps one after the other, tells a listener about them and keeps their figures. */
+export type Advance = (done: number, total?: number) => void;
+
+/** Runs named steps one after the other, reports them to a listener and keeps their figures. */
 export class Steps {
   readonly reports: StepReport[] = [];
   readonly #listener: ProgressListener;
@@ -25,20 +29,31 @@ export class Steps {
     this.#listener = listener;
   }
 
-  /** Runs a step; what it returns besides the counts is the result. */
+  /** Runs a step. @param countsOf returns the figures that are reported of its result. */
   async run<Result>(
     step: string,
     title: string,
-    work: (
-      advance: (done: number, total?: number) => void,
-    ) => Promise<{ counts: StepCounts; result: Result }>,
+    work: (advance: Advance) => Promise<Result>,
+    countsOf: (result: Result) => StepCounts,
   ): Promise<Result> {
-    const begun = performance.now();
+    const begunMs = performance.now();
     this.#listener.stepBegun?.(step, title);
-    const { counts, result } = await work((done, total) => this.#listener.stepAdvanced?.(done, total));
-    const report = { step, counts, milliseconds: Math.round(performance.now() - begun) };
+    const result = await work((done, total) => this.#listener.stepAdvanced?.(done, total));
+    const milliseconds = Math.round(performance.now() - begunMs);
+    const report = { step, counts: countsOf(result), milliseconds };
     this.reports.push(report);
     this.#listener.stepEnded?.(report);
     return result;
+  }
+}
+
+/** Counts items and keeps the first `reportItemsMax` of them. */
+export class FirstItems<Item> {
+  readonly items: Item[] = [];
+  count = 0;
+
+  add(item: Item): void {
+    this.count += 1;
+    if (this.items.length < reportItemsMax) this.items.push(item);
   }
 }

@@ -2,7 +2,7 @@ import { stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
-import { adoptedStoreName } from '../maintenance/backup/store-folders.ts';
+import { adoptedStoreName } from '../maintenance/store-folders.ts';
 
 /** Parts of a store that may be on other file systems, as links or mounts. */
 const parts = ['.', 'journal', 'catalog', 'blobs'];

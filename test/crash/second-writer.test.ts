@@ -8,10 +8,10 @@ import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { JournalLock } from '../../src/catalog/lmdb/writer/journal-lock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let root: string;
 let folder: string;
@@ -48,12 +48,12 @@ describe('the lock of a store', () => {
     const first = await open();
     await rm(join(journal, 'lock'));
     await expect(EmbeddedStore.open(folder)).rejects.toMatchObject({ code: 'store-locked' });
-    await expect(recoverStore(folder, { compare: compareIndexes })).rejects.toMatchObject({
+    await expect(recoverFolder(folder, { compare: compareIndexes })).rejects.toMatchObject({
       code: 'store-locked',
     });
     await rm(join(journal, 'lock'), { force: true });
     const dryRun = { compare: compareIndexes, dryRun: true };
-    await expect(recoverStore(folder, dryRun)).rejects.toMatchObject({ code: 'store-locked' });
+    await expect(recoverFolder(folder, dryRun)).rejects.toMatchObject({ code: 'store-locked' });
     await first.close();
     await (await open()).put('/a', 1, noise(100));
   });

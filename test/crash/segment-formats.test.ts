@@ -5,13 +5,13 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { readSegmentHeader, segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { name } from '../support/catalogs.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { makeOldStore, putRecord } from '../support/old-journal.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let root: string;
 let folder: string;
@@ -79,7 +79,7 @@ describe('a store of release 3.0', () => {
     await checkWhole(restored);
     expect(await readSegmentHeader(join(restored, 'journal'), 1)).toMatchObject({ format: 2 });
     await checkWhole(backup);
-    expect(await recoverStore(folder, { compare: compareIndexes, full: true })).toMatchObject({
+    expect(await recoverFolder(folder, { compare: compareIndexes, full: true })).toMatchObject({
       actions: [],
     });
   });
@@ -93,10 +93,10 @@ describe('a segment whose header is damaged', () => {
     }
     const bytes = await readFile(segmentPath(journal, 1));
     await writeFile(segmentPath(journal, 1), bytes.fill(0, 0, 64));
-    const report = await recoverStore(folder, { compare: compareIndexes });
+    const report = await recoverFolder(folder, { compare: compareIndexes });
     expect(report.actions).toMatchObject([{ action: 'retire-segment', target: '0000000001.log' }]);
     await checkWhole(folder, newNames);
-    expect(await recoverStore(folder, { compare: compareIndexes })).toMatchObject({ actions: [] });
+    expect(await recoverFolder(folder, { compare: compareIndexes })).toMatchObject({ actions: [] });
   });
 
   it('is not written over by release 3.0, which finds a record of its own behind what it cannot read', async () => {

@@ -4,10 +4,10 @@ import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { PostgresCatalog } from '../../src/catalog/postgres/postgres-catalog.ts';
 import type { Clock } from '../../src/core/clock.ts';
 import { removalMemoryMs } from '../../src/core/limits.ts';
-import { recoverScaleOut } from '../../src/maintenance/recovery/recover-scale-out.ts';
 import { noise } from '../support/contents.ts';
 import { freshBucket, freshSchema, postgresUrl } from '../support/engines.ts';
 import { composed, put, read, type FileStoreParts } from '../support/file-stores.ts';
+import { recoverDatabase } from '../support/recovery.ts';
 
 const large = noise(60_000, 'large');
 let nowMs = Date.now();
@@ -54,7 +54,7 @@ it('compaction leaves what recovery needs to bring everything back, and removals
     const where = table === 'blob' ? 'WHERE object_key IS NOT NULL' : '';
     await client.query(`DELETE FROM ${schema}.${table} ${where}`);
   }
-  const { tables } = await recoverScaleOut(catalog, blobs);
+  const { tables } = await recoverDatabase(catalog, blobs);
   expect(tables).toMatchObject({
     journalShortened: false,
     entriesRestored: 3,
@@ -81,7 +81,7 @@ it('compaction forgets removals with the catalog, and objects with their collect
   const named = rows.filter(({ name }: { name: string | null }) => name !== null);
   expect(named).toEqual(['/first', '/often', '/late'].map((name) => ({ kind: 'put', name })));
   expect(rows.filter(({ kind }: { kind: string }) => kind === 'add')).toEqual([]);
-  expect((await recoverScaleOut(catalog, blobs)).tables).toMatchObject({
+  expect((await recoverDatabase(catalog, blobs)).tables).toMatchObject({
     entriesRestored: 0,
     entriesRemoved: 0,
   });
@@ -102,24 +102,24 @@ it('recovery refuses to give up contents whose names were deleted from the journ
   await client.query(`DELETE FROM ${schema}.journal WHERE name = '/second'`);
   await client.query(`DELETE FROM ${schema}.entry WHERE name = '/second'`);
   const lost = { journalShortened: true, referencesLost: 1, entriesRestored: 0 };
-  expect((await recoverScaleOut(catalog, blobs, { dryRun: true })).tables).toMatchObject(lost);
-  await expect(recoverScaleOut(catalog, blobs)).rejects.toMatchObject({ code: 'corrupt-store' });
+  expect((await recoverDatabase(catalog, blobs, { dryRun: true })).tables).toMatchObject(lost);
+  await expect(recoverDatabase(catalog, blobs)).rejects.toMatchObject({ code: 'corrupt-store' });
   expect((await catalog.listUnreferenced(nowMs + 1, 100)).length).toBe(3);
-  expect((await recoverScaleOut(catalog, blobs, { acceptLoss: true })).tables).toMatchObject(lost);
-  expect((await recoverScaleOut(catalog, blobs)).tables).toMatchObject({ journalShortened: false });
+  expect((await recoverDatabase(catalog, blobs, { acceptLoss: true })).tables).toMatchObject(lost);
+  expect((await recoverDatabase(catalog, blobs)).tables).toMatchObject({ journalShortened: false });
 });
 
 it('recovery notices a journal that lost records, tells so once, and writes it anew', async () => {
   await client.query(`TRUNCATE ${schema}.journal`);
-  expect((await recoverScaleOut(catalog, blobs)).tables).toMatchObject({
+  expect((await recoverDatabase(catalog, blobs)).tables).toMatchObject({
     journalShortened: true,
     entriesRecorded: 3,
     referencesLost: 0,
   });
-  expect((await recoverScaleOut(catalog, blobs)).tables).toMatchObject({ journalShortened: false });
+  expect((await recoverDatabase(catalog, blobs)).tables).toMatchObject({ journalShortened: false });
   await client.query(`DELETE FROM ${schema}.entry`);
   await client.query(`DELETE FROM ${schema}.blob WHERE object_key IS NOT NULL`);
-  expect((await recoverScaleOut(catalog, blobs)).tables).toMatchObject({
+  expect((await recoverDatabase(catalog, blobs)).tables).toMatchObject({
     entriesRestored: 3,
     blobsRestored: 1,
   });

@@ -6,12 +6,8 @@ import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
-import {
-  BucketContents,
-  type BucketContentsOptions,
-} from '../../src/maintenance/recovery/bucket-contents.ts';
-import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
+import { BucketBlobs, type BucketBlobsOptions } from '../../src/maintenance/recovery/bucket-blobs.ts';
+import type { RecoverFolderOptions } from '../../src/maintenance/recovery/recover-folder.ts';
 import { noise, prose } from '../support/contents.ts';
 import { s3Credentials } from '../support/engine-names.ts';
 import { freshBucket } from '../support/engines.ts';
@@ -19,6 +15,7 @@ import { composed, put, read, type FileStoreParts } from '../support/file-stores
 import { present } from '../support/present.ts';
 import { Program } from '../support/program.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder, type FolderReport } from '../support/recovery.ts';
 
 // Recovery of a store with an embedded catalog and its contents in a bucket.
 
@@ -48,15 +45,15 @@ async function opened(): Promise<FileStoreParts & { readonly blobs: S3BlobStore 
 }
 
 async function recover(
-  options: Partial<RecoverOptions> & BucketContentsOptions & { readonly prefix?: string } = {},
-): Promise<RecoveryReport> {
-  const { strayAgeMs = -60_000, acceptLoss, prefix = bucket.prefix, ...rest } = options;
+  options: Partial<RecoverFolderOptions> & BucketBlobsOptions & { readonly prefix?: string } = {},
+): Promise<FolderReport> {
+  const { orphanAgeMs = -60_000, acceptLoss, prefix = bucket.prefix, ...rest } = options;
   const blobs = await S3BlobStore.open({ ...bucket, prefix, placedElsewhere: true });
-  const contents = new BucketContents(blobs, { strayAgeMs, acceptLoss });
+  const place = new BucketBlobs(blobs, { orphanAgeMs, acceptLoss });
   try {
-    return await recoverStore(folder, { compare: compareIndexes, contents, ...rest });
+    return await recoverFolder(folder, { compare: compareIndexes, place, ...rest });
   } finally {
-    await contents.close();
+    await place[Symbol.asyncDispose]();
   }
 }
 
@@ -104,9 +101,9 @@ async function checkFiles(lost: readonly string[] = []): Promise<void> {
   await parts.close();
 }
 
-const actionsOf = ({ actions }: RecoveryReport): string[] => actions.map(({ action }) => action);
+const actionsOf = ({ actions }: FolderReport): string[] => actions.map(({ action }) => action);
 
-describe('recoverStore() with contents in a bucket', () => {
+describe('recoverFolder() with contents in a bucket', () => {
   it('finds nothing to do in a sound store, and changes nothing', async () => {
     const before = await keysAt();
     for (const full of [false, true]) {
@@ -163,7 +160,7 @@ describe('recoverStore() with contents in a bucket', () => {
     const upload = await staging.stage();
     await upload.write(noise(20_000, 'unfinished'));
     await upload.seal();
-    expect((await recover({ strayAgeMs: 3_600_000 })).actions).toEqual([]);
+    expect((await recover({ orphanAgeMs: 3_600_000 })).actions).toEqual([]);
     const report = await recover();
     expect(actionsOf(report)).toEqual(['quarantine-stray', 'remove-upload']);
     expect(report.actions.map(({ target }) => target)).toEqual([stray, upload.stagedId]);
@@ -187,7 +184,7 @@ describe('recoverStore() with contents in a bucket', () => {
 
   it('marks nothing where there is no object at all, or where contents are elsewhere', async () => {
     await expect(recover({ prefix: 'nowhere/' })).rejects.toMatchObject({ code: 'corrupt-store' });
-    await expect(recoverStore(folder, { compare: compareIndexes })).rejects.toThrow(
+    await expect(recoverFolder(folder, { compare: compareIndexes })).rejects.toThrow(
       'it has them in a bucket',
     );
     await checkFiles();

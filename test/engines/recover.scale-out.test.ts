@@ -3,11 +3,11 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { S3BlobStore } from '../../src/blobs/s3/s3-blob-store.ts';
 import { PostgresCatalog } from '../../src/catalog/postgres/postgres-catalog.ts';
 import { digestOf } from '../../src/core/digest.ts';
-import { recoverScaleOut } from '../../src/maintenance/recovery/recover-scale-out.ts';
 import { noise } from '../support/contents.ts';
 import { freshBucket, freshSchema, postgresUrl } from '../support/engines.ts';
 import { composed, put, read, type FileStoreParts } from '../support/file-stores.ts';
 import { openFile } from '../../src/store/get.ts';
+import { recoverDatabase } from '../support/recovery.ts';
 
 const large = noise(60_000, 'large');
 let schema: string;
@@ -53,7 +53,7 @@ const nothing = {
 };
 
 it('finds nothing to do in a sound store', async () => {
-  expect(await recoverScaleOut(catalog, blobs, { full: true, strayAgeMs: -60_000 })).toMatchObject({
+  expect(await recoverDatabase(catalog, blobs, { full: true, orphanAgeMs: -60_000 })).toMatchObject({
     tables: nothing,
     damaged: [],
     sound: 0,
@@ -68,11 +68,11 @@ it('brings entries, counts, keys and sums back from the journal and the blobs', 
   await client.query(`DELETE FROM ${schema}.unreferenced`);
   await client.query(`DELETE FROM ${schema}.object`);
   await client.query(`UPDATE ${schema}.counter SET entries = 7`);
-  const looked = await recoverScaleOut(catalog, blobs, { dryRun: true });
+  const looked = await recoverDatabase(catalog, blobs, { dryRun: true });
   expect(looked.tables).toMatchObject({ entriesRestored: 3, countsCorrected: 3, sumsCorrected: true });
   expect((await catalog.stats()).entries).toBe(7 * 64);
-  expect((await recoverScaleOut(catalog, blobs)).tables).toEqual({ ...looked.tables });
-  expect((await recoverScaleOut(catalog, blobs)).tables).toEqual(nothing);
+  expect((await recoverDatabase(catalog, blobs)).tables).toEqual({ ...looked.tables });
+  expect((await recoverDatabase(catalog, blobs)).tables).toEqual(nothing);
   expect(await catalog.stats()).toEqual({
     ...before,
     journalBytes: expect.any(Number),
@@ -96,9 +96,9 @@ it('makes every row what the journal says of its name', async () => {
   ]);
   await client.query(`DELETE FROM ${schema}.removal`);
   const expected = { entriesRestored: 1, entriesCorrected: 1, entriesRemoved: 1, removalsRestored: 1 };
-  expect((await recoverScaleOut(catalog, blobs, { dryRun: true })).tables).toMatchObject(expected);
-  expect((await recoverScaleOut(catalog, blobs)).tables).toMatchObject({ ...expected, countsCorrected: 0 });
-  expect((await recoverScaleOut(catalog, blobs)).tables).toEqual(nothing);
+  expect((await recoverDatabase(catalog, blobs, { dryRun: true })).tables).toMatchObject(expected);
+  expect((await recoverDatabase(catalog, blobs)).tables).toMatchObject({ ...expected, countsCorrected: 0 });
+  expect((await recoverDatabase(catalog, blobs)).tables).toEqual(nothing);
   expect((await read(parts.store, '/a/same'))?.equals(large)).toBe(true);
   expect((await read(parts.store, '/small'))?.toString()).toBe('newer');
   expect(await read(parts.store, '/gone')).toBeUndefined();
@@ -109,7 +109,7 @@ it('makes every row what the journal says of its name', async () => {
 
 it('restores lost rows of contents whose objects are there, and tells which files are lost', async () => {
   await client.query(`DELETE FROM ${schema}.blob`);
-  const report = await recoverScaleOut(catalog, blobs);
+  const report = await recoverDatabase(catalog, blobs);
   expect(report.tables).toMatchObject({
     blobsRestored: 1,
     entriesWithoutBlob: [{ name: '/small', version: 1 }],
@@ -118,11 +118,11 @@ it('restores lost rows of contents whose objects are there, and tells which file
   await expect(openFile(parts.store, '/small' as never, { form: 'identity' })).rejects.toMatchObject({
     code: 'damaged-blob',
   });
-  const again = await recoverScaleOut(catalog, blobs);
+  const again = await recoverDatabase(catalog, blobs);
   expect(again).toMatchObject({ tables: nothing, damaged: [{ digest: digestOf(Buffer.from('small')) }] });
   await put(parts.store, '/other', 1, Buffer.from('small'));
   expect((await read(parts.store, '/small'))?.toString()).toBe('small');
-  expect(await recoverScaleOut(catalog, blobs, { full: true })).toMatchObject({
+  expect(await recoverDatabase(catalog, blobs, { full: true })).toMatchObject({
     tables: nothing,
     damaged: [],
   });
@@ -138,15 +138,15 @@ it('marks what has lost its object, and removes objects that no row names', asyn
   await upload.seal();
   await blobs.place([{ stagedId: upload.stagedId, digest: digestOf(large), encoding: 'identity' }]);
 
-  expect(await recoverScaleOut(catalog, blobs)).toMatchObject({ strays: 0 });
-  const report = await recoverScaleOut(catalog, blobs, { strayAgeMs: -60_000 });
+  expect(await recoverDatabase(catalog, blobs)).toMatchObject({ strays: 0 });
+  const report = await recoverDatabase(catalog, blobs, { orphanAgeMs: -60_000 });
   expect(report).toMatchObject({ strays: 1, damaged: [{ digest: digestOf(large), references: 2 }] });
   await expect(openFile(parts.store, '/a/large' as never, { form: 'identity' })).rejects.toMatchObject({
     code: 'damaged-blob',
   });
   await put(parts.store, '/again', 1, large);
   expect((await read(parts.store, '/a/large'))?.equals(large)).toBe(true);
-  expect(await recoverScaleOut(catalog, blobs, { full: true, strayAgeMs: -60_000 })).toMatchObject({
+  expect(await recoverDatabase(catalog, blobs, { full: true, orphanAgeMs: -60_000 })).toMatchObject({
     damaged: [],
     strays: 0,
     tables: nothing,
@@ -154,7 +154,7 @@ it('marks what has lost its object, and removes objects that no row names', asyn
 });
 
 describe('what is not the store that it was taken for', () => {
-  const everything = { strayAgeMs: -60_000 };
+  const everything = { orphanAgeMs: -60_000 };
 
   async function objectCount(): Promise<number> {
     let count = 0;
@@ -170,10 +170,10 @@ describe('what is not the store that it was taken for', () => {
       placer: blobs,
     });
     onTestFinished(other.drop);
-    expect(await recoverScaleOut(empty, blobs, everything)).toMatchObject({ strays: 0, straysLeft: 1 });
+    expect(await recoverDatabase(empty, blobs, everything)).toMatchObject({ strays: 0, straysLeft: 1 });
     expect(await objectCount()).toBe(1);
     expect((await read(parts.store, '/a/large'))?.equals(large)).toBe(true);
-    const accepted = await recoverScaleOut(empty, blobs, { ...everything, acceptLoss: true });
+    const accepted = await recoverDatabase(empty, blobs, { ...everything, acceptLoss: true });
     expect(accepted).toMatchObject({ strays: 1, straysLeft: 0 });
     expect(await objectCount()).toBe(0);
   });
@@ -181,19 +181,19 @@ describe('what is not the store that it was taken for', () => {
   it('a place without any object: nothing is marked, unless that is accepted', async () => {
     const elsewhere = await S3BlobStore.open(freshBucket());
     onTestFinished(() => elsewhere.close());
-    const refused = { code: 'corrupt-store', message: expect.stringContaining('1 contents') };
-    await expect(recoverScaleOut(catalog, elsewhere)).rejects.toMatchObject(refused);
-    await expect(recoverScaleOut(catalog, elsewhere, { dryRun: true })).rejects.toMatchObject(refused);
+    const refused = { code: 'corrupt-store', message: expect.stringContaining('1 blobs') };
+    await expect(recoverDatabase(catalog, elsewhere)).rejects.toMatchObject(refused);
+    await expect(recoverDatabase(catalog, elsewhere, { dryRun: true })).rejects.toMatchObject(refused);
     expect((await read(parts.store, '/a/large'))?.equals(large)).toBe(true);
     const missing = await S3BlobStore.open({ ...freshBucket(), bucket: 'filetracker-no-such-bucket' });
     onTestFinished(() => missing.close());
-    await expect(recoverScaleOut(catalog, missing, { acceptLoss: true })).rejects.toMatchObject({
+    await expect(recoverDatabase(catalog, missing, { acceptLoss: true })).rejects.toMatchObject({
       code: 'unavailable',
     });
     expect((await catalog.findBlob(digestOf(large)))?.damaged).toBe(false);
-    expect((await recoverScaleOut(catalog, elsewhere, { acceptLoss: true })).damaged).toHaveLength(1);
+    expect((await recoverDatabase(catalog, elsewhere, { acceptLoss: true })).damaged).toHaveLength(1);
     // With the right address a full look takes the marks off again.
-    expect(await recoverScaleOut(catalog, blobs, { full: true })).toMatchObject({ damaged: [], sound: 1 });
+    expect(await recoverDatabase(catalog, blobs, { full: true })).toMatchObject({ damaged: [], sound: 1 });
   });
 
   it('a schema without a catalog: none is made by looking', async () => {

@@ -10,11 +10,11 @@ import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { noise, prose } from '../support/contents.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let folder: string;
 let target: string;
@@ -58,7 +58,7 @@ describe('backupStore()', () => {
     const wanted = await contentsOf(folder);
     delete wanted['/later'];
     expect(await contentsOf(target)).toEqual(wanted);
-    expect((await recoverStore(target, { compare: compareIndexes, full: true })).actions).toEqual([]);
+    expect((await recoverFolder(target, { compare: compareIndexes, full: true })).actions).toEqual([]);
   });
 
   it('takes only what is new the next time, and forgets what is gone', async () => {
@@ -111,7 +111,7 @@ describe('backupStore()', () => {
     await store.catalog.collect(unnamed, clock.nowMs() + 1);
     await store.catalog.compact();
     await backupStore(folder, target, { clock });
-    const report = await recoverStore(target, { compare: compareIndexes });
+    const report = await recoverFolder(target, { compare: compareIndexes });
     expect(report).toMatchObject({ notes: [expect.stringContaining('history/')], quarantine: undefined });
     const restored = join(target, '..', 'restored');
     await restoreStore(target, restored, { atMs: firstMs });
@@ -261,7 +261,7 @@ describe('restoreStore()', () => {
     const report = await restoreStore(target, restored);
     expect(report).toMatchObject({ entries: 37, gaps: [], blobs: { missing: [] } });
     expect(await contentsOf(restored)).toEqual(await contentsOf(folder));
-    expect((await recoverStore(restored, { compare: compareIndexes, full: true })).actions).toEqual([]);
+    expect((await recoverFolder(restored, { compare: compareIndexes, full: true })).actions).toEqual([]);
   });
 
   it('gives the state at any time back that the segments reach', async () => {
@@ -317,7 +317,7 @@ describe('restoreStore()', () => {
     const refused = /a restore to it has begun and not ended/;
     const settings = { folder: goal, collectionGraceMs: 0, exclusive: true };
     await expect(openStore(settings, pino({ level: 'silent' }))).rejects.toThrow(refused);
-    await expect(recoverStore(goal, { compare: compareIndexes })).rejects.toThrow(refused);
+    await expect(recoverFolder(goal, { compare: compareIndexes })).rejects.toThrow(refused);
     await expect(backupStore(goal, join(goal, '..', 'second'), { clock })).rejects.toThrow(refused);
     expect(await restoreStore(target, goal)).toMatchObject({ entries: 10, gaps: [] });
     expect(await readdir(goal)).not.toContain('unfinished-restore');

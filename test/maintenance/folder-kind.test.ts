@@ -14,12 +14,12 @@ import { adoptLegacyFolder } from '../../src/maintenance/migration/legacy/adopt.
 import { adoptPlainFiles } from '../../src/maintenance/migration/legacy/adopt-plain-files.ts';
 import { writeAdoptionState } from '../../src/maintenance/migration/legacy/adoption-state.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { LegacyFolder } from '../support/legacy-folder.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let root: string;
 let legacy: LegacyFolder;
@@ -43,8 +43,8 @@ async function makeStore(folder: string): Promise<void> {
   await store.put('/large', 1, noise(20_000, 'large'));
 }
 
-const recover = (folder: string, dryRun = false): ReturnType<typeof recoverStore> =>
-  recoverStore(folder, { compare: compareIndexes, dryRun });
+const recover = (folder: string, dryRun = false): ReturnType<typeof recoverFolder> =>
+  recoverFolder(folder, { compare: compareIndexes, dryRun });
 
 describe('folderKind()', () => {
   it('knows an old folder by its links, whatever our programs have left there', async () => {
@@ -220,7 +220,7 @@ describe('checkAdoptionTarget()', () => {
   });
 });
 
-describe('recoverStore() with dryRun', () => {
+describe('recoverFolder() with dryRun', () => {
   it('makes nothing, not even what is missing', async () => {
     const folder = join(root, 'store');
     await makeStore(folder);

@@ -7,11 +7,11 @@ import { TokenFileEditor, TokenStore } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let root: string;
 let folder: string;
@@ -47,8 +47,8 @@ async function everything(): Promise<Map<string, string>> {
 /** What every program does first with a store. */
 const uses: Readonly<Record<string, () => Promise<unknown>>> = {
   'the server': () => openStore({ folder, collectionGraceMs: 0, exclusive: true }, pino({ level: 'silent' })),
-  recovery: () => recoverStore(folder, { compare: compareIndexes }),
-  'a dry run of recovery': () => recoverStore(folder, { compare: compareIndexes, dryRun: true }),
+  recovery: () => recoverFolder(folder, { compare: compareIndexes }),
+  'a dry run of recovery': () => recoverFolder(folder, { compare: compareIndexes, dryRun: true }),
   backup: () => backupStore(folder, join(root, 'backup')),
 };
 

@@ -8,11 +8,11 @@ import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let root: string;
 
@@ -73,6 +73,6 @@ it('a store in a folder that others may read has its parts for its owner alone',
   expect(await modesIn(folder)).toMatchObject({ ...parts, ...tokens, catalog: '700', uploads: '700' });
   const segment = segmentPath(join(folder, 'journal'), 1);
   await truncate(segment, (await stat(segment)).size - 8);
-  await recoverStore(folder, { compare: compareIndexes });
+  await recoverFolder(folder, { compare: compareIndexes });
   expect(await modesIn(folder)).toMatchObject({ quarantine: '700' });
 });

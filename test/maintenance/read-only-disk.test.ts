@@ -6,10 +6,10 @@ import { segmentHeaderSizeBytes } from '../../src/catalog/journal/segment-header
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let root: string;
 let folder: string;
@@ -63,9 +63,9 @@ describe('a store on a read-only file system', () => {
     await fill();
     const view = await readOnlyView(context);
     const options = { compare: compareIndexes, full: true, dryRun: true };
-    expect(await recoverStore(view, options)).toMatchObject({ actions: [], entries: 2 });
+    expect(await recoverFolder(view, options)).toMatchObject({ actions: [], entries: 2 });
     await using _served = await EmbeddedStore.open(folder);
-    await expect(recoverStore(view, options)).rejects.toMatchObject({ code: 'store-locked' });
+    await expect(recoverFolder(view, options)).rejects.toMatchObject({ code: 'store-locked' });
   });
 
   it('is backed up, and goes on to be when it can be written to again', async (context) => {

@@ -4,12 +4,12 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
-import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
+import type { RecoverFolderOptions } from '../../src/maintenance/recovery/recover-folder.ts';
 import { putOf } from '../support/catalogs.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder, type FolderReport } from '../support/recovery.ts';
 
 const dayMs = 86_400_000;
 const large = noise(30_000, 'gone');
@@ -20,8 +20,8 @@ beforeEach(async () => {
   folder = await temporaryFolder();
 });
 
-function recover(options: Partial<RecoverOptions> = {}): Promise<RecoveryReport> {
-  return recoverStore(folder, { compare: compareIndexes, ...options });
+function recover(options: Partial<RecoverFolderOptions> = {}): Promise<FolderReport> {
+  return recoverFolder(folder, { compare: compareIndexes, ...options });
 }
 
 async function removeFile(store: EmbeddedStore, path: string, version: number): Promise<void> {
@@ -69,7 +69,7 @@ async function checkNamesAndRepeat(names: readonly string[]): Promise<void> {
   expect(await recover({ full: true })).toMatchObject({ actions: [], changesMayBeMissing: false });
 }
 
-describe('recoverStore() with removals that only the catalog tells of', () => {
+describe('recoverFolder() with removals that only the catalog tells of', () => {
   it('makes them again, and calls no file of theirs lost', async () => {
     await makeStoreWithRemovals();
     await damageRecordOf('/gone');
@@ -122,7 +122,7 @@ describe('recoverStore() with removals that only the catalog tells of', () => {
   });
 });
 
-describe('recoverStore() with a catalog that is older than the journal', () => {
+describe('recoverFolder() with a catalog that is older than the journal', () => {
   const clock = new ManualClock();
   const segmentSizeBytes = 32 * 1024;
 

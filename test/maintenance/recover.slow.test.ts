@@ -2,11 +2,11 @@ import { cp, mkdir, open, readdir, readFile, rm, stat, truncate, writeFile } fro
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
-import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
+import type { RecoverFolderOptions } from '../../src/maintenance/recovery/recover-folder.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { noise, prose } from '../support/contents.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder, type FolderReport } from '../support/recovery.ts';
 
 type Files = ReadonlyMap<string, { version: number; bytes: Buffer }>;
 
@@ -36,12 +36,12 @@ async function makeStore(): Promise<void> {
   await store.catalog.remove({ name: '/removed' as never, version: 1 });
 }
 
-function recover(options: Partial<RecoverOptions> = {}): Promise<RecoveryReport> {
-  return recoverStore(folder, { compare: compareIndexes, ...options });
+function recover(options: Partial<RecoverFolderOptions> = {}): Promise<FolderReport> {
+  return recoverFolder(folder, { compare: compareIndexes, ...options });
 }
 
 /** Each file is right or among those reported, in what recovery says and in what the store then answers. */
-async function checkFiles(report: RecoveryReport): Promise<void> {
+async function checkFiles(report: FolderReport): Promise<void> {
   const reported = new Set<string>(report.damagedFiles.map(({ name }) => name));
   await using store = await EmbeddedStore.open(folder);
   for (const [path, { bytes }] of files) {
@@ -51,7 +51,10 @@ async function checkFiles(report: RecoveryReport): Promise<void> {
   }
 }
 
-async function checkRecovered(report: RecoveryReport, options: Partial<RecoverOptions> = {}): Promise<void> {
+async function checkRecovered(
+  report: FolderReport,
+  options: Partial<RecoverFolderOptions> = {},
+): Promise<void> {
   await checkFiles(report);
   const again = await recover(options);
   expect(again.actions).toEqual([]);
@@ -83,7 +86,7 @@ beforeEach(async () => {
   await makeStore();
 });
 
-describe('recoverStore()', () => {
+describe('recoverFolder()', () => {
   it('finds nothing to do in a sound store, and changes nothing', async () => {
     const before = await readFile(await segmentPathOf());
     const report = await recover({ full: true });
@@ -106,7 +109,7 @@ describe('recoverStore()', () => {
 
   it('refuses a folder that holds no store', async () => {
     const other = await temporaryFolder();
-    await expect(recoverStore(other, { compare: compareIndexes })).rejects.toMatchObject({
+    await expect(recoverFolder(other, { compare: compareIndexes })).rejects.toMatchObject({
       code: 'not-found',
     });
     expect(await readdir(other)).toEqual([]);
@@ -183,7 +186,7 @@ describe('recoverStore()', () => {
   );
 });
 
-describe('recoverStore() with a damaged journal', () => {
+describe('recoverFolder() with a damaged journal', () => {
   it('salvages what lies around the damage, and reports what was in it', async () => {
     const segment = await segmentPathOf();
     await overwrite(segment, (await readFile(segment)).indexOf('/small/7') + 30, Buffer.from('damage'));
@@ -246,7 +249,7 @@ describe('recoverStore() with a damaged journal', () => {
   });
 });
 
-describe('recoverStore() with damaged blobs', () => {
+describe('recoverFolder() with damaged blobs', () => {
   const blobPath = async (index: number): Promise<string> =>
     (await filesBelow(join(folder, 'blobs'))).sort()[index] ?? '';
 

@@ -6,12 +6,11 @@ import { scanSegment } from '../../src/catalog/journal/segment.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { parseFileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder, type FolderReport } from '../support/recovery.ts';
 
 const small = (path: string): Buffer => prose(300, path);
 const large = (path: string): Buffer => noise(20_000, path);
@@ -27,7 +26,7 @@ let target: string;
 /** Opens the store to write in a segment of its own, as after a crash. */
 const openAnew = (): Promise<EmbeddedStore> => EmbeddedStore.open(folder, { salvage: true });
 
-const recover = (): Promise<RecoveryReport> => recoverStore(folder, { compare: compareIndexes });
+const recover = (): Promise<FolderReport> => recoverFolder(folder, { compare: compareIndexes });
 
 beforeEach(async () => {
   const root = await temporaryFolder();
@@ -61,7 +60,7 @@ async function cut(segment: number, size: number, at = journal): Promise<void> {
 }
 
 /** Every file is right, or is told to be damaged, or is one of those that must be gone. */
-async function checkFiles(report: RecoveryReport, gone: readonly string[] = []): Promise<void> {
+async function checkFiles(report: FolderReport, gone: readonly string[] = []): Promise<void> {
   const damaged = new Set<string>(report.damagedFiles.map(({ name }) => name));
   await using store = await EmbeddedStore.open(folder);
   for (const path of paths) {
@@ -93,7 +92,7 @@ describe('a segment that is shorter than the next one says', () => {
   it.each([0, 1, 2, 3, 4])('is mended from the catalog, wherever it was cut (%i)', async (place) => {
     const [first = 0, second = 0, third = 0] = await bounds();
     await cut(2, [0, first, second, second + 40, third + 40][place] ?? 0);
-    const dry = await recoverStore(folder, { compare: compareIndexes, dryRun: true });
+    const dry = await recoverFolder(folder, { compare: compareIndexes, dryRun: true });
     const report = await recover();
     expect(report.actions).toEqual(dry.actions);
     expect(report.damagedFiles.map(({ name }) => name)).toEqual(['/2/small']);

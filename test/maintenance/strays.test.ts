@@ -7,10 +7,10 @@ import { openStore } from '../../src/runtime/open-store.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';
-import { recoverStore } from '../../src/maintenance/recovery/recover.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder } from '../support/recovery.ts';
 
 let folder: string;
 
@@ -71,7 +71,7 @@ describe('contents that nothing names', () => {
     await writeFile(blobPath(stray), stray);
     await rm(join(folder, 'catalog', 'state.json'));
     expect(await strayWarning()).toMatchObject({ strays: 1 });
-    const report = await recoverStore(folder, { compare: compareIndexes });
+    const report = await recoverFolder(folder, { compare: compareIndexes });
     expect(report.actions).toMatchObject([{ action: 'quarantine-stray' }]);
     const kept = join(report.quarantine ?? '', 'blobs', digestOf(stray).slice(0, 2), `${digestOf(stray)}.gz`);
     expect(await readFile(kept)).toEqual(stray);

@@ -6,13 +6,13 @@ import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { localMessageOf } from '../../src/core/errors.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
-import { recoverStore, type RecoverOptions } from '../../src/maintenance/recovery/recover.ts';
-import type { RecoveryReport } from '../../src/maintenance/recovery/recovery-report.ts';
+import type { RecoverFolderOptions } from '../../src/maintenance/recovery/recover-folder.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { Verification } from '../../src/store/verification.ts';
 import { noise, prose } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
+import { recoverFolder, type FolderReport } from '../support/recovery.ts';
 
 /** What the disk does not give: files whose path holds this. */
 const disk = vi.hoisted(() => ({ bad: 'nothing' }));
@@ -78,9 +78,9 @@ async function checkWhole(at: string): Promise<void> {
   expect(await store.read('/again')).toEqual(bad);
 }
 
-describe('recoverStore() on a disk that does not give a file', () => {
-  function recover(options: Partial<RecoverOptions> = {}): Promise<RecoveryReport> {
-    return recoverStore(folder, { compare: compareIndexes, full: true, ...options });
+describe('recoverFolder() on a disk that does not give a file', () => {
+  function recover(options: Partial<RecoverFolderOptions> = {}): Promise<FolderReport> {
+    return recoverFolder(folder, { compare: compareIndexes, full: true, ...options });
   }
 
   it('names the files of a content, checks the rest, and changes nothing', async () => {

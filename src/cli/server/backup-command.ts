@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { refuseOthersFolders } from '../../maintenance/folder-owner.ts';
 import { backupStore } from '../../maintenance/backup/backup.ts';
-import type { CopiedBlobs } from '../../maintenance/migration/copy-blobs.ts';
+import type { CopiedBlobs } from '../../maintenance/backup/copy-blobs.ts';
 import { parseTimeMs, restoreStore } from '../../maintenance/backup/restore.ts';
 import { inHouseStyle } from '../house-style.ts';
 import { stepsFor, titledList } from '../maintenance-output.ts';

@@ -8,14 +8,11 @@ import { inspectJournal } from '../../catalog/lmdb/inspection.ts';
 import { JournalLock } from '../../catalog/lmdb/writer/journal-lock.ts';
 import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
 import { retainAll } from '../../catalog/lmdb/writer/retention.ts';
-import { errnoOf, FiletrackerError } from '../../core/errors.ts';
+import { cannot, errnoOf } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
-import type { StoreFolders } from './store-folders.ts';
+import type { StoreFolders } from '../store-folders.ts';
 
-/** A lock that is held. */
-type Held = Pick<JournalLock, 'isInPlace'>;
-
-/** Whether nobody can write to a folder here, as its file system is mounted read-only. */
+/** Whether the file system of a folder is mounted read-only. */
 export async function isReadOnly(folder: string): Promise<boolean> {
   try {
     await access(folder, constants.W_OK);
@@ -28,35 +25,35 @@ export async function isReadOnly(folder: string): Promise<boolean> {
 /**
  * A store that a backup reads.
  *
- * Invariant: until it is given back no process removes a blob or a segment, by the store's retention lock, or because
- * nobody can have the store open.
+ * Invariant: until it is closed no process removes a blob or a segment, because of the store's retention lock, or because
+ * no process can have the store open.
  */
 export class BackupSource implements AsyncDisposable {
   readonly index: IndexDatabase;
-  readonly #lock: Held;
+  readonly #lock: Pick<JournalLock, 'isInPlace'>;
   readonly #release: () => Promise<void>;
 
-  private constructor(index: IndexDatabase, lock: Held, release: () => Promise<void>) {
+  private constructor(
+    index: IndexDatabase,
+    lock: Pick<JournalLock, 'isInPlace'>,
+    release: () => Promise<void>,
+  ) {
     this.index = index;
     this.#lock = lock;
     this.#release = release;
   }
 
-  /** Sees to it that nothing can have been removed until now. @throws FiletrackerError `unavailable`. */
+  /** Checks that nothing can have been removed until now. @throws FiletrackerError `unavailable`. */
   check(): void {
     if (this.#lock.isInPlace) return;
-    const state = 'the store was moved, replaced, or robbed of its lock files, while it was read';
-    throw new FiletrackerError('unavailable', `Cannot back up the store: ${state}; run the backup again`);
+    const state =
+      'the store was moved or replaced, or its lock files were removed, while it was read; run the backup again';
+    throw cannot('unavailable', 'back up the store', state);
   }
 
-  /** @throws FiletrackerError `store-locked`, `corrupt-store` where the journal can't be read to its end. */
+  /** @throws FiletrackerError `store-locked`, `corrupt-store` if the journal can't be read to its end. */
   static async open(source: StoreFolders, signal?: AbortSignal): Promise<BackupSource> {
-    return (await isReadOnly(source.journal))
-      ? this.#openReadOnly(source)
-      : this.#openInPlace(source, signal);
-  }
-
-  static async #openInPlace(source: StoreFolders, signal: AbortSignal | undefined): Promise<BackupSource> {
+    if (await isReadOnly(source.journal)) return this.#openReadOnly(source);
     await settleOffline(source);
     await checkIndexFormat(source.catalog);
     const retained = await retainAll(source.journal, signal);
@@ -67,7 +64,7 @@ export class BackupSource implements AsyncDisposable {
     );
   }
 
-  /** What lies in `catalog/` can't be brought up to the journal here: an index is made from the journal, elsewhere. */
+  /** The index can't be updated on this disk: one is built from the journal, elsewhere. */
   static async #openReadOnly(source: StoreFolders): Promise<BackupSource> {
     const lock = await lockReadOnly(source);
     const scratch = await mkdtemp(join(tmpdir(), 'filetracker-backup-'));
@@ -83,7 +80,7 @@ export class BackupSource implements AsyncDisposable {
 
   static async #opened(
     open: () => Promise<IndexDatabase>,
-    lock: Held,
+    lock: Pick<JournalLock, 'isInPlace'>,
     release: () => Promise<void>,
   ): Promise<BackupSource> {
     try {
@@ -103,7 +100,7 @@ export class BackupSource implements AsyncDisposable {
   }
 }
 
-/** Where no server runs, brings the index up to the journal, as the next start would. */
+/** If no server runs, updates the index to the journal, as the next start would. */
 async function settleOffline(source: StoreFolders): Promise<void> {
   await makeFolderDurably(source.journal, privateFolderMode);
   const lock = await JournalLock.tryAcquire(source.journal);
@@ -114,17 +111,12 @@ async function settleOffline(source: StoreFolders): Promise<void> {
   await blobs.close();
 }
 
-const readOnlyState = 'its file system is read-only';
-
-/**
- * Sees to it that no server has the store open, which might write by another mount: it can't be told, here, to keep
- * what it has.
- */
+/** Refuses a store that a server has open: it may write by another mount, and can't be kept from removing anything. */
 async function lockReadOnly({ root, journal }: StoreFolders): Promise<JournalLock> {
   const lock = await JournalLock.tryAcquire(journal, { readOnly: true });
   if (lock !== undefined) return lock;
-  const state = `${readOnlyState}, and a server has it open; stop it first`;
-  throw new FiletrackerError('store-locked', `Cannot back up "${root}": ${state}`);
+  const state = 'its file system is read-only, and a server has it open; stop it first';
+  throw cannot('store-locked', `back up "${root}"`, state);
 }
 
 async function indexOfJournal({ root, journal }: StoreFolders, scratch: string): Promise<IndexDatabase> {
@@ -132,7 +124,8 @@ async function indexOfJournal({ root, journal }: StoreFolders, scratch: string):
   const { index, damaged, headless } = await inspectJournal(journal, scratch, { placer });
   if (damaged.length + headless.length === 0) return index;
   await index.close();
-  const state = `${readOnlyState}, and its journal is damaged`;
-  const remedy = 'copy the folder to another disk, and run filetracker-recover on the copy';
-  throw new FiletrackerError('corrupt-store', `Cannot back up "${root}": ${state}; ${remedy}`);
+  const state =
+    'its file system is read-only, and its journal is damaged; copy the folder to another disk, and run ' +
+    'filetracker-recover on the copy';
+  throw cannot('corrupt-store', `back up "${root}"`, state);
 }

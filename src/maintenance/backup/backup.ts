@@ -13,11 +13,10 @@ import {
   segmentLost,
 } from '../../catalog/lmdb/writer/sealed-segments.ts';
 import { systemClock, type Clock } from '../../core/clock.ts';
-import { FiletrackerError, fromSystemError } from '../../core/errors.ts';
+import { cannot, fromSystemError } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 import { linkOrCopy } from '../../fs/copy-and-move.ts';
 import { syncFile } from '../../fs/durable-file.ts';
-import { checkApart } from './apart.ts';
 import {
   backupStateName,
   claimBackupTarget,
@@ -32,18 +31,19 @@ import {
   writeBackupState,
   writeSnapshot,
   type BackupState,
+  type JournalPlace,
   type StoredSnapshot,
 } from './backup-layout.ts';
 import { BackupSource, isReadOnly } from './backup-source.ts';
-import { copyBlobs, type CopiedBlobs } from '../migration/copy-blobs.ts';
-import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
+import { copyDeletions } from '../../store/import/tombstones.ts';
 import { findStore } from '../folder-kind.ts';
 import { refuseNewerFormats } from '../newer-formats.ts';
-import { copyDeletions } from '../../store/import/tombstones.ts';
-import { goesOnFrom } from './snapshot-segments.ts';
+import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
+import { storeFolders, type StoreFolders } from '../store-folders.ts';
+import { checkApart, writingTo } from '../target-folder.ts';
+import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
+import { isContinuedBy } from './snapshot-segments.ts';
 import { identityFileName, identityOf, readIdentity } from './store-identity.ts';
-import { storeFolders, type StoreFolders } from './store-folders.ts';
-import { writingTo } from './target-disk.ts';
 
 export interface BackupOptions {
   readonly listener?: ProgressListener | undefined;
@@ -58,30 +58,29 @@ export interface BackupReport {
   readonly entries: number;
   readonly segments: number;
   readonly blobs: CopiedBlobs;
-  /** A server had gone on from the backup; what it had changed was put aside here. */
+  /** Where the changes of a server were moved that had served the backup itself. */
   readonly putAside: string | undefined;
 }
 
 /**
- * Takes a snapshot of a store into a folder that is a store itself, while a server may change the source. What
- * the folder has already from earlier backups is not copied again.
+ * Takes a snapshot of a store, while a server may change the store, into a folder that is a store itself. What the folder
+ * has from earlier backups is not copied again.
  *
- * Why the snapshot is consistent: from before it begins to its end no process removes a segment or a blob, which
- * `BackupSource` sees to. Then it reads from the index the end E of the journal.
- * All before E is durable and never changes, so the segments up to E are the state at E, whenever they are
- * copied. An entry at E names a blob that was placed before its record was written (invariant 5), so its file is
- * there at E, and because nothing is removed, still there when it is copied, however much later. Blobs that
- * are placed meanwhile are copied too or not; nothing at E names them.
+ * Why the snapshot is consistent: `BackupSource` keeps every process from removing a segment or a blob until the backup
+ * ends. The index gives the end E of the journal. Everything before E is durable and never changes, so the segments up to
+ * E are the state at E, whenever they are copied. A blob that an entry at E names was placed before the entry's record
+ * was written (invariant 5), so its file exists at E, and still exists when it is copied. Blobs that are placed meanwhile
+ * may be copied or not; nothing at E names them.
  *
- * Why the target is a store at any instant: blobs go first; then the journal takes the new segments in ascending
- * order, so that it is always a beginning of the source's; and at last it loses those that the source has
- * compacted away, the oldest first, as a later one may hold the removal of what an older one stored.
+ * Why the target is a store at any instant: blobs are copied first; then the journal receives the new segments in
+ * ascending order, so it is always a beginning of the source's; finally it loses those that the source has compacted
+ * away, the oldest first, because a later one may hold the removal of what an older one stored.
  *
- * Why no snapshot is mixed with another: the source's journal goes on from that of the last one, which is looked at
- * first, so that a segment of a number is the same, or a beginning of it, in all of them.
- * @throws FiletrackerError `store-locked` while a server serves the target, `invalid-argument` for a target that
- * holds something else, or backups of another store, or of a state that the store was put back from, `not-found`,
- * `no-space` or `read-only` of the target's disk, `unavailable` while a server makes its catalog anew.
+ * Why snapshots are not mixed: the source's journal must continue that of the last snapshot, which is checked first, so
+ * a segment of one number is the same, or a beginning of it, in all snapshots.
+ * @throws FiletrackerError `store-locked` while a server has the target open, `invalid-argument` for a target that holds
+ * something else, or backups of another store or of a state that the store was reset from, `not-found`, `no-space` or
+ * `read-only` of the target's disk, `unavailable` while a server rebuilds its catalog.
  */
 export async function backupStore(
   folder: string,
@@ -99,15 +98,13 @@ export async function backupStore(
     const goal = storeFolders(resolve(target));
     await makeFolderDurably(goal.journal, privateFolderMode);
     await using lock = await JournalLock.tryAcquire(goal.journal);
-    if (lock === undefined) {
-      throw new FiletrackerError('store-locked', `Cannot back up to "${target}": a server has it open`);
-    }
+    if (lock === undefined) throw cannot('store-locked', `back up to "${target}"`, 'a server has it open');
     await removeUnfinished(target);
     return await new Backup(source, goal, options).run(folder, state, opened);
   });
 }
 
-/** What tells of one folder alone: a backup that is served becomes a store of its own. */
+/** Files that describe one folder alone: a backup that is served becomes a store of its own. */
 const notTaken: ReadonlySet<string> = new Set([backupStateName, identityFileName]);
 
 class Backup {
@@ -128,11 +125,11 @@ class Backup {
     const { clock = systemClock } = this.#options;
     const reader = new LmdbReader(index, this.#source);
     try {
-      // The time is taken before the end: what was acknowledged until then is in the snapshot.
+      // The time is read before the end, so what was acknowledged until then is in the snapshot.
       const timeMs = clock.nowMs();
       const { segment, offset, entries } = index.readTotals();
       const earlier = await listSnapshots(this.#goal.root);
-      await this.#checkGoesOn(earlier.at(-1), { segment, offset });
+      await this.#checkContinues(earlier.at(-1), { segment, offset });
       const blobs = await this.#takeBlobs(reader);
       const snapshot = await this.#takeJournal(opened, timeMs, { segment, offset }, earlier);
       const putAside = await this.#showJournal(snapshot, earlier.at(-1));
@@ -146,55 +143,55 @@ class Backup {
     }
   }
 
-  /** Two histories in one backup would be mixed: what a segment holds is told from another by its number alone. */
-  async #checkGoesOn(before: StoredSnapshot | undefined, end: StoredSnapshot['end']): Promise<void> {
+  /** Keeps two histories out of one backup: only its number tells a segment from another. */
+  async #checkContinues(before: StoredSnapshot | undefined, end: JournalPlace): Promise<void> {
     if (before === undefined) return;
-    const where = `Cannot back up "${this.#source.root}" to "${this.#goal.root}"`;
-    if (!(await goesOnFrom(before, this.#source.journal))) {
+    const action = `back up "${this.#source.root}" to "${this.#goal.root}"`;
+    if (!(await isContinuedBy(before, this.#source.journal))) {
       const state =
-        'the journal of the store does not go on from what the backup holds of it, as the store was put back to an ' +
-        'earlier state, or has lost the end of its journal';
-      const remedy = 'choose a new folder, and keep this one as long as what it holds is wanted';
-      throw new FiletrackerError('invalid-argument', `${where}: ${state}; ${remedy}`);
+        'the journal of the store does not continue the one in the backup: the store was reset to an earlier state, or ' +
+        'has lost the end of its journal; choose a new folder, and keep this one as long as you need what it holds';
+      throw cannot('invalid-argument', action, state);
     }
-    if (isBefore(end, before.end)) {
-      // A server that starts makes its index anew: what that shows is the beginning of the journal.
-      const state = 'its catalog is not brought up to the journal yet; try again when the server has started';
-      throw new FiletrackerError('unavailable', `${where}: ${state}`);
-    }
+    // A server that starts rebuilds its index, which shows only the beginning of the journal until then.
+    const state = 'its catalog is behind the journal; try again when the server has started';
+    if (isBefore(end, before.end)) throw cannot('unavailable', action, state);
   }
 
   #takeBlobs(reader: LmdbReader): Promise<CopiedBlobs> {
-    return this.#steps.run('blobs', 'Linking or copying the blobs', async (advance) => {
+    const copy = async (advance: (done: number) => void): Promise<CopiedBlobs> => {
       const target = await DiskBlobStore.open(this.#goal.root);
       const { signal } = this.#options;
-      const result = await copyBlobs(reader, this.#source.blobs, target, { advance, signal });
+      const copied = await copyBlobs(reader, this.#source.blobs, target, { advance, signal });
       await target.close();
-      const { blobs, added, missing, unreadable } = result;
-      return {
-        counts: { blobs, new: added, missing: missing.length, unreadable: unreadable.length },
-        result,
-      };
-    });
+      return copied;
+    };
+    return this.#steps.run('blobs', 'Linking or copying the blobs', copy, ({ blobs, added, ...bad }) => ({
+      blobs,
+      new: added,
+      missing: bad.missing.length,
+      unreadable: bad.unreadable.length,
+    }));
   }
 
-  /** Puts the segments of the snapshot into its folder of the history. */
+  /** Copies the segments of the snapshot to its folder in the history. */
   #takeJournal(
     opened: BackupSource,
     timeMs: number,
-    end: { segment: number; offset: number },
+    end: JournalPlace,
     earlier: readonly StoredSnapshot[],
   ): Promise<StoredSnapshot> {
     const { index } = opened;
-    return this.#steps.run('journal', 'Taking the journal', async (advance) => {
+    const { journal } = this.#source;
+    const take = async (advance: (done: number, total: number) => void): Promise<StoredSnapshot> => {
       const before = earlier.at(-1);
       const folder = await makeSnapshotFolder(this.#goal.root, timeMs);
-      const segments = (await listSegments(this.#source.journal)).filter((segment) => segment <= end.segment);
+      const segments = (await listSegments(journal)).filter((segment) => segment <= end.segment);
       checkSegmentsThere(index, segments, end.segment);
       for (const [at, segment] of segments.entries()) {
         this.#options.signal?.throwIfAborted();
-        // One of a newer format is refused here.
-        await readSegmentHeader(this.#source.journal, segment);
+        // Refuses a segment of a newer format.
+        await readSegmentHeader(journal, segment);
         const path = segmentPath(folder, segment);
         if (segment === end.segment) await this.#takeLast(end, path);
         else await this.#takeSealed(index, segment, path, before);
@@ -211,19 +208,22 @@ class Backup {
           await shareSegment(segment, other, { ...snapshot, folder });
         }
       }
-      return { counts: { segments: segments.length }, result: { ...snapshot, folder } };
-    });
+      return { ...snapshot, folder };
+    };
+    return this.#steps.run('journal', 'Copying the journal', take, ({ segments }) => ({
+      segments: segments.length,
+    }));
   }
 
-  async #takeLast({ segment, offset }: { segment: number; offset: number }, path: string): Promise<void> {
+  async #takeLast({ segment, offset }: JournalPlace, path: string): Promise<void> {
     const { journal } = this.#source;
     if (!(await isWholeSegment(journal, segment, offset))) throw segmentLost(segment, 'was cut short');
     await copyUpTo(segmentPath(journal, segment), path, offset);
   }
 
   /**
-   * A sealed segment never changes, but for what is cut off behind its end: the snapshot before has it already.
-   * @throws FiletrackerError `corrupt-store` where neither is whole: a copy would look like a sound one.
+   * A sealed segment never changes, except that bytes after its end may be cut off: the snapshot before may have it.
+   * @throws FiletrackerError `corrupt-store` if neither is complete: a copy would look intact.
    */
   async #takeSealed(
     index: IndexDatabase,
@@ -242,7 +242,7 @@ class Backup {
     throw segmentLost(segment, 'was cut short');
   }
 
-  /** Makes the journal of the backup that of the snapshot. Gives where a changed one was put aside. */
+  /** Makes the journal of the backup that of the snapshot. @returns where a changed one was moved. */
   async #showJournal(
     snapshot: StoredSnapshot,
     before: StoredSnapshot | undefined,
@@ -251,11 +251,11 @@ class Backup {
     const there = await listSegments(journal);
     const changed = before !== undefined && there.length > 0 && !(await isUnchanged(journal, before));
     const putAside = changed ? await this.#putAside(there) : undefined;
-    // The index is made anew when the backup is served: it would have to be copied in one instant.
+    // The index is rebuilt when the backup is served: a copy would have to be taken in one instant.
     await rm(catalog, { recursive: true, force: true });
     for (const segment of snapshot.segments) {
       const { end, folder } = snapshot;
-      // A server that serves the backup writes on in the last one, so it has a copy of its own.
+      // A server that serves the backup appends to the last one, so it is a copy.
       const take = segment === end.segment ? copyOf(end.offset) : linkOrCopyOf;
       await replace(segmentPath(journal, segment), segmentPath(folder, segment), take);
     }
@@ -282,8 +282,8 @@ class Backup {
   }
 
   /**
-   * Tokens and the like: the files that lie loose in the folder of the store; and the deletions that were recorded beside
-   * the journal, before they were carried out: those that the snapshot knows of are all among what is read after it.
+   * Copies the files directly in the folder of the store, such as tokens, and the deletions that were recorded beside the
+   * journal before they were carried out: all that the snapshot contains are read after it.
    */
   async #takeLooseFiles(root: string): Promise<void> {
     const folders = [...new Set([resolve(root), this.#source.root])];
@@ -301,8 +301,8 @@ class Backup {
 }
 
 /**
- * The last segment of a snapshot is a beginning of the same segment in later ones, and its end is told beside
- * it: one copy is enough for all.
+ * The last segment of a snapshot is a beginning of the same segment in later ones, and snapshot.json holds its end: one
+ * copy is enough for all.
  */
 async function shareSegment(
   segment: number,
@@ -316,7 +316,7 @@ async function shareSegment(
   await replace(segmentPath(before.folder, segment), segmentPath(folder, segment), linkOrCopyOf);
 }
 
-/** Where to look for a segment: in the snapshot before, unless the journal's own has other bytes behind its end by now. */
+/** Prefers the segment in the snapshot before, unless the journal's own has other bytes after its end by now. */
 async function keptFirst(kept: string, journal: string, segment: number): Promise<readonly string[]> {
   const sizes = await Promise.all(
     [kept, journal].map(async (folder) => (await stat(segmentPath(folder, segment))).size),
@@ -335,13 +335,13 @@ const copyOf =
   (source, target) =>
     copyUpTo(source, target, sizeBytes);
 
-/** Puts what `take` makes of a source in the place of a file. */
+/** Replaces a file by what `take` makes of a source. */
 async function replace(path: string, source: string, take: Take): Promise<void> {
   const temporary = `${path}.temporary`;
   await rm(temporary, { force: true });
   await take(source, temporary);
   await rename(temporary, path);
-  // Where both are names of the same file already, a rename leaves both.
+  // If both are names of the same file already, a rename leaves both.
   await rm(temporary, { force: true });
 }
 

@@ -1,26 +1,25 @@
 import { resolve } from 'node:path';
+import { restoreTokens } from '../../access/token-files.ts';
 import { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import { JournalWriter } from '../../catalog/journal/journal-writer.ts';
 import type { JournalRecord } from '../../catalog/journal/record.ts';
 import { scanSegment, type DamagedRange } from '../../catalog/journal/segment.ts';
 import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
 import { systemClock } from '../../core/clock.ts';
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
-import { checkApart } from './apart.ts';
-import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
-import { copyBlobs, type CopiedBlobs } from '../migration/copy-blobs.ts';
-import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
-import { refuseNewerFormats } from '../newer-formats.ts';
 import { copyDeletions } from '../../store/import/tombstones.ts';
+import { refuseNewerFormats } from '../newer-formats.ts';
+import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
+import { storeFolders, type StoreFolders } from '../store-folders.ts';
+import { checkApart, writingTo } from '../target-folder.ts';
+import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
+import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
-import { storeFolders, type StoreFolders } from './store-folders.ts';
-import { writingTo } from './target-disk.ts';
-import { restoreTokens } from '../../access/token-files.ts';
 
 export interface RestoreOptions {
-  /** The state at this time, in milliseconds since 1970; that of the last snapshot unless given. */
+  /** The time of the state, in milliseconds since 1970; that of the last snapshot unless given. */
   readonly atMs?: number | undefined;
   readonly listener?: ProgressListener | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -31,22 +30,23 @@ export interface RestoreReport {
   readonly steps: readonly StepReport[];
   readonly entries: number;
   readonly blobs: CopiedBlobs;
-  /** What stands between this and the exact state at that time; empty if nothing does. */
+  /** How the result may differ from the exact state at that time; empty if it is exact. */
   readonly gaps: readonly string[];
-  /** What the backup itself has lost of its journal: what was recorded there is missing. */
+  /** What the backup itself has lost of its journal: the changes recorded there are missing. */
   readonly damage: readonly string[];
 }
 
-/** A segment to be read: from which folder, from where to where, and whether its records are held against the time. */
+/** A segment to read, and which of its records. */
 interface Source extends SegmentPart {
-  /** The beginning of a record; the first one unless given. */
+  /** Offset of the first record; the first of the segment unless given. */
   readonly from?: number | undefined;
-  /** Which records are wanted, and when the snapshot was taken that has them; all of them unless given. */
+  /** Only records up to `atMs`; the snapshot that has them was taken at `takenMs`. All of them unless given. */
   readonly upTo?: { readonly atMs: number; readonly takenMs: number } | undefined;
 }
 
-/** What is to be told of a restore; both grow while the journal is read. */
-interface Findings {
+/** What to read, and what to report; the lists grow while the journal is read. */
+interface Plan {
+  readonly sources: readonly Source[];
   readonly gaps: string[];
   readonly damage: string[];
 }
@@ -54,18 +54,18 @@ interface Findings {
 /** How much later than a snapshot, by their clocks, a change may be that is in it. */
 const clockToleranceMs = 1000;
 const clockGap =
-  'A clock was set back: what was changed at about that time may be missing, or be newer than that; ' +
-  'the times of snapshots are exact all the same';
+  'A clock was set back: changes at about that time may be missing, or newer ones included; ' +
+  'the times of snapshots are exact nevertheless';
 
 /**
- * Makes a store anew from a backup, as it was at its last snapshot, or at any time before.
+ * Restores a store from a backup, to the state of its last snapshot, or of any earlier time.
  *
- * A snapshot is restored by the end of its journal, whatever the clocks said. For a time between two snapshots the
- * journals of both are read: the earlier one whole, as it holds all that was true at its time, and of what the later one
- * has beyond it the changes up to that time, by the clock of who made them. What compaction dropped in between, because
- * it was overwritten by then, can be missing; that is told in `gaps`, as is a clock that was seen to have been wrong.
- * @throws FiletrackerError `not-found` where there is no backup, or none that reaches the time;
- * `invalid-argument` where the folder of the new store is not empty, unless a restore that was killed has left it.
+ * A snapshot is restored up to the end of its journal, whatever the clocks said. For a time between two snapshots the
+ * journals of both are read: the earlier one entirely, as it holds the state at its time, and from the rest of the later
+ * one the changes up to that time, by the clock of the process that made them. Changes that compaction dropped in between,
+ * because they were overwritten by then, can be missing; `gaps` reports that, and a clock that was seen to be wrong.
+ * @throws FiletrackerError `not-found` if there is no backup, or none that covers the time; `invalid-argument` if the
+ * folder of the new store is not empty, unless a killed restore has left it.
  */
 export async function restoreStore(
   backup: string,
@@ -74,16 +74,14 @@ export async function restoreStore(
 ): Promise<RestoreReport> {
   await refuseNewerFormats(backup);
   if ((await readBackupState(backup)) === undefined) {
-    throw new FiletrackerError('not-found', `Cannot restore from "${backup}": it is no backup`);
+    throw cannot('not-found', `restore from "${backup}"`, 'it is not a backup');
   }
   await checkApart(backup, folder, 'restore');
-  const snapshots = await listSnapshots(backup);
-  const damage: string[] = [];
-  const { sources, gaps } = await sourcesFor(snapshots, options.atMs, damage);
+  const plan = await planFor(await listSnapshots(backup), options.atMs);
   return writingTo(`restore to "${folder}"`, async () => {
     const goal = storeFolders(resolve(folder));
     await using target = await RestoreTarget.claim(goal.root);
-    const report = await fill(goal, backup, { sources, gaps, damage }, options);
+    const report = await fill(goal, backup, plan, options);
     await target.finish();
     return report;
   });
@@ -92,18 +90,19 @@ export async function restoreStore(
 async function fill(
   goal: StoreFolders,
   backup: string,
-  parts: { readonly sources: readonly Source[] } & Findings,
-  options: RestoreOptions,
+  plan: Plan,
+  { listener, signal }: RestoreOptions,
 ): Promise<RestoreReport> {
-  const { sources, gaps, damage } = parts;
-  const steps = new Steps(options.listener);
+  const steps = new Steps(listener);
   await makeFolderDurably(goal.journal, privateFolderMode);
   await restoreTokens(backup, goal.root);
   await copyDeletions([backup], goal.root);
-  await steps.run('journal', 'Restoring the journal', async (advance) => {
-    const records = await writeJournal(goal.journal, sources, options, { advance, gaps, damage });
-    return { counts: { records }, result: undefined };
-  });
+  await steps.run(
+    'journal',
+    'Restoring the journal',
+    (advance) => writeJournal(goal.journal, plan, advance, signal),
+    (records) => ({ records }),
+  );
   const blobs = await DiskBlobStore.open(goal.root);
   const kept = storeFolders(resolve(backup));
   const keptBlobs = await DiskBlobStore.open(kept.root, { readOnly: true });
@@ -116,14 +115,23 @@ async function fill(
     },
   });
   try {
-    const copied = await steps.run('blobs', 'Linking or copying the blobs', async (advance) => {
-      const { signal } = options;
-      const result = await copyBlobs(catalog, kept.blobs, blobs, { advance, signal });
-      const { blobs: count, missing, unreadable } = result;
-      for (const digest of [...missing, ...unreadable]) await catalog.markDamaged(digest, true);
-      return { counts: { blobs: count, missing: missing.length, unreadable: unreadable.length }, result };
-    });
+    const copied = await steps.run(
+      'blobs',
+      'Linking or copying the blobs',
+      async (advance) => {
+        const result = await copyBlobs(catalog, kept.blobs, blobs, { advance, signal });
+        for (const digest of [...result.missing, ...result.unreadable])
+          await catalog.markDamaged(digest, true);
+        return result;
+      },
+      (result) => ({
+        blobs: result.blobs,
+        missing: result.missing.length,
+        unreadable: result.unreadable.length,
+      }),
+    );
     const { entries } = await catalog.stats();
+    const { gaps, damage } = plan;
     return { store: goal.root, steps: steps.reports, entries, blobs: copied, gaps, damage };
   } finally {
     await catalog.close();
@@ -132,33 +140,27 @@ async function fill(
   }
 }
 
-/** Which segments make up the state at a time, which is that of the last snapshot unless given. */
-async function sourcesFor(
-  snapshots: readonly StoredSnapshot[],
-  atMs: number | undefined,
-  damage: string[],
-): Promise<{ sources: readonly Source[]; gaps: string[] }> {
+/** The segments that make up the state at a time, which is that of the last snapshot unless given. */
+async function planFor(snapshots: readonly StoredSnapshot[], atMs: number | undefined): Promise<Plan> {
+  const damage: string[] = [];
   const last = snapshots.at(-1);
-  if (last === undefined)
-    throw new FiletrackerError('not-found', 'Cannot restore: the backup has no snapshot');
-  if (atMs === undefined) return { sources: await segmentsOf(last, damage), gaps: [] };
-  const exact = snapshots.findLast(({ timeMs }) => timeMs === atMs);
-  if (exact !== undefined) return { sources: await segmentsOf(exact, damage), gaps: [] };
+  if (last === undefined) throw cannot('not-found', 'restore', 'the backup has no snapshot');
+  const exact = atMs === undefined ? last : snapshots.findLast(({ timeMs }) => timeMs === atMs);
+  if (atMs === undefined || exact !== undefined) {
+    return { sources: await segmentsOf(exact ?? last, damage), gaps: [], damage };
+  }
   const dated = withoutThoseAhead(snapshots);
   const later = dated.find(({ timeMs }) => timeMs > atMs);
   if (later === undefined) {
-    const reach = new Date(last.timeMs).toISOString();
-    throw new FiletrackerError(
-      'not-found',
-      `Cannot restore the state of that time: the last snapshot is of ${reach}; restore that one, without --at`,
-    );
+    const state = `the last snapshot is of ${new Date(last.timeMs).toISOString()}; restore that one, without --at`;
+    throw cannot('not-found', 'restore the state of that time', state);
   }
-  const before = dated.findLast(({ timeMs }) => timeMs < atMs);
-  const { sources, gaps } = await sourcesBetween(before, later, atMs, damage);
-  return { sources, gaps: dated.length < snapshots.length ? [clockGap, ...gaps] : gaps };
+  const earlier = dated.findLast(({ timeMs }) => timeMs < atMs);
+  const { sources, gaps } = await sourcesBetween(earlier, later, atMs, damage);
+  return { sources, gaps: dated.length < snapshots.length ? [clockGap, ...gaps] : gaps, damage };
 }
 
-/** The snapshots that are not dated later than one that was taken after them, as a clock that is ahead has it. */
+/** Leaves out snapshots that are dated later than one taken after them, because a clock was ahead. */
 function withoutThoseAhead(snapshots: readonly StoredSnapshot[]): readonly StoredSnapshot[] {
   let nextMs = Number.POSITIVE_INFINITY;
   const dated: StoredSnapshot[] = [];
@@ -181,14 +183,14 @@ async function sourcesBetween(
   const upTo = { atMs, takenMs: later.timeMs };
   const wanted = later.segments.filter((segment) => segment >= end.segment);
   const after = (await segmentsOf({ ...later, segments: wanted }, damage))
-    // The last segment of the earlier one was being written: the later one has more of it.
+    // The last segment of the earlier one was incomplete: the later one has more of it.
     .map((source) => ({ ...source, from: source.segment === end.segment ? end.offset : undefined, upTo }));
   if (earlier === undefined) await checkReach(after, atMs);
   const before = earlier === undefined ? [] : await segmentsOf(earlier, damage);
   return { sources: [...before, ...after], gaps: gapsBetween(end.segment, later.end.segment, after) };
 }
 
-/** A time before all that the backup knows of is taken for a mistake, and not for the wish for an empty store. */
+/** A time before everything in the backup is a mistake, not a request for an empty store. */
 async function checkReach(sources: readonly Source[], atMs: number): Promise<void> {
   let oldestMs = Number.POSITIVE_INFINITY;
   for (const { folder, segment, end } of sources) {
@@ -198,10 +200,8 @@ async function checkReach(sources: readonly Source[], atMs: number): Promise<voi
     }
   }
   if (oldestMs === Number.POSITIVE_INFINITY) return;
-  throw new FiletrackerError(
-    'not-found',
-    `Cannot restore the state of that time: the backup knows nothing from before ${new Date(oldestMs).toISOString()}`,
-  );
+  const state = `the backup has nothing from before ${new Date(oldestMs).toISOString()}`;
+  throw cannot('not-found', 'restore the state of that time', state);
 }
 
 function gapsBetween(first: number, last: number, sources: readonly Source[]): string[] {
@@ -216,26 +216,24 @@ function gapsBetween(first: number, last: number, sources: readonly Source[]): s
   ];
 }
 
+/** @returns how many records it wrote. */
 async function writeJournal(
   journal: string,
-  sources: readonly Source[],
-  options: Pick<RestoreOptions, 'signal'>,
-  parts: Findings & { readonly advance: (done: number, total: number) => void },
+  { sources, gaps, damage }: Plan,
+  advance: (done: number, total: number) => void,
+  signal: AbortSignal | undefined,
 ): Promise<number> {
-  const writer = await JournalWriter.open(
-    journal,
-    { segment: 0, offset: 0, clean: false },
-    { clock: systemClock },
-  );
-  const onDamage = ({ segment, start, end }: DamagedRange): void => {
-    parts.damage.push(`Segment ${segment} of the backup is damaged or cut short: bytes ${start} to ${end}`);
+  const start = { segment: 0, offset: 0, clean: false };
+  const writer = await JournalWriter.open(journal, start, { clock: systemClock });
+  const onDamage = ({ segment, start: from, end }: DamagedRange): void => {
+    damage.push(`Segment ${segment} of the backup is damaged or cut short: bytes ${from} to ${end}`);
   };
   let records = 0;
   let aheadMs = 0;
   try {
     for (const [at, { folder, segment, from, end, upTo }] of sources.entries()) {
       for await (const batch of scanSegment(folder, segment, { from, end, onDamage })) {
-        options.signal?.throwIfAborted();
+        signal?.throwIfAborted();
         const wanted: JournalRecord[] = [];
         for (const { record } of batch) {
           if (upTo === undefined || record.timeMs <= upTo.atMs) wanted.push(renewed(record));
@@ -244,16 +242,16 @@ async function writeJournal(
         if (wanted.length > 0) await writer.append(wanted);
         records += wanted.length;
       }
-      parts.advance(at + 1, sources.length);
+      advance(at + 1, sources.length);
     }
   } finally {
     await writer.close();
   }
-  if (aheadMs > clockToleranceMs && !parts.gaps.includes(clockGap)) parts.gaps.push(clockGap);
+  if (aheadMs > clockToleranceMs && !gaps.includes(clockGap)) gaps.push(clockGap);
   return records;
 }
 
-/** A removal names the segment in which it was recorded first; in the new journal that is the one it is written to. */
+/** A removal names the segment that first recorded it; in the new journal that is the segment it is written to. */
 function renewed(record: JournalRecord): JournalRecord {
   return record.type === 'remove' ? { ...record, origin: undefined } : record;
 }
@@ -262,8 +260,6 @@ function renewed(record: JournalRecord): JournalRecord {
 export function parseTimeMs(text: string): number {
   const ms = /^\d{1,12}$/.test(text) ? Number(text) * 1000 : Date.parse(text);
   if (Number.isFinite(ms)) return ms;
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use --at "${text}": give a time such as 2026-11-23T10:00:00Z, or seconds since 1970`,
-  );
+  const state = 'it must be a time such as 2026-11-23T10:00:00Z, or seconds since 1970';
+  throw cannot('invalid-argument', `use --at "${text}"`, state);
 }

@@ -7,7 +7,7 @@ import { noise } from '../../../test/support/contents.ts';
 import { EmbeddedStore } from '../../../test/support/embedded-store.ts';
 import { temporaryFolder } from '../../../test/support/temporary-folder.ts';
 import type { StoredSnapshot } from './backup-layout.ts';
-import { goesOnFrom } from './snapshot-segments.ts';
+import { isContinuedBy } from './snapshot-segments.ts';
 
 let journal: string;
 let snapshot: StoredSnapshot;
@@ -29,35 +29,35 @@ beforeEach(async () => {
   await rm(segmentPath(journal, 2));
 });
 
-describe('goesOnFrom()', () => {
+describe('isContinuedBy()', () => {
   it('takes the same journal for gone on, whatever space was filled ahead or cut off in either', async () => {
-    expect(await goesOnFrom(snapshot, journal)).toBe(true);
+    expect(await isContinuedBy(snapshot, journal)).toBe(true);
     for (const folder of [journal, snapshot.folder]) {
       await appendFile(segmentPath(folder, 1), Buffer.alloc(200_000));
-      expect(await goesOnFrom(snapshot, journal)).toBe(true);
+      expect(await isContinuedBy(snapshot, journal)).toBe(true);
     }
   });
 
   it('does not where a record is missing from a segment, or more', async () => {
     const last = await lastRecordOf(1);
     await truncate(segmentPath(journal, 1), last);
-    expect(await goesOnFrom(snapshot, journal)).toBe(false);
+    expect(await isContinuedBy(snapshot, journal)).toBe(false);
     await truncate(segmentPath(snapshot.folder, 1), last);
-    expect(await goesOnFrom(snapshot, journal)).toBe(true);
+    expect(await isContinuedBy(snapshot, journal)).toBe(true);
     await truncate(segmentPath(journal, 3), await lastRecordOf(3));
-    expect(await goesOnFrom(snapshot, journal)).toBe(false);
+    expect(await isContinuedBy(snapshot, journal)).toBe(false);
     await rm(segmentPath(journal, 3));
-    expect(await goesOnFrom(snapshot, journal)).toBe(false);
+    expect(await isContinuedBy(snapshot, journal)).toBe(false);
   });
 
   it('does not where a sealed segment has more records, or one that was compacted away is back', async () => {
     await truncate(segmentPath(snapshot.folder, 1), await lastRecordOf(1));
-    expect(await goesOnFrom(snapshot, journal)).toBe(false);
+    expect(await isContinuedBy(snapshot, journal)).toBe(false);
     const { folder } = snapshot;
     await cp(segmentPath(journal, 1), segmentPath(folder, 1));
-    expect(await goesOnFrom(snapshot, journal)).toBe(true);
+    expect(await isContinuedBy(snapshot, journal)).toBe(true);
     await cp(compacted, segmentPath(journal, 2));
-    expect(await goesOnFrom(snapshot, journal)).toBe(false);
+    expect(await isContinuedBy(snapshot, journal)).toBe(false);
   });
 });
 

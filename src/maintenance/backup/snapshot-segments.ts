@@ -5,44 +5,44 @@ import { endOfSealedSegment, listSegments } from '../../catalog/journal/segment.
 import { isWholeSegment } from '../../catalog/lmdb/writer/sealed-segments.ts';
 import { isSameSegment, type StoredSnapshot } from './backup-layout.ts';
 
-/** A segment in a folder, and how far it is to be read. */
+/** A segment in a folder, and where to stop reading it. */
 export interface SegmentPart {
   readonly folder: string;
   readonly segment: number;
   readonly end: number;
 }
 
-/** The segments of a snapshot that are there; `damage` is told of those that are gone, and reading tells of what they lack. */
+/** The existing segments of a snapshot; those that are gone are added to `damage`. Reading them shows further damage. */
 export async function segmentsOf(snapshot: StoredSnapshot, damage: string[]): Promise<SegmentPart[]> {
   const { folder, segments, end } = snapshot;
   const parts: SegmentPart[] = [];
   for (const segment of segments) {
     const isThere = await isWholeSegment(folder, segment, 0);
-    // One of a newer format is refused here.
+    // Refuses a segment of a newer format.
     if (isThere) await readSegmentHeader(folder, segment);
     if (!isThere) damage.push(`Segment ${segment} of the backup is gone`);
     else if (segment === end.segment) parts.push({ folder, segment, end: end.offset });
-    // What lies beyond the end that the next header tells was never acknowledged.
+    // What follows the end in the next header was never acknowledged.
     else parts.push({ folder, segment, end: await endOfSealedSegment(folder, segment) });
   }
   return parts;
 }
 
 /**
- * Whether a journal is the one that a snapshot was taken of, gone on since. Not so where the store was put back to an
- * earlier state: it then goes on with other records at the places of those that the snapshot has. Segments that
- * compaction has removed meanwhile tell nothing.
+ * Whether a journal continues the one of a snapshot. It does not if the store was reset to an earlier state: other records
+ * then follow at the places of those that the snapshot has. Segments that compaction has removed meanwhile are not
+ * compared.
  */
-export async function goesOnFrom(snapshot: StoredSnapshot, journal: string): Promise<boolean> {
+export async function isContinuedBy(snapshot: StoredSnapshot, journal: string): Promise<boolean> {
   const there = await listSegments(journal);
   const { segments, end } = snapshot;
   if ((there.at(-1) ?? 0) < end.segment) return false;
-  // No number is used twice: what is older than the snapshot, and not in it, came from an earlier state.
+  // No number is used twice: what is older than the snapshot, and not in it, is of an earlier state.
   if (there.some((segment) => segment < end.segment && !segments.includes(segment))) return false;
   for (const held of await segmentsOf(snapshot, [])) {
     if (!there.includes(held.segment)) continue;
     const now = await partOf(journal, held.segment, there);
-    // One that was cut short since tells nothing of what was written.
+    // A segment that was cut short since proves nothing.
     if (!(await isWhole(held)) || !(await isWhole(now))) continue;
     if (!(await isContinued(held, now, held.segment < end.segment))) return false;
   }
@@ -60,22 +60,22 @@ function isWhole({ folder, segment, end }: SegmentPart): Promise<boolean> {
 }
 
 /**
- * Whether the records that are held of a segment are the first ones it has now; if it was `sealed`, all that it has.
- * Looked at are the header and the last record that both have: it tells its place, the time of its change and what
- * was changed, so that no two that were written apart are alike.
+ * Whether the records held of a segment are the first ones it has now; if it was `sealed`, all of them. Compares the header
+ * and the last record of both: a record holds its place, the time of its change and the change, so no two that were
+ * written separately are equal.
  */
 async function isContinued(held: SegmentPart, now: SegmentPart, sealed: boolean): Promise<boolean> {
   if (!(await isSameSegment(held.folder, now.folder, held.segment))) return false;
   const common = Math.min(held.end, now.end);
   const [mine, other] = await Promise.all([bytesAround(held, common), bytesAround(now, common)]);
   if (!mine.before.equals(other.before)) return false;
-  // Space that was filled ahead may follow, or be cut off since.
+  // Preallocated space may follow, or may have been cut off since.
   const { seed } = await layoutOf(held.folder, held.segment);
   const isNoRecord = (bytes: Buffer): boolean => checkRecord(bytes, 0, seed) === 0;
   return isNoRecord(mine.after) && (!sealed || isNoRecord(other.after));
 }
 
-/** What of a segment lies directly before and after an offset, as long as a record may be. */
+/** The bytes directly before and after an offset, each as long as a record may be. */
 async function bytesAround(part: SegmentPart, offset: number): Promise<{ before: Buffer; after: Buffer }> {
   const layout = await layoutOf(part.folder, part.segment);
   const start = Math.max(layout.start, offset - recordSizeMaxBytes);

@@ -1,17 +1,17 @@
 import { randomUUID } from 'node:crypto';
-import { link, readFile, rm } from 'node:fs/promises';
+import { link, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
-import { checkStoredFormat } from '../../core/release.ts';
+import { cannot, errnoOf, fromSystemError, type FiletrackerError } from '../../core/errors.ts';
 import { writeFileDurably } from '../../fs/durable-file.ts';
 import { syncFolder } from '../../fs/folders.ts';
+import { readStateFile } from '../store-folders.ts';
 
-/** Beside the parts of a store: by what a backup knows it again, wherever it lies. Made by its first backup. */
+/** Identifies a store to its backups, wherever it is moved. The first backup creates it. */
 export const identityFileName = 'store.json';
 
 /**
- * The identity of a store, which is given to it here if it has none.
- * @throws FiletrackerError `corrupt-store` where the file of it is not one, and of the disk.
+ * The identity of a store; a store that has none receives one.
+ * @throws FiletrackerError `corrupt-store` if the file is damaged; errors of the disk.
  */
 export async function identityOf(storeFolder: string): Promise<string> {
   const known = await readIdentity(storeFolder);
@@ -20,7 +20,7 @@ export async function identityOf(storeFolder: string): Promise<string> {
   const own = `${path}.${randomUUID()}.temporary`;
   await writeFileDurably(own, Buffer.from(`${JSON.stringify({ format: 1, id: randomUUID() })}\n`));
   try {
-    // Not renamed: of two that come at once, the second takes what the first has made.
+    // Not a rename: of two concurrent calls, the second one uses the identity of the first.
     await link(own, path);
     await syncFolder(storeFolder);
   } catch (error) {
@@ -28,26 +28,21 @@ export async function identityOf(storeFolder: string): Promise<string> {
   } finally {
     await rm(own, { force: true });
   }
-  return (await readIdentity(storeFolder)) ?? refuse();
+  const given = await readIdentity(storeFolder);
+  if (given === undefined) throw unreadableIdentity();
+  return given;
 }
 
-function refuse(): never {
-  throw new FiletrackerError(
-    'corrupt-store',
-    `Cannot read "${identityFileName}": it does not tell the identity of the store; remove it to give it a new one`,
-  );
+function unreadableIdentity(): FiletrackerError {
+  const state = 'it does not contain the identity of the store; remove it to give the store a new one';
+  return cannot('corrupt-store', `read "${identityFileName}"`, state);
 }
 
-/** The identity of a store; undefined where it has none yet. @throws as `identityOf`. */
+/** The identity of a store; `undefined` if it has none yet. @throws as `identityOf`. */
 export async function readIdentity(storeFolder: string): Promise<string | undefined> {
-  try {
-    const content: unknown = JSON.parse(await readFile(join(storeFolder, identityFileName), 'utf8'));
-    checkStoredFormat(identityFileName, content, [1]);
-    const { format, id } = (content ?? {}) as { readonly format?: unknown; readonly id?: unknown };
-    return format === 1 && typeof id === 'string' ? id : refuse();
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    if (error instanceof SyntaxError) return refuse();
-    throw fromSystemError(error, `read "${identityFileName}"`);
-  }
+  const content = await readStateFile(join(storeFolder, identityFileName));
+  if (content === undefined) return undefined;
+  const { format, id } = (content ?? {}) as { readonly format?: unknown; readonly id?: unknown };
+  if (format === 1 && typeof id === 'string') return id;
+  throw unreadableIdentity();
 }

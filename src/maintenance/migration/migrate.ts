@@ -1,40 +1,40 @@
 import type { Digest } from '../../core/digest.ts';
 import { digestOfFile } from '../../fs/file-digest.ts';
 import { isFiletrackerError, messageOf, type ErrorCode } from '../../core/errors.ts';
-import { reportItemsMax } from '../../core/limits.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { hasVanished, treeItems, type TreeItem } from './file-tree.ts';
-import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
+import { FirstItems, Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { sideBySide } from '../../streams/side-by-side.ts';
 
-/** Where files are brought to: a server, or a store. */
+/** Where files are copied to: a server, or a store. */
 export interface MigrationTarget {
-  /** What is stored under a name. @throws FiletrackerError `damaged-blob` where it may be brought again. */
+  /** What is stored under a name. @throws FiletrackerError `damaged-blob` if it may be stored again. */
   stat(name: FileName): Promise<StoredInfo | undefined>;
-  /** Stores a file; gives whether its content had to travel. */
-  put(file: FileToBring, signal?: AbortSignal): Promise<{ readonly stored: boolean; readonly sent: boolean }>;
+  /** Stores a file. `sent`: whether its content had to be transferred. */
+  put(file: FileToSend, signal?: AbortSignal): Promise<{ readonly stored: boolean; readonly sent: boolean }>;
 }
 
 export interface StoredInfo {
   readonly version: FileVersion;
   readonly size: number | undefined;
-  /** Undefined where a legacy server does not tell. */
+  /** `undefined` of a legacy server. */
   readonly digest: Digest | undefined;
 }
 
-export type FileToBring = Extract<TreeItem, { kind: 'file' }>;
+export type FileToSend = Extract<TreeItem, { kind: 'file' }>;
 
 export interface MigrateOptions {
   /** Folder that names are relative to; the folder of the files unless given. */
   readonly root?: string | undefined;
-  /** Files under way at once. */
+  /** Files in progress at once. */
   readonly jobs?: number | undefined;
   readonly listener?: ProgressListener | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface MigrationProblem {
+/** A path that could not be migrated or adopted as it is. */
+export interface PathProblem {
   readonly path: string;
   readonly reason: string;
 }
@@ -44,28 +44,28 @@ export interface MigrationReport {
   readonly files: number;
   /** Files that were stored by this run. */
   readonly stored: number;
-  /** Files of them whose content was there already under another name, so that it was not sent. */
+  /** Those of them that were not sent, because their content was already stored under another name. */
   readonly deduplicated: number;
-  /** Files that were there already, in this version and content. */
+  /** Files that were already stored in this version and content. */
   readonly present: number;
-  /** Files of which a newer version is there, or was removed there. */
+  /** Files whose newer version is stored, or was removed, at the target. */
   readonly superseded: number;
   readonly bytes: number;
-  /** Bytes of content that travelled, before compression. */
+  /** Bytes of content that were sent, before compression. */
   readonly sentBytes: number;
   /** Symbolic links, special files, caches of clients and unfinished downloads. */
-  readonly skipped: readonly MigrationProblem[];
+  readonly skipped: readonly PathProblem[];
   readonly skippedCount: number;
   /** Files and folders that were removed while the tree was being read. */
   readonly vanishedCount: number;
-  readonly errors: readonly MigrationProblem[];
+  readonly errors: readonly PathProblem[];
   readonly errorCount: number;
 }
 
-/** Files under way at once. */
+/** Files in progress at once. */
 export const defaultJobs = 8;
 
-/** Failures that all other files will share. */
+/** Failures that all other files would share. */
 const hopeless: ReadonlySet<ErrorCode> = new Set([
   'unreachable',
   'unauthorized',
@@ -75,140 +75,118 @@ const hopeless: ReadonlySet<ErrorCode> = new Set([
 ]);
 
 /**
- * Brings a tree of files to a server or a store. What is there in the same version and content is not sent, so a
- * migration that was interrupted is simply run again.
- * @throws FiletrackerError where nothing can go on: `unreachable`, `unauthorized`, `not-found` (of the tree) ….
+ * Copies a tree of files to a server or a store. What is stored there in the same version and content is not sent, so an
+ * interrupted migration is simply run again.
+ * @throws FiletrackerError that the other files would share: `unreachable`, `unauthorized`, `not-found` (of the tree) ….
  */
 export async function migrateTree(
   files: string,
   target: MigrationTarget,
   options: MigrateOptions = {},
 ): Promise<MigrationReport> {
-  return new Migration(files, target, options).run();
+  const { jobs = defaultJobs, root = files, listener, signal } = options;
+  const steps = new Steps(listener);
+  const { bytes: totalBytes } = await steps.run(
+    'count',
+    'Counting the files',
+    async (advance) => {
+      const counts = { files: 0, bytes: 0 };
+      for await (const item of treeItems(files, root)) {
+        if (item.kind !== 'file') continue;
+        counts.files += 1;
+        counts.bytes += item.size;
+        advance(counts.files);
+      }
+      return counts;
+    },
+    (counts) => counts,
+  );
+  const migration = new Migration(target, signal);
+  await steps.run(
+    'bring',
+    'Copying the files (bytes)',
+    (advance) =>
+      sideBySide(treeItems(files, root), jobs, async (item) => {
+        signal?.throwIfAborted();
+        await migration.take(item);
+        advance(migration.sums.bytes, totalBytes);
+      }),
+    () => migration.counts,
+  );
+  const { counts, skipped, errors } = migration;
+  return { steps: steps.reports, ...counts, skipped: skipped.items, errors: errors.items };
 }
 
 class Migration {
-  readonly #files: string;
+  readonly skipped = new FirstItems<PathProblem>();
+  readonly errors = new FirstItems<PathProblem>();
+  readonly sums = { files: 0, stored: 0, deduplicated: 0, present: 0, superseded: 0, bytes: 0, sentBytes: 0 };
+  #vanished = 0;
   readonly #target: MigrationTarget;
-  readonly #options: MigrateOptions;
-  readonly #steps: Steps;
-  readonly #skipped: MigrationProblem[] = [];
-  readonly #errors: MigrationProblem[] = [];
-  readonly #counts = {
-    files: 0,
-    stored: 0,
-    deduplicated: 0,
-    present: 0,
-    superseded: 0,
-    bytes: 0,
-    sentBytes: 0,
-    skippedCount: 0,
-    vanishedCount: 0,
-    errorCount: 0,
-  };
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(files: string, target: MigrationTarget, options: MigrateOptions) {
-    this.#files = files;
+  constructor(target: MigrationTarget, signal: AbortSignal | undefined) {
     this.#target = target;
-    this.#options = options;
-    this.#steps = new Steps(options.listener);
+    this.#signal = signal;
   }
 
-  async run(): Promise<MigrationReport> {
-    const { jobs = defaultJobs } = this.#options;
-    const totalBytes = await this.#steps.run('count', 'Counting the files', async (advance) => {
-      let files = 0;
-      let bytes = 0;
-      for await (const item of this.#items()) {
-        if (item.kind !== 'file') continue;
-        files += 1;
-        bytes += item.size;
-        advance(files);
-      }
-      return { counts: { files, bytes }, result: bytes };
-    });
-    await this.#steps.run('bring', 'Bringing the files (bytes)', async (advance) => {
-      await sideBySide(this.#items(), jobs, async (item) => {
-        this.#options.signal?.throwIfAborted();
-        await this.#take(item);
-        advance(this.#counts.bytes, totalBytes);
-      });
-      return { counts: { ...this.#counts }, result: undefined };
-    });
-    return { steps: this.#steps.reports, ...this.#counts, skipped: this.#skipped, errors: this.#errors };
+  get counts(): Omit<MigrationReport, 'steps' | 'skipped' | 'errors'> & Record<string, number> {
+    const counts = { skippedCount: this.skipped.count, vanishedCount: this.#vanished };
+    return { ...this.sums, ...counts, errorCount: this.errors.count };
   }
 
-  #items(): AsyncGenerator<TreeItem, void, void> {
-    return treeItems(this.#files, this.#options.root ?? this.#files);
-  }
-
-  async #take(item: TreeItem): Promise<void> {
+  async take(item: TreeItem): Promise<void> {
     if (item.kind === 'file') await this.#takeFile(item);
-    else if (item.kind === 'skipped') this.#note(this.#skipped, 'skippedCount', item.path, item.reason);
-    else if (item.kind === 'refused') this.#note(this.#errors, 'errorCount', item.path, item.reason);
-    else this.#counts.vanishedCount += 1;
+    else if (item.kind === 'vanished') this.#vanished += 1;
+    else this[item.kind === 'skipped' ? 'skipped' : 'errors'].add({ path: item.path, reason: item.reason });
   }
 
-  async #takeFile(file: FileToBring): Promise<void> {
+  async #takeFile(file: FileToSend): Promise<void> {
     try {
-      await this.#bring(file);
+      await this.#send(file);
     } catch (error) {
       if (isFiletrackerError(error) && hopeless.has(error.code)) throw error;
       if (await hasVanished(file.path)) {
-        this.#counts.vanishedCount += 1;
+        this.#vanished += 1;
         return;
       }
-      this.#note(this.#errors, 'errorCount', file.path, messageOf(error));
+      this.errors.add({ path: file.path, reason: messageOf(error) });
     }
-    this.#counts.files += 1;
-    this.#counts.bytes += file.size;
+    this.sums.files += 1;
+    this.sums.bytes += file.size;
   }
 
-  async #bring(file: FileToBring): Promise<void> {
-    const there = await this.#stored(file.name);
+  async #send(file: FileToSend): Promise<void> {
+    // A damaged blob counts as absent: a PUT stores it again, and keeps a version that is newer.
+    const there = await this.#target.stat(file.name).catch(unlessCode('damaged-blob', undefined));
     if (there !== undefined && there.version > file.version) {
-      this.#counts.superseded += 1;
+      this.sums.superseded += 1;
       return;
     }
     if (there !== undefined && (await isSame(file, there))) {
-      this.#counts.present += 1;
+      this.sums.present += 1;
       return;
     }
-    const { stored, sent } = await this.#put(file);
-    if (!stored) this.#counts.superseded += 1;
-    else this.#counts.stored += 1;
-    if (sent) this.#counts.sentBytes += file.size;
-    else if (stored) this.#counts.deduplicated += 1;
-  }
-
-  /** What was removed there in a newer version stays removed, which is no failure of bringing the others. */
-  async #put(file: FileToBring): ReturnType<MigrationTarget['put']> {
-    try {
-      return await this.#target.put(file, this.#options.signal);
-    } catch (error) {
-      if (isFiletrackerError(error, 'removed')) return { stored: false, sent: false };
-      throw error;
-    }
-  }
-
-  /** Undefined too where the content is damaged: a put brings it anew, and keeps a version that is newer. */
-  async #stored(name: FileName): Promise<StoredInfo | undefined> {
-    try {
-      return await this.#target.stat(name);
-    } catch (error) {
-      if (isFiletrackerError(error, 'damaged-blob')) return undefined;
-      throw error;
-    }
-  }
-
-  #note(list: MigrationProblem[], count: 'skippedCount' | 'errorCount', path: string, reason: string): void {
-    this.#counts[count] += 1;
-    if (list.length < reportItemsMax) list.push({ path, reason });
+    // A newer version that was removed there stays removed; that is not a failure.
+    const removed = { stored: false, sent: false };
+    const put = this.#target.put(file, this.#signal);
+    const { stored, sent } = await put.catch(unlessCode('removed', removed));
+    this.sums[stored ? 'stored' : 'superseded'] += 1;
+    if (sent) this.sums.sentBytes += file.size;
+    else if (stored) this.sums.deduplicated += 1;
   }
 }
 
-/** Whether a stored file is this one; a server that tells no digest is believed by version and size. */
-async function isSame(file: FileToBring, there: StoredInfo): Promise<boolean> {
+/** Handles a rejection: the value for an error of this code; any other error is thrown again. */
+function unlessCode<Value>(code: ErrorCode, value: Value): (error: unknown) => Value {
+  return (error) => {
+    if (isFiletrackerError(error, code)) return value;
+    throw error;
+  };
+}
+
+/** Whether a stored file is this one. Without a digest, version and size decide. */
+async function isSame(file: FileToSend, there: StoredInfo): Promise<boolean> {
   if (there.version !== file.version) return false;
   if (there.size !== undefined && there.size !== file.size) return false;
   if (there.digest === undefined) return there.size !== undefined;

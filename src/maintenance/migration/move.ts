@@ -1,10 +1,10 @@
 import { Readable } from 'node:stream';
 import { messageOf } from '../../core/errors.ts';
-import { reportItemsMax } from '../../core/limits.ts';
+import type { FileName } from '../../core/file-name.ts';
 import type { Entry, FileStore } from '../../store/file-store.ts';
-import { openFile } from '../../store/get.ts';
 import { isBadContent } from '../../store/body-verifier.ts';
-import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
+import { openFile } from '../../store/get.ts';
+import { FirstItems, Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { flattened, sideBySide } from '../../streams/side-by-side.ts';
 
 export interface MoveOptions {
@@ -18,13 +18,13 @@ export interface MoveReport {
   /** Entries of the source. */
   readonly entries: number;
   readonly copied: number;
-  /** Bytes of the copied files in their stored form, those that the target had already left out. */
+  /** Stored bytes of the copied files, except those that the target had already. */
   readonly copiedBytes: number;
-  /** Entries of the target that the source does not have in this version, or not at all; they stay. */
+  /** Entries of the target that the source does not have, or has in another version; they stay. */
   readonly others: number;
-  /** Files that could not be copied, with the reason: their content is damaged in the source. */
+  /** Files that could not be copied because their blob is damaged in the source. */
   readonly damaged: readonly { readonly name: string; readonly reason: string }[];
-  /** Names that are not in the target as they are in the source after all; none where the move is complete. */
+  /** Names whose entry in the target differs from the source; empty if the move is complete. */
   readonly missing: readonly string[];
   readonly steps: readonly StepReport[];
 }
@@ -32,9 +32,9 @@ export interface MoveReport {
 const defaultJobs = 16;
 
 /**
- * Brings every file of one store to another, whatever engines they are on. Each content is verified while it is
- * taken in, as an upload is. Can be interrupted and run again: what is there in its version and content is not
- * copied again. Newer versions in the target stay. At the end both lists are held against each other.
+ * Copies every file of one store to another, on any back ends. Each blob is verified while it is stored, as an upload is.
+ * It can be interrupted and run again: files that the target has in their version and content are not copied again. Newer
+ * versions in the target stay. At the end the lists of both stores are compared.
  */
 export async function moveStore(
   source: FileStore,
@@ -43,88 +43,86 @@ export async function moveStore(
 ): Promise<MoveReport> {
   const { jobs = defaultJobs, signal, listener } = options;
   const steps = new Steps(listener);
-  const damaged: { name: string; reason: string }[] = [];
-  const copy = new Copy(source, target, damaged);
+  const damaged = new FirstItems<{ name: string; reason: string }>();
+  const copied = { files: 0, bytes: 0 };
   const total = (await source.stats()).entries;
-  await steps.run('copy', 'Copying files', async (advance) => {
-    let seen = 0;
-    const wanted = pairs(source, target, signal);
-    await sideBySide(wanted, jobs, async ({ wanted: entry, there }) => {
-      signal?.throwIfAborted();
-      if (entry !== undefined && !covers(there, entry)) await copy.file(entry, signal);
-      if (entry !== undefined) advance((seen += 1), total);
-    });
-    return { counts: { files: seen, copied: copy.files, bytes: copy.bytes }, result: undefined };
-  });
-  const compared = await steps.run('compare', 'Comparing the lists', async (advance) => {
-    const missing: string[] = [];
-    let entries = 0;
-    let others = 0;
-    for await (const { wanted: entry, there } of pairs(source, target, signal)) {
-      if (there !== undefined && !same(there, entry)) others += 1;
-      if (entry === undefined) continue;
-      advance((entries += 1), total);
-      if (!covers(there, entry) && missing.length < reportItemsMax) missing.push(entry.name);
-    }
-    return { counts: { files: entries, missing: missing.length }, result: { entries, others, missing } };
-  });
-  return { ...compared, copied: copy.files, copiedBytes: copy.bytes, damaged, steps: steps.reports };
+  await steps.run(
+    'copy',
+    'Copying files',
+    async (advance) => {
+      let seen = 0;
+      await sideBySide(pairs(source, target, signal), jobs, async ({ wanted, there }) => {
+        signal?.throwIfAborted();
+        if (wanted === undefined) return;
+        if (!covers(there, wanted)) {
+          const { name, version, digest, logicalSize } = wanted;
+          const intent = { name, version, claims: { digest, logicalSize } };
+          const settled = (await target.putWithoutBody(intent, { mayLink: true })).kind === 'settled';
+          const bytes = settled
+            ? 0
+            : await copyBytes(name, source, target, signal).catch((error: unknown) => {
+                if (!isBadContent(error)) throw error;
+                damaged.add({ name, reason: messageOf(error) });
+                return undefined;
+              });
+          if (bytes !== undefined) copied.files += 1;
+          copied.bytes += bytes ?? 0;
+        }
+        advance((seen += 1), total);
+      });
+      return seen;
+    },
+    (files) => ({ files, copied: copied.files, bytes: copied.bytes }),
+  );
+  const compared = await steps.run(
+    'compare',
+    'Comparing the lists',
+    async (advance) => {
+      const missing = new FirstItems<string>();
+      let entries = 0;
+      let others = 0;
+      for await (const { wanted, there } of pairs(source, target, signal)) {
+        if (there !== undefined && !same(there, wanted)) others += 1;
+        if (wanted === undefined) continue;
+        advance((entries += 1), total);
+        if (!covers(there, wanted)) missing.add(wanted.name);
+      }
+      return { entries, others, missing: missing.items };
+    },
+    ({ entries, missing }) => ({ files: entries, missing: missing.length }),
+  );
+  const sums = { copied: copied.files, copiedBytes: copied.bytes };
+  return { ...compared, ...sums, damaged: damaged.items, steps: steps.reports };
 }
 
-class Copy {
-  files = 0;
-  bytes = 0;
-  readonly #source: FileStore;
-  readonly #target: FileStore;
-  readonly #damaged: { name: string; reason: string }[];
-
-  constructor(source: FileStore, target: FileStore, damaged: { name: string; reason: string }[]) {
-    this.#source = source;
-    this.#target = target;
-    this.#damaged = damaged;
+/** @returns the stored size of the file; `undefined` if the source has removed it since it was listed. */
+async function copyBytes(
+  name: FileName,
+  source: FileStore,
+  target: FileStore,
+  signal: AbortSignal | undefined,
+): Promise<number | undefined> {
+  const file = await openFile(source, name, { form: 'stored', signal });
+  if (file === undefined) return undefined;
+  const { body, encoding, size, entry } = file;
+  const { digest, logicalSize, version } = entry;
+  try {
+    await target.put(
+      { name, version, claims: { digest, logicalSize } },
+      { source: body, encoding, announcedSize: size },
+      signal && { signal },
+    );
+  } finally {
+    if (body instanceof Readable) body.destroy();
   }
-
-  async file(entry: Entry, signal: AbortSignal | undefined): Promise<void> {
-    const { name, version, digest, logicalSize } = entry;
-    const intent = { name, version, claims: { digest, logicalSize } };
-    const outcome = await this.#target.putWithoutBody(intent, { mayLink: true });
-    if (outcome.kind === 'settled') {
-      this.files += 1;
-      return;
-    }
-    try {
-      await this.#bytesOf(intent, signal);
-    } catch (error) {
-      if (!isBadContent(error)) throw error;
-      if (this.#damaged.length < reportItemsMax) this.#damaged.push({ name, reason: messageOf(error) });
-    }
-  }
-
-  async #bytesOf(intent: Parameters<FileStore['put']>[0], signal: AbortSignal | undefined): Promise<void> {
-    const file = await openFile(this.#source, intent.name, { form: 'stored', signal });
-    // Removed from the source since it was listed.
-    if (file === undefined) return;
-    const { body, encoding, size, entry } = file;
-    const { digest, logicalSize, version } = entry;
-    try {
-      await this.#target.put(
-        { ...intent, version, claims: { digest, logicalSize } },
-        { source: body, encoding, announcedSize: size },
-        signal === undefined ? {} : { signal },
-      );
-    } finally {
-      if (body instanceof Readable) body.destroy();
-    }
-    this.files += 1;
-    this.bytes += size;
-  }
+  return size;
 }
 
 function same(there: Entry, wanted: Entry | undefined): boolean {
   return there.version === wanted?.version && there.digest === wanted.digest;
 }
 
-/** Whether the target holds what is wanted, or something newer under the name. */
+/** Whether the target has the wanted entry, or a newer one of the same name. */
 function covers(there: Entry | undefined, wanted: Entry): boolean {
   return there !== undefined && (there.version > wanted.version || same(there, wanted));
 }
@@ -134,13 +132,13 @@ interface Pair {
   readonly there: Entry | undefined;
 }
 
-/** The entries of both stores by name: both lists are in byte order, so one walk along them is enough. */
+/** The entries of both stores by name. Both lists are in byte order, so one pass over them is enough. */
 async function* pairs(
   source: FileStore,
   target: FileStore,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Pair, void, void> {
-  const options = signal === undefined ? {} : { signal };
+  const options = signal && { signal };
   const wanted = flattened(source.listEntries('/', options));
   const there = flattened(target.listEntries('/', options));
   try {
