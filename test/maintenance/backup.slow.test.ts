@@ -314,7 +314,7 @@ describe('restoreStore()', () => {
     await writeFile(join(goal, 'unfinished-restore'), '');
     await rm(join(goal, 'catalog'), { recursive: true });
     await writeFile(join(goal, 'journal', '0000000009.log'), 'half a head');
-    const refused = /a restore to it has begun and not ended/;
+    const refused = /a restore to it is unfinished/;
     const settings = { folder: goal, collectionGraceMs: 0, exclusive: true };
     await expect(openStore(settings, pino({ level: 'silent' }))).rejects.toThrow(refused);
     await expect(recoverFolder(goal, { compare: compareIndexes })).rejects.toThrow(refused);

@@ -89,7 +89,7 @@ describe('folderKind()', () => {
     await adoptLegacyFolder(legacy.folder, store);
     await writeAdoptionState(store, { format: 1, source: legacy.folder, complete: false, verified: false });
     expect(await folderKind(store)).toEqual({ kind: 'to-adopt', source: legacy.folder, store, begun: true });
-    await expect(findStore(store)).rejects.toThrow('has begun and not ended');
+    await expect(findStore(store)).rejects.toThrow('is unfinished');
     await rm(legacy.folder, { recursive: true });
     expect(await folderKind(store)).toMatchObject({ kind: 'store', folders: { root: store } });
   });
