@@ -128,7 +128,7 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
 }
 
 /** Opens the blob store, and loads its library only if it is needed. */
-export async function openBlobs(
+async function openBlobs(
   engines: EngineConfig,
   folder: string,
   onCall?: CallObserver,
