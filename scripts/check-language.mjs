@@ -23,6 +23,20 @@ const phrases = [
   [/\bof ours\b/i, 'of this project'],
 ];
 
+/** Findings that a folder had when this check began. They may only become fewer: lower the number, or remove the row, when they do. */
+const known = {
+  'src/access': 2,
+  'src/blobs': 26,
+  'src/catalog': 91,
+  'src/cli': 27,
+  'src/core': 9,
+  'src/fs': 16,
+  'src/maintenance': 78,
+  'src/server': 22,
+  'src/store': 39,
+  'src/client': 98,
+};
+
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const comment = /\/\*[\s\S]*?\*\/|\/\/[^\n]*/;
 const string = /'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|"(?:[^"\\\n]|\\.)*"/;
@@ -50,16 +64,23 @@ const files = ['src', 'docs'].flatMap((folder) =>
 const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md'];
 // Made from the doc comments, which are checked where they are.
 const generated = 'docs/API.md';
-let found = 0;
+const findings = new Map();
 for (const path of [...files.filter((name) => /\.(?:ts|md)$/.test(name) && name !== generated), ...pages]) {
   const lines = prose(path, readFileSync(join(root, path), 'utf8')).split('\n');
   for (const [index, line] of lines.entries()) {
     for (const [phrase, better] of phrases) {
       const match = phrase.exec(line);
       if (match === null) continue;
-      found += 1;
-      console.error(`${path}:${index + 1}: "${match[0]}": write "${better}"`);
+      const folder = path.split('/').slice(0, 2).join('/');
+      const finding = `${path}:${index + 1}: "${match[0]}": write "${better}"`;
+      findings.set(folder, [...(findings.get(folder) ?? []), finding]);
     }
   }
 }
-if (found > 0) process.exitCode = 1;
+for (const [folder, found] of findings) {
+  if (process.argv.includes('--counts')) console.log(`  '${folder}': ${found.length},`);
+  if (found.length <= (known[folder] ?? 0)) continue;
+  for (const finding of found) console.error(finding);
+  console.error(`${folder}: ${found.length} phrases to avoid; ${known[folder] ?? 0} are known`);
+  process.exitCode = 1;
+}

@@ -167,7 +167,7 @@ function poison(cacheDir: string, digest: string, bytes: Buffer): void {
   lchownSync(path, mallory, mallory);
 }
 
-test('a content that another user stored is verified before it is handed out', async () => {
+test('a blob that another user stored is verified before it is materialized', async () => {
   if (!isRoot) return;
   const { client, open, cacheDir, bytes, digest, target } = await shared();
   for (const handOut of ['auto', 'copy', 'link'] as const) {
@@ -187,7 +187,7 @@ test('a content that another user stored is verified before it is handed out', a
   }
 });
 
-test('a stream of a content that another user stored fails at its end if it is not what it should be', async () => {
+test('a stream of a blob that another user stored fails at its end if the blob is damaged', async () => {
   if (!isRoot) return;
   const { client, open, cacheDir, bytes, digest } = await shared();
   await client.prefetch('/tool');

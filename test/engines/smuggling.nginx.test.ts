@@ -108,7 +108,7 @@ it(
   },
 );
 
-it('a rule of nginx for /metrics keeps everybody from the metrics', async () => {
+it('a rule of nginx for /metrics keeps every client from the metrics', async () => {
   const server = await openTestServer({
     metrics: { contentType: 'text/plain', text: async () => 'secret 1\n' },
   });
