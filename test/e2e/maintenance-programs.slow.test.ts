@@ -95,7 +95,7 @@ describe('signals to a server that is starting', () => {
       const last = await pid();
       if (last > 0) process.kill(last, 'SIGKILL');
     });
-    await first.printed(/taking its files over/);
+    await first.printed(/adopting a store/);
     first.kill('SIGHUP');
     first.kill('SIGUSR2');
     const [, port] = await first.printed(/listens on http:\/\/127\.0\.0\.1:(\d+)/);
