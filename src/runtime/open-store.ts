@@ -128,11 +128,7 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
 }
 
 /** Opens the blob store, and loads its library only if it is needed. */
-async function openBlobs(
-  engines: EngineConfig,
-  folder: string,
-  onCall?: CallObserver,
-): Promise<BlobStore> {
+async function openBlobs(engines: EngineConfig, folder: string, onCall?: CallObserver): Promise<BlobStore> {
   if (engines.blobs === undefined) {
     // Servers that share a catalog share the folder too.
     return DiskBlobStore.open(folder, { uniqueKeys: engines.catalog !== undefined });
