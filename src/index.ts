@@ -25,7 +25,7 @@ export type { HttpTransportOptions } from './client/http/transport-options.ts';
 export { LocalCache } from './client/cache/local-cache.ts';
 export type { LocalCacheOptions } from './client/cache/local-cache.ts';
 export type { CachedFile } from './client/cache/names.ts';
-export type { CacheStatus, CacheVerification } from './client/cache/check.ts';
+export type { CacheStatus, CacheVerification } from './client/cache/maintenance.ts';
 export type { RemoteStore } from './client/http/remote-store.ts';
 export type { RetryPolicy } from './client/http/retries.ts';
 export type { CallOptions } from './core/concurrency.ts';

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { requireNoStore } from '../../client/cache/files.ts';
+import { requireNoStore } from '../../client/cache/folder-check.ts';
 import type { LocalCache } from '../../client/cache/local-cache.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { FiletrackerError } from '../../core/errors.ts';
@@ -14,7 +14,7 @@ import { forEachName } from './each-name.ts';
 function requireCache({ client }: CommandContext): LocalCache {
   if (client.cache !== undefined) {
     const { folder, layout } = client.cache;
-    requireNoStore(layout);
+    requireNoStore(folder, layout.partial);
     if (existsSync(folder)) return client.cache;
     throw new FiletrackerError('not-found', `Cannot look at the cache "${folder}": there is no such folder`);
   }

@@ -6,8 +6,9 @@ import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import { isOwn } from './folders.ts';
 import { isSealed } from './layout.ts';
+import type { CacheLayout } from './layout.ts';
 
-/** Errnos of a name at which there is no regular file. */
+/** Errnos of a path at which there is no regular file. */
 export const noFileErrnos: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR']);
 
 /** Opens a regular file of a cache, never through a link; `undefined` if there is none. */
@@ -26,29 +27,37 @@ export function openFile(path: string, access: number = constants.O_RDONLY): num
 
 let hasDescriptorPaths: boolean | undefined;
 
-/** The path of an open file: it leads to this very file, whatever its name leads to by now. `name`, if /proc is missing. */
+/** A path that leads to an open file whatever happens to its name; if /proc is missing, the name. */
 export function pathOfDescriptor(descriptor: number, name: string): string {
   hasDescriptorPaths ??= existsSync('/proc/self/fd');
   return hasDescriptorPaths ? `/proc/self/fd/${descriptor}` : name;
 }
 
 /**
- * Whether a path is the only name of an open file. One look at both: then no name outside of the cache leads to the
- * file, and what is written to it changes no file of the user's that somebody linked into the cache.
+ * Whether a path is the only name of an open file. If so, no name outside of the cache leads to the file, and writing to
+ * it changes no file of the user's that was linked into the cache.
  */
 export function isOnlyName(path: string, descriptor: number): boolean {
   const [named, held] = [lstatSync(path, { throwIfNoEntry: false }), fstatSync(descriptor)];
   return named?.nlink === 1 && named.ino === held.ino && named.dev === held.dev;
 }
 
-/** A content that is open, and as it was when it was sealed. */
+/** The path of a blob; `undefined` unless it is there and sealed. */
+export function findBlob(layout: CacheLayout, digest: Digest, sizeBytes: number): string | undefined {
+  const path = layout.blob(digest);
+  const attributes = lstatSync(path, { throwIfNoEntry: false });
+  // An unsealed file stays until it is replaced: another process may be writing it.
+  return attributes?.isFile() === true && isSealed(attributes, digest, sizeBytes) ? path : undefined;
+}
+
+/** An open and sealed blob. */
 export interface OpenBlob extends Disposable {
   readonly descriptor: number;
   readonly path: string;
   readonly attributes: Stats;
 }
 
-/** Opens a content; `undefined` if there is none that is sealed. */
+/** Opens a blob; `undefined` unless it is there and sealed. */
 export function openBlob(path: string, digest: Digest, sizeBytes: number): OpenBlob | undefined {
   const descriptor = openFile(path);
   if (descriptor === undefined) return undefined;
@@ -61,7 +70,7 @@ export function openBlob(path: string, digest: Digest, sizeBytes: number): OpenB
   return undefined;
 }
 
-interface Content {
+interface NamedBlob {
   readonly name: string;
   readonly path: string;
   readonly digest: Digest;
@@ -69,16 +78,16 @@ interface Content {
 }
 
 /**
- * A content as a stream; `undefined` if it is gone or not sealed. A file that another user wrote fails at its end if its
- * bytes are not what they should be, after `onDamaged`.
+ * A blob as a stream; `undefined` unless it is there and sealed. The stream of a damaged blob of another user fails at
+ * its end, after `onDamaged`.
  */
-export function openContentStream(content: Content, onDamaged: () => void): Readable | undefined {
-  const blob = openBlob(content.path, content.digest, content.size);
+export function openBlobStream(named: NamedBlob, onDamaged: () => void): Readable | undefined {
+  const blob = openBlob(named.path, named.digest, named.size);
   if (blob === undefined) return undefined;
   // The stream closes the descriptor.
   const stream = createReadStream('', { fd: blob.descriptor, highWaterMark: 256 * 1024 });
   if (isOwn(blob.attributes)) return stream;
-  const checked = Readable.from(checkedPieces(stream, content, onDamaged), {
+  const checked = Readable.from(checkedPieces(stream, named, onDamaged), {
     objectMode: false,
     highWaterMark: 256 * 1024,
   });
@@ -87,7 +96,7 @@ export function openContentStream(content: Content, onDamaged: () => void): Read
 
 async function* checkedPieces(
   source: Readable,
-  { name, digest }: Content,
+  { name, digest }: NamedBlob,
   onDamaged: () => void,
 ): AsyncGenerator<Buffer> {
   const meter = new DigestMeter();
@@ -97,6 +106,6 @@ async function* checkedPieces(
   }
   if (meter.finish() === digest) return;
   onDamaged();
-  const state = 'another user of the cache stored a damaged content, which was removed; try again';
+  const state = 'another user of the cache stored a damaged blob, which was removed; try again';
   throw new FiletrackerError('damaged-blob', `Cannot read "${name}": ${state}`);
 }

@@ -9,93 +9,78 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { storeMarks } from '../../fs/folder-marks.ts';
 import type { FileVersion } from '../../core/file-version.ts';
-import { blobMode, fileMode, isSealed, sealOf } from './layout.ts';
-import type { CacheLayout, CachePermissions } from './layout.ts';
-import type { KnownVersion, NameRecord } from './names.ts';
 import { removeIfThere, uniqueTag } from '../transfer/targets.ts';
+import { requireNoStore } from './folder-check.ts';
+import { isSealed, sealOf } from './layout.ts';
+import type { CacheLayout, FileKind } from './layout.ts';
 
-/**
- * Sees to it that a folder in which no cache was made yet is not the store of a server.
- * @throws FiletrackerError `invalid-argument`.
- */
-export function requireNoStore({ folder, partial }: CacheLayout): void {
-  if (existsSync(partial) || !storeMarks.some((mark) => existsSync(join(folder, mark)))) return;
-  const state = 'it is the store of a server; name another by --cache-dir or FILETRACKER_DIR';
-  throw new FiletrackerError('invalid-argument', `Cannot use the folder "${folder}" as a cache: ${state}`);
-}
-
-/** A content in `partial/` that is open for writing. */
+/** A blob in `partial/` that is open for writing. */
 export interface PartialBlob {
   readonly name: string;
   readonly descriptor: number;
-  /** The permissions that the umask left it; a copy takes over those of its source. */
+  /** The permissions that the umask left; a copy has taken over those of its source by now. */
   readonly mode: number;
 }
 
-/** Of files that are written to; never writable for everyone, whatever the umask. */
+/** Permissions of records and pins; never writable for all users, whatever the umask. */
 const defaultFileMode = 0o664;
 
-/** The folder that a file is divided into by its first digit. */
-function shardOf(kind: 'blobs' | 'names' | 'pins', path: string): string {
-  return kind === 'pins' ? '' : basename(path).slice(0, 1);
-}
-
 /**
- * How the files of a cache come into being, with the permissions that they shall have.
+ * Creates the files of a cache, with their permissions.
  *
- * Invariant: a content gets its seal when it is complete, and a record that replaces another is complete
- * before it gets its name. The first record of a name, and small contents, are written in their places,
- * because whoever finds one that is not complete takes it for none.
+ * Invariant: a blob gets its seal when it is complete, and a record that replaces another is complete before it gets its
+ * name. The first record of a name, and small blobs, are written in their places: a reader takes an incomplete one for
+ * missing.
  */
 export class CacheFiles {
   readonly #layout: CacheLayout;
-  readonly #permissions: CachePermissions;
   readonly #nowMs: () => number;
   #prepared = false;
   #newFolders: string[] = [];
   #keepsSeals = false;
   #lastStampMs = 0;
 
-  constructor(layout: CacheLayout, permissions: CachePermissions, nowMs: () => number) {
+  constructor(layout: CacheLayout, nowMs: () => number) {
     this.#layout = layout;
-    this.#permissions = permissions;
     this.#nowMs = nowMs;
   }
 
-  /** The folders in which the cache's folder, and those above it that were missing, were created. */
+  /** The folders in which the cache's folder, and missing ones above it, were created. */
   get newFolders(): readonly string[] {
     return this.#newFolders;
   }
 
-  /** Creates the folders that all others lie in, unless they are there; somebody may have removed them. */
+  /** Creates the top folders if they are missing; they may be removed at any time. */
   prepare(): void {
-    const { folders, partial } = this.#layout;
+    const { folders, folder, partial } = this.#layout;
     const isMade = existsSync(partial);
     if (this.#prepared && isMade) return;
-    if (!isMade) requireNoStore(this.#layout);
+    if (!isMade) requireNoStore(folder, partial);
     this.#newFolders = folders.make().map((made) => dirname(made));
     folders.make('pins');
     if (!isMade) folders.make('partial');
     this.#prepared = true;
   }
 
-  /** Writes a small content where it belongs, unless `isThere` finds it there. */
-  writeBlob({ digest, version }: KnownVersion, bytes: Buffer, isThere: () => boolean): void {
-    const mode = blobMode(this.#permissions);
-    const path = (): string => this.#layout.blob(digest);
-    const descriptor = this.#create(path, 'blobs', mode, () => !isThere());
+  /** Writes a small blob in its place, unless `isThere` finds it there. */
+  writeBlob(
+    { digest, version }: { readonly digest: Digest; readonly version: FileVersion },
+    bytes: Buffer,
+    isThere: () => boolean,
+  ): void {
+    const { blobMode, folders } = this.#layout;
+    const descriptor = this.#create('blobs', digest, blobMode, () => !isThere());
     if (descriptor === undefined) return;
     try {
       writeFileSync(descriptor, bytes);
-      if (this.#permissions.folderMode !== undefined) fchmodSync(descriptor, mode);
+      if (folders.folderMode !== undefined) fchmodSync(descriptor, blobMode);
       this.#seal(descriptor, digest, version);
     } catch (error) {
-      removeIfThere(path());
+      removeIfThere(this.#layout.blob(digest));
       throw error;
     } finally {
       closeSync(descriptor);
@@ -103,13 +88,13 @@ export class CacheFiles {
   }
 
   /**
-   * Gives a complete and verified file its place among the contents. Whatever another user of the cache puts in the place
-   * of its name meanwhile is not sealed, and so counts for nothing.
+   * Moves a complete and verified file among the blobs. If another user of the cache replaces its name meanwhile, the
+   * replacement is not sealed and is ignored.
    */
   placeBlob({ name, descriptor, mode }: PartialBlob, digest: Digest, version: FileVersion): void {
-    fchmodSync(descriptor, (this.#permissions.folderMode ?? mode) & 0o444);
+    fchmodSync(descriptor, (this.#layout.folders.folderMode ?? mode) & 0o444);
     this.#seal(descriptor, digest, version);
-    this.#renameInto(`${this.#layout.partial}/${name}`, 'blobs', () => this.#layout.blob(digest));
+    this.#renameInto(`${this.#layout.partial}/${name}`, 'blobs', digest);
   }
 
   #seal(descriptor: number, digest: Digest, version: FileVersion): void {
@@ -124,68 +109,56 @@ export class CacheFiles {
     );
   }
 
-  /** Writes the first record of a name; false where there is a file already. */
-  writeFirstRecord(path: () => string, record: NameRecord): boolean {
-    const mode = fileMode(this.#permissions);
-    const descriptor = this.#create(path, 'names', mode ?? defaultFileMode, () => false);
+  /** Writes the first record of a name; false if there is a file already. */
+  writeFirstRecord(nameHash: string, text: string): boolean {
+    const { fileMode } = this.#layout;
+    const descriptor = this.#create('names', nameHash, fileMode ?? defaultFileMode, () => false);
     if (descriptor === undefined) return false;
-    try {
-      writeFileSync(descriptor, JSON.stringify(record));
-      if (mode !== undefined) fchmodSync(descriptor, mode);
-    } finally {
-      closeSync(descriptor);
-    }
+    writeAndClose(descriptor, text, fileMode);
     return true;
   }
 
-  /** Writes a small file in `names/` or `pins/` in place of another: a reader sees the old one or the new one. */
-  replaceFile(kind: 'names' | 'pins', path: () => string, text: string): void {
+  /** Replaces a record or pin atomically. */
+  replace(kind: 'names' | 'pins', name: string, text: string): void {
     this.prepare();
-    const mode = fileMode(this.#permissions);
-    const temporaryPath = `${this.#layout.partial}/n-${uniqueTag()}`;
+    const { fileMode, partial } = this.#layout;
+    const temporaryPath = `${partial}/n-${uniqueTag()}`;
     try {
-      const descriptor = openSync(temporaryPath, 'wx', mode ?? defaultFileMode);
-      try {
-        writeFileSync(descriptor, text);
-        if (mode !== undefined) fchmodSync(descriptor, mode);
-      } finally {
-        closeSync(descriptor);
-      }
-      this.#renameInto(temporaryPath, kind, path);
+      writeAndClose(openSync(temporaryPath, 'wx', fileMode ?? defaultFileMode), text, fileMode);
+      this.#renameInto(temporaryPath, kind, name);
     } catch (error) {
       rmSync(temporaryPath, { force: true });
       throw error;
     }
   }
 
-  /** Creates a file and, where it is missing, its folder; where there is a file already, if `mayReplace` says so. */
+  /** Creates a file, and its folder if it is missing. An existing file is replaced if `mayReplace` returns true. */
   #create(
-    path: () => string,
     kind: 'blobs' | 'names',
+    name: string,
     mode: number,
     mayReplace: () => boolean,
   ): number | undefined {
     for (;;) {
-      const now = path();
+      const path = this.#layout.path(kind, name);
       try {
-        return openSync(now, 'wx', mode);
+        return openSync(path, 'wx', mode);
       } catch (error) {
-        if (errnoOf(error) === 'ENOENT') this.#layout.folders.make(kind, shardOf(kind, now));
+        if (errnoOf(error) === 'ENOENT') this.#layout.makeFolderOf(kind, name);
         else if (errnoOf(error) !== 'EEXIST') throw error;
-        else if (mayReplace()) removeIfThere(now);
+        else if (mayReplace()) removeIfThere(path);
         else return undefined;
       }
     }
   }
 
-  #renameInto(from: string, kind: 'blobs' | 'names' | 'pins', to: () => string): void {
-    const target = to();
+  #renameInto(from: string, kind: FileKind, name: string): void {
     try {
-      renameSync(from, target);
+      renameSync(from, this.#layout.path(kind, name));
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw error;
-      this.#layout.folders.make(kind, shardOf(kind, target));
-      renameSync(from, to());
+      this.#layout.makeFolderOf(kind, name);
+      renameSync(from, this.#layout.path(kind, name));
     }
   }
 
@@ -193,5 +166,14 @@ export class CacheFiles {
   stampSeconds(): number {
     this.#lastStampMs = Math.max(this.#nowMs(), this.#lastStampMs + 0.002);
     return this.#lastStampMs / 1000;
+  }
+}
+
+function writeAndClose(descriptor: number, text: string, mode: number | undefined): void {
+  try {
+    writeFileSync(descriptor, text);
+    if (mode !== undefined) fchmodSync(descriptor, mode);
+  } finally {
+    closeSync(descriptor);
   }
 }

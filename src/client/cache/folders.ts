@@ -5,10 +5,10 @@ import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import { makeFolders } from '../../fs/folders.ts';
 import { HeldFolder } from '../../fs/held-folder.ts';
 
-/** No process has so many descriptors: below this path there is nothing, and nobody can put anything there. */
+/** No process has so many descriptors: nothing exists below this path, and no user can create anything there. */
 const nowhere = '/proc/self/fd/2147483647';
 
-/** Folders are never made writable for everyone, whatever the umask. */
+/** Never writable for all users, whatever the umask. */
 const defaultFolderMode = 0o775;
 
 const root = 0;
@@ -18,33 +18,34 @@ const sticky = 0o1000;
 /**
  * Paths of the folders of a cache.
  *
- * Invariant: no link that another user puts in the place of a folder is followed. If only this user and root can
- * change what is on the way to a folder, its plain path is used. Otherwise every folder is opened, one by one
- * (O_NOFOLLOW), and used by its descriptor, so that it is the same folder between a check and a use.
+ * Invariant: a link that another user puts in the place of a folder is not followed. If only this user and root can
+ * change the way to a folder, its plain path is used. Otherwise every folder is opened, one by one (O_NOFOLLOW), and used
+ * by its descriptor, so that it is the same folder between a check and a use.
  */
 export class CacheFolders {
   readonly folder: string;
-  readonly #folderMode: number | undefined;
+  /** Permissions of the folders, as 0o2770, those of files follow from it; `undefined` leaves them to the umask. */
+  readonly folderMode: number | undefined;
   readonly #known = new Map<string, string>();
   readonly #held = new Map<string, HeldFolder>();
   #isPrivate: boolean | undefined;
 
-  /** Touches nothing on disk. `folder` is a path, or a folder that the caller opened and gives away, whoever owns it. */
+  /** Does no I/O. `folder` is a path, or an open folder of any owner, which this object closes. */
   constructor(folder: string | HeldFolder, folderMode?: number) {
     this.folder = typeof folder === 'string' ? folder : folder.path;
-    this.#folderMode = folderMode;
+    this.folderMode = folderMode;
     if (typeof folder === 'string') return;
     this.#isPrivate = false;
     this.#held.set('', folder);
   }
 
-  /** Whether nobody but this user and root can put a link or file into the cache. */
+  /** Whether only this user and root can put a link or file into the cache. */
   get isPrivate(): boolean {
     return this.#isPrivate ?? false;
   }
 
   /**
-   * The path of the cache's folder, of one in it, or of one in that. If it is missing, there is nothing at that path.
+   * The path of the cache's folder, of a folder in it, or of a shard of that. A missing folder has a path too.
    * @throws FiletrackerError `io` for a link of another user, or a cache that belongs to another user.
    */
   at(name = '', shard = ''): string {
@@ -52,7 +53,7 @@ export class CacheFolders {
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     this.#isPrivate ??= this.#judge();
-    // Nothing is made there before `make` has looked at the folder.
+    // Nothing is created there before `make` checks the folder.
     if (this.#isPrivate === undefined)
       return [this.folder, name, shard].filter((part) => part !== '').join('/');
     if (!this.#isPrivate) return this.#hold(name, shard)?.path ?? nowhere;
@@ -70,25 +71,25 @@ export class CacheFolders {
     return this.at(name, shard);
   }
 
-  /** Creates a folder and those above it that are missing; returns those that it made, the topmost first. */
+  /** Creates a folder and missing ones above it; returns the created ones, the topmost first. */
   make(name = '', shard = ''): readonly string[] {
     if (name === '') return this.#makeCache();
     const made = [...this.make(shard === '' ? '' : name)];
     const path = `${this.at(shard === '' ? '' : name)}/${shard === '' ? name : shard}`;
     try {
-      mkdirSync(path, this.#folderMode ?? defaultFolderMode);
+      mkdirSync(path, this.folderMode ?? defaultFolderMode);
       made.push(path);
     } catch (error) {
       if (errnoOf(error) === 'EEXIST') return made;
       throw error;
     }
-    // The umask takes from the permissions what the option asks for.
-    if (this.#folderMode === undefined) return made;
-    if (this.isPrivate) chmodSync(path, this.#folderMode);
+    // The umask narrowed the permissions.
+    if (this.folderMode === undefined) return made;
+    if (this.isPrivate) chmodSync(path, this.folderMode);
     else {
       const held = this.#hold(name, shard);
       if (held !== undefined && isOwn(fstatSync(held.descriptor)))
-        fchmodSync(held.descriptor, this.#folderMode);
+        fchmodSync(held.descriptor, this.folderMode);
     }
     return made;
   }
@@ -96,7 +97,7 @@ export class CacheFolders {
   #makeCache(): readonly string[] {
     if (this.#held.get('')?.isThere() === true) return [];
     const made = makeFolders(this.folder, defaultFolderMode);
-    if (this.#folderMode !== undefined) for (const folder of made) chmodSync(folder, this.#folderMode);
+    if (this.folderMode !== undefined) for (const folder of made) chmodSync(folder, this.folderMode);
     return made;
   }
 
@@ -108,9 +109,9 @@ export class CacheFolders {
     return isOwn(attributes) && !isOpenToOthers(attributes) && isPathSafe(this.folder);
   }
 
-  /** The owner of a cache reads what others fetch, and chooses what they find: never without their consent. */
+  /** The owner of a cache reads what others fetch, and can forge what they find: this takes their consent. */
   #requireConsent({ uid }: Stats): void {
-    if (uid === root || uid === process.geteuid?.() || this.#folderMode !== undefined) return;
+    if (uid === root || uid === process.geteuid?.() || this.folderMode !== undefined) return;
     throw new FiletrackerError(
       'io',
       `Cannot use the cache folder "${this.folder}": it belongs to another user (uid ${uid}); name another folder, or ` +
@@ -162,7 +163,7 @@ export class CacheFolders {
   }
 }
 
-/** Whether a file belongs to this user, or to root, whom everyone trusts. */
+/** Whether a file belongs to this user or to root. */
 export function isOwn({ uid }: { readonly uid: number }): boolean {
   return uid === root || uid === process.geteuid?.();
 }

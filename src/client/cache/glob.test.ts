@@ -20,7 +20,7 @@ test('expandGlob() matches as a shell does', async () => {
   expect(found('nobody/*')).toEqual([]);
 });
 
-test('componentMatcher() knows stars, letters and classes', () => {
+test('componentMatcher() matches stars, characters and sets', () => {
   for (const [pattern, name, matching = true] of [
     ['*', 'abc'],
     ['a*c', 'abbbc'],
@@ -42,7 +42,7 @@ test('componentMatcher() knows stars, letters and classes', () => {
   }
 });
 
-test('expandGlob() takes a path that exists literally before it takes it as a pattern', async () => {
+test('expandGlob() prefers an existing path to a pattern', async () => {
   const root = await temporaryFolder();
   for (const name of ['proj[1]/cache', 'proj1/cache', 'a*b', 'aXb', '[z-a]']) {
     mkdirSync(join(root, name), { recursive: true });

@@ -1,39 +1,39 @@
-// What lies where in a cache folder. Nothing in it is durable in the sense of the server's store: all of it
-// can be fetched again, and what power loss damages is found by its size and thrown out.
+// The files of a cache folder. None is durable in the sense of the server's store: everything can be fetched again, and
+// files that power loss damages are found by their size and removed.
 //
-//   blobs/a/<digest>        content, read-only, sealed (see below); `a` is the digest's first digit
-//   names/a/<hash of name>  what is known of one name, as JSON (local-cache-names.ts)
-//   partial/                by this and `pins/`, made first, servers know a cache (core/folder-marks.ts)
-//   partial/d-<digest>-<size>   a download that can be taken up again
-//   partial/t-<random>-<size>   content on its way in that can't
-//   partial/n-<random>      a record on its way in
-//   pins/<digest>           why this content must stay, a reason a line
-//   space                   bytes accounted for (local-cache-space.ts)
+//   blobs/a/<digest>        blob, read-only, sealed (see below); `a` is the first digit of the digest
+//   names/a/<hash of name>  the known versions of one name, as JSON (names.ts)
+//   partial/                with `pins/` the mark of a cache (fs/folder-marks.ts), so both are created first
+//   partial/d-<digest>-<size>   a download that can be resumed
+//   partial/t-<random>-<size>   a blob that is being added and can't be resumed
+//   partial/n-<random>      a record or pin that is being written
+//   pins/<digest>           why this blob must stay, one reason a line
+//   space                   bytes accounted for (space.ts)
 //   lock                    empty; its byte ranges are the locks
 //
 // `files/` and `locks/`, which the Python client uses in the same folder, are never touched.
 //
-// The seal: a blob's modification time is the version it was added with, and its microseconds are taken from
-// the digest. Whoever writes to the file, through a hard link that was handed out or otherwise, changes size
-// or time, and the next look-up sees it without having stored anything to compare with.
+// The seal: the modification time of a blob is the version it was added with, and its microseconds are derived from the
+// digest. A write to the file, through a hard link or otherwise, changes size or time, and the next look-up notices
+// without having stored anything to compare with.
 import { hash } from 'node:crypto';
 import type { Digest } from '../../core/digest.ts';
 import type { FileName } from '../../core/file-name.ts';
-import type { CacheFolders } from './folders.ts';
 import { microsecondsOf, timeInSeconds } from '../../fs/time-stamps.ts';
+import type { CacheFolders } from './folders.ts';
 
-/** Files take whole blocks of a disk; the account counts what the disk counts. */
+/** Files take whole blocks of a disk; the account counts blocks as the disk does. */
 const blockSizeBytes = 4096;
 
-/** Bytes that a record takes in the account. */
+/** Bytes of a record in the account. */
 export const recordCharge = blockSizeBytes;
 
-/** Bytes that a content takes in the account. */
+/** Bytes of a blob in the account. */
 export function blobCharge(sizeBytes: number): number {
   return Math.ceil(sizeBytes / blockSizeBytes) * blockSizeBytes;
 }
 
-/** Bytes that a content on its way in takes: its own, and those of the record that may come with it. */
+/** Bytes of a blob that is being added, and of the record that may come with it. */
 export function partialCharge(sizeBytes: number): number {
   return blobCharge(sizeBytes) + recordCharge;
 }
@@ -43,26 +43,26 @@ export function hashOfName(name: FileName): string {
   return hash('sha256', name, 'hex').slice(0, 32);
 }
 
-/** Keys of the locks: each kind has its own range of byte offsets in the lock file. */
+/** Each kind of lock has its own range of byte offsets in the lock file. */
 const keyHexDigits = 12;
 const keysPerKind = 2 ** 48;
 
-/** Held while a name's record or content is being fetched or changed. */
+/** Held while a name's record is changed or its blob fetched. */
 export function nameLockKey(nameHash: string): number {
   return Number.parseInt(nameHash.slice(0, keyHexDigits), 16);
 }
-/** Held, shared, while a content is read as a stream; eviction takes it exclusively. */
+/** Held, shared, while a blob is read as a stream; eviction takes it exclusively. */
 export function contentLockKey(digest: Digest): number {
   return keysPerKind + Number.parseInt(digest.slice(0, keyHexDigits), 16);
 }
-/** Held while a file in `partial/` is being written. */
+/** Held while a file in `partial/` is written. */
 export function partialLockKey(fileName: string): number {
   return 2 * keysPerKind + Number.parseInt(hash('sha256', fileName, 'hex').slice(0, keyHexDigits), 16);
 }
 /** Held while the account or the pins change. */
 export const spaceLockKey = 3 * keysPerKind;
 
-/** Forms of the names of our files. Nothing else is ever removed. */
+/** Names of a cache's own files. No other file is ever removed. */
 export const fileForms = {
   blob: /^[0-9a-f]{64}$/,
   record: /^[0-9a-f]{32}$/,
@@ -70,9 +70,15 @@ export const fileForms = {
   partial: /^(?:d-[0-9a-f]{64}-\d{1,15}|t-[0-9a-f]{16}-\d{1,15}|n-[0-9a-f]{16})$/,
 } as const;
 
-const hexDigits = '0123456789abcdef'.split('');
+export type FileKind = 'blobs' | 'names' | 'pins';
 
-/** Paths of files, as `CacheFolders` gives them: valid until the folder that they are in is removed. */
+function shardOf(kind: FileKind, name: string): string {
+  return kind === 'pins' ? '' : name.slice(0, 1);
+}
+
+/**
+ * Paths and permissions of the files. A path is valid until its folder is removed (`CacheFolders`).
+ */
 export class CacheLayout {
   readonly folders: CacheFolders;
 
@@ -101,37 +107,38 @@ export class CacheLayout {
     return `${this.folders.at()}/lock`;
   }
 
+  path(kind: FileKind, name: string): string {
+    return `${this.folders.at(kind, shardOf(kind, name))}/${name}`;
+  }
+
   blob(digest: Digest): string {
-    return `${this.folders.at('blobs', digest.slice(0, 1))}/${digest}`;
+    return this.path('blobs', digest);
   }
 
   record(nameHash: string): string {
-    return `${this.folders.at('names', nameHash.slice(0, 1))}/${nameHash}`;
+    return this.path('names', nameHash);
   }
 
-  pin(digest: Digest): string {
-    return `${this.pins}/${digest}`;
+  /** Creates the folder of a file. */
+  makeFolderOf(kind: FileKind, name: string): void {
+    this.folders.make(kind, shardOf(kind, name));
   }
 
   /** The sixteen folders that blobs and records are divided into. */
   shards(kind: 'blobs' | 'names'): readonly string[] {
-    return hexDigits.map((digit) => this.folders.at(kind, digit));
+    return Array.from('0123456789abcdef', (digit) => this.folders.at(kind, digit));
   }
-}
 
-/** Permissions of what a cache creates; undefined leaves them to the umask. */
-export interface CachePermissions {
-  /** Of folders, as 0o2770; those of files follow from it. */
-  readonly folderMode: number | undefined;
-}
+  /** Permissions of a blob; without a folder mode the umask narrows them. */
+  get blobMode(): number {
+    return (this.folders.folderMode ?? 0o777) & 0o444;
+  }
 
-/** Of a content; without `folderMode` the umask takes from it. */
-export function blobMode(permissions: CachePermissions): number {
-  return (permissions.folderMode ?? 0o777) & 0o444;
-}
-/** Of files that are written to; undefined leaves them to the umask. */
-export function fileMode({ folderMode }: CachePermissions): number | undefined {
-  return folderMode === undefined ? undefined : folderMode & 0o666;
+  /** Permissions of the other files; `undefined` leaves them to the umask. */
+  get fileMode(): number | undefined {
+    const { folderMode } = this.folders;
+    return folderMode === undefined ? undefined : folderMode & 0o666;
+  }
 }
 
 const microsecondsPerSecond = 1_000_000;
@@ -149,7 +156,7 @@ export function sealOf(digest: Digest, version: number): number {
   return timeInSeconds(seconds, sealMicroseconds(digest));
 }
 
-/** Whether a file with these attributes is as it was when it was sealed. */
+/** Whether a file with these attributes is unchanged since it was sealed. */
 export function isSealed(
   attributes: { readonly size: number; readonly mtimeMs: number },
   digest: Digest,

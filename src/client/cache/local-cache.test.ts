@@ -44,7 +44,7 @@ async function add(
   const bytes = Buffer.from(content);
   const known = { version, digest: digestOf(bytes), size: bytes.length };
   const cached = await cache.addBytes(parseFileName(name), known, bytes);
-  if (cached === undefined) throw new Error(`no room for ${name}`);
+  if (cached === undefined) throw new Error(`no capacity for ${name}`);
   return cached;
 }
 
@@ -52,7 +52,7 @@ function find(cache: LocalCache, name: string, version?: number): CachedFile | u
   return cache.find(parseFileName(name), version);
 }
 
-/** Content of a size of its own, not compressible by equality with another. */
+/** Content that differs for each seed. */
 function content(seed: string, sizeBytes: number): Buffer {
   return Buffer.alloc(sizeBytes, `${seed}\n`);
 }
@@ -67,7 +67,7 @@ test('LocalCache keeps several versions of a name side by side', async () => {
   expect(find(cache, '/b')).toBeUndefined();
 });
 
-test('LocalCache stores one content once, whatever its names', async () => {
+test('LocalCache stores a blob once under several names', async () => {
   const cache = openCache();
   const first = await add(cache, '/a', content('x', 100_000), 1);
   const second = await add(cache, '/b', content('x', 100_000), 7);
@@ -76,7 +76,7 @@ test('LocalCache stores one content once, whatever its names', async () => {
   expect([status.contents, status.names]).toEqual([1, 2]);
 });
 
-test('LocalCache.handOut() gives small files as copies that carry the version as their time', async () => {
+test('LocalCache.materialize() copies small files and sets their time to the version', async () => {
   const cache = openCache();
   const cached = await add(cache, '/a', 'hello', 1_234_567);
   const target = join(root, 'out');
@@ -87,7 +87,7 @@ test('LocalCache.handOut() gives small files as copies that carry the version as
 });
 
 test.each(['auto', 'link', 'copy'] as const)(
-  'LocalCache hands out the original after a user edited his file (%s)',
+  'LocalCache.materialize() restores the original after an edit of the target (%s)',
   async (how) => {
     const cache = openCache();
     const original = content('original', 300_000);
@@ -97,7 +97,7 @@ test.each(['auto', 'link', 'copy'] as const)(
     writeFileSync(target, content('scribble', 300_000), { flag: 'r+' });
     const again = find(cache, '/a', 1000);
     if (again === undefined) {
-      // The link exposed the blob, so that it counts for nothing any more and is fetched again.
+      // The edit went through the link and broke the blob's seal.
       expect(how).not.toBe('copy');
     }
     const next = join(root, 'next');
@@ -107,7 +107,7 @@ test.each(['auto', 'link', 'copy'] as const)(
   },
 );
 
-test('LocalCache.handOut() never lets the files of two users share their bytes', async () => {
+test('LocalCache.materialize() never makes two target files share their bytes', async () => {
   const cache = openCache();
   const original = content('original', 300_000);
   const cached = await add(cache, '/a', original);
@@ -119,7 +119,7 @@ test('LocalCache.handOut() never lets the files of two users share their bytes',
   expect(readFileSync(two).equals(original)).toBe(true);
 });
 
-test('LocalCache.handOut() can hand out to the same target again', async () => {
+test('LocalCache.materialize() can replace its own target', async () => {
   const cache = openCache();
   const cached = await add(cache, '/a', content('x', 300_000));
   for (const how of ['link', 'link', 'auto', 'auto', 'copy', 'copy'] as const) {
@@ -128,10 +128,10 @@ test('LocalCache.handOut() can hand out to the same target again', async () => {
   expect(readFileSync(join(root, 'out')).length).toBe(300_000);
 });
 
-test('LocalCache.find() does not take a content whose size or time changed, until it is added anew', async () => {
+test('LocalCache.find() skips a blob whose size or time changed, until it is added again', async () => {
   const cache = openCache();
   const overwrite = (path: string, text: string): void => {
-    // Blobs are read-only; root alone could write all the same.
+    // Blobs are read-only; only root could write to them all the same.
     chmodSync(path, 0o644);
     writeFileSync(path, text);
     chmodSync(path, 0o444);
@@ -148,7 +148,7 @@ test('LocalCache.find() does not take a content whose size or time changed, unti
   }
 });
 
-test('LocalCache takes a record that is not whole for none', async () => {
+test('LocalCache ignores a torn record', async () => {
   const cache = openCache();
   await add(cache, '/a', 'hello');
   const [path = ''] = readdirSync(cache.layout.folders.at('names'), {
@@ -168,7 +168,7 @@ test('LocalCache takes a record that is not whole for none', async () => {
   expect(find(cache, '/a')).toBeDefined();
 });
 
-test('LocalCache goes on in a folder that was emptied under it', async () => {
+test('LocalCache recreates a folder that was removed', async () => {
   const cache = openCache();
   await add(cache, '/a', 'hello');
   rmSync(cache.folder, { recursive: true });
@@ -186,8 +186,8 @@ test('LocalCache goes on in a folder that was emptied under it', async () => {
   expect(lock).toBeDefined();
 });
 
-test('LocalCache evicts the least recently used and keeps to its limit', async () => {
-  // Ten contents of 100,000 bytes take 25 blocks each and a block for the record.
+test('LocalCache evicts the least recently used blobs and keeps to its limit', async () => {
+  // Ten blobs of 100,000 bytes take 25 blocks each, and each record one block.
   const cache = openCache({ sizeMaxBytes: 10 * 26 * 4096 });
   for (let index = 0; index < 10; index += 1) {
     await add(cache, `/f${index}`, content(`${index}`, 100_000));
@@ -206,7 +206,7 @@ test('LocalCache evicts the least recently used and keeps to its limit', async (
   expect(sizeBytes).toBeLessThanOrEqual(10 * 26 * 4096);
 });
 
-test('LocalCache does not grow with ever new names', async () => {
+test('LocalCache does not grow with the number of names', async () => {
   const cache = openCache({ sizeMaxBytes: 64 * 4096 });
   for (let index = 0; index < 500; index += 1) await add(cache, `/f${index}`, `content ${index}`);
   const { sizeBytes, names } = await cache.maintenance.status();
@@ -215,14 +215,14 @@ test('LocalCache does not grow with ever new names', async () => {
   expect(find(cache, '/f499')).toBeDefined();
 });
 
-test('LocalCache refuses what is larger than its limit and evicts nothing for it', async () => {
+test('LocalCache does not take a blob larger than its limit and evicts nothing for it', async () => {
   const cache = openCache({ sizeMaxBytes: 100_000 });
   await add(cache, '/a', 'small');
   expect(await cache.begin(200_000, undefined)).toBeUndefined();
   expect(find(cache, '/a')).toBeDefined();
 });
 
-test('LocalCache never evicts what is pinned, nor the only copy of a content', async () => {
+test('LocalCache never evicts a pinned blob or the only copy of a blob', async () => {
   const cache = openCache({ sizeMaxBytes: 400_000 });
   const pinned = await add(cache, '/pinned', content('p', 100_000));
   await cache.pins.add(pinned.digest, 'pin', pinned.name, pinned.version);
@@ -238,7 +238,7 @@ test('LocalCache never evicts what is pinned, nor the only copy of a content', a
   expect(find(cache, '/local')).toBeDefined();
 });
 
-test('LocalCache does not evict a content that is being read', async () => {
+test('LocalCache does not evict a blob that is being read', async () => {
   const cache = openCache();
   const other = openCache();
   const cached = await add(cache, '/a', content('x', 500_000));
@@ -253,7 +253,7 @@ test('LocalCache does not evict a content that is being read', async () => {
   expect(find(cache, '/a')).toBeUndefined();
 });
 
-test('LocalCache counts again when the account is lost or nonsense', async () => {
+test('LocalCache recounts when the account is missing or damaged', async () => {
   const cache = openCache({ sizeMaxBytes: 1_000_000 });
   await add(cache, '/a', content('x', 500_000));
   for (const nonsense of ['', 'x', '99999999999999999999']) {
@@ -266,7 +266,7 @@ test('LocalCache counts again when the account is lost or nonsense', async () =>
   expect(find(cache, '/a')).toBeUndefined();
 });
 
-test('LocalCache.verify() throws out what is not what its name says', async () => {
+test('LocalCache.verify() removes damaged blobs', async () => {
   const cache = openCache();
   const good = await add(cache, '/good', content('g', 70_000));
   const bad = await add(cache, '/bad', content('b', 70_000));
@@ -281,12 +281,12 @@ test('LocalCache.verify() throws out what is not what its name says', async () =
   expect(find(cache, '/good')?.digest).toBe(good.digest);
 });
 
-test('LocalCache goes on from what an earlier download left', async () => {
+test('LocalCache resumes an earlier download', async () => {
   const cache = openCache();
   const bytes = content('x', 300_000);
   const digest = digestOf(bytes);
   const first = await cache.begin(bytes.length, digest);
-  if (first === undefined) throw new Error('no room');
+  if (first === undefined) throw new Error('no capacity');
   writeFileSync(first.path, bytes.subarray(0, 100_000));
   expect(await cache.begin(bytes.length, digest)).toBeUndefined();
   await first.abandon({ keep: true });
@@ -297,7 +297,7 @@ test('LocalCache goes on from what an earlier download left', async () => {
   expect(readFileSync(find(cache, '/a')?.path ?? '').equals(bytes)).toBe(true);
 });
 
-test('LocalCache sets the permissions that its option asks for, whatever the umask', async () => {
+test('LocalCache sets the permissions of its option whatever the umask', async () => {
   const before = process.umask(0o077);
   try {
     const cache = openCache({ folderMode: 0o2770 });
@@ -311,7 +311,7 @@ test('LocalCache sets the permissions that its option asks for, whatever the uma
   }
 });
 
-test('LocalCache seals contents of every version so that it knows them again', async () => {
+test('LocalCache recognizes the seals of blobs of every version', async () => {
   const cache = openCache();
   for (const version of [-62_135_596_800, -5, 0, 1, 1_700_000_000, 2 ** 31 - 1, 2 ** 31, 253_402_300_799]) {
     for (let index = 0; index < 20; index += 1) {
@@ -321,7 +321,7 @@ test('LocalCache seals contents of every version so that it knows them again', a
   }
 });
 
-test('LocalCache.verify() lets go of pins that a dead process left without a record', async () => {
+test('LocalCache.verify() removes pins that a dead process left without a record', async () => {
   const cache = openCache();
   const kept = await add(cache, '/kept', 'kept');
   const left = await add(cache, '/left', 'left');
@@ -333,7 +333,7 @@ test('LocalCache.verify() lets go of pins that a dead process left without a rec
   expect(find(cache, '/left')).toBeUndefined();
 });
 
-test('LocalCache counts no less than it holds when what was begun is given up while it is looked through', async () => {
+test('LocalCache never counts too little when an addition is abandoned during a survey', async () => {
   const cache = openCache({ sizeMaxBytes: 10_000_000 });
   await add(cache, '/kept', content('kept', 300_000));
   const addition = await cache.begin(100_000, undefined);

@@ -15,17 +15,14 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { copyFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { digestOf } from '../../core/digest.ts';
-import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { digestOfFile } from '../../fs/file-digest.ts';
-import { openBlob, pathOfDescriptor } from './blob.ts';
-import { isOwn } from './folders.ts';
-import { isSealed, sealSeconds } from './layout.ts';
 import {
   creationMode,
   keepAttributes,
@@ -34,47 +31,27 @@ import {
   temporaryPathFor,
 } from '../transfer/targets.ts';
 import type { KeptAttributes } from '../transfer/targets.ts';
+import { isOnlyName, openBlob, pathOfDescriptor } from './blob.ts';
+import { isOwn } from './folders.ts';
+import { isSealed, sealSeconds } from './layout.ts';
+import type { CachedFile } from './names.ts';
 
 /**
- * How a cached content gets to the place where the user wants it.
- * `auto`: a reflink where the file system can; else, for larger files, a hard link to the read-only blob, as
- * long as no other file shares it; else a copy. `reflink`: a reflink or an error. `link`: a hard link whoever
- * else has one, a copy across file systems. `copy`: always bytes of its own.
+ * The link mode: how a cached blob gets to the caller's path.
+ * `auto`: a reflink if the file system supports it; else, for larger files, a hard link to the read-only blob, unless
+ * another file shares it; else a copy. `reflink`: a reflink or an error. `link`: a hard link, also if other files share
+ * the blob; a copy across file systems. `copy`: always a copy.
  */
 export type HandOut = 'auto' | 'reflink' | 'link' | 'copy';
 
 export const handOuts: readonly HandOut[] = ['auto', 'reflink', 'link', 'copy'];
 
-/** Up to this size a copy costs no more than a link, and the user gets a file that he may edit. */
+/** Up to this size a copy costs no more than a link, and the user can edit the file. */
 const plainCopyMaxBytes = 64 * 1024;
 
 const copyStepBytes = 1024 * 1024;
 
-const createFlags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
-
-/** A content in the cache and the version under which it was asked for. */
-export interface HandOutSource {
-  readonly path: string;
-  readonly digest: Digest;
-  readonly size: number;
-  readonly version: FileVersion;
-  /** Set where the cache holds the only copy, which no hard link may expose. */
-  readonly local: boolean;
-  /** The content, where it lies in memory already. */
-  readonly bytes?: Buffer | undefined;
-  /** Whether other users can put files into the cache. */
-  readonly isShared: boolean;
-}
-
-/** A source that is open, if the cache is shared: `path` leads to this very file then. */
-interface OpenSource extends HandOutSource {
-  /** The name to link to. */
-  readonly linkPath: string;
-  /** Whether another user wrote the file, and can write it again: its bytes are checked, and it is never linked. */
-  readonly isForeign: boolean;
-}
-
-/** Errnos by which file systems say that they can't link or reflink here. */
+/** Errnos by which file systems refuse to link or reflink. */
 const cannotErrnos: ReadonlySet<string> = new Set([
   'EXDEV',
   'EPERM',
@@ -88,40 +65,63 @@ const cannotErrnos: ReadonlySet<string> = new Set([
 ]);
 
 function isRefusal(error: unknown): boolean {
-  const errno = errnoOf(error);
-  return errno !== undefined && cannotErrnos.has(errno);
+  return cannotErrnos.has(errnoOf(error) ?? '');
 }
 
-/** Devices whose file system was found to have no reflinks; asked once by process. */
+/** Devices without reflinks; each is tried once per process. */
 const withoutReflinks = new Set<number>();
 
-/** Thrown where the blob changed while it was handed out; the caller throws it out and fetches it again. */
+/** Thrown if the blob is gone or changed; the caller fetches it again. */
 export class BlobChangedError extends Error {}
 
-/** Thrown if the blob, which another user wrote, is not what its name says. */
+/** Thrown if the blob, which another user wrote, does not match its digest. */
 export class BlobDamagedError extends BlobChangedError {}
 
+/** A blob on its way to a target. */
+interface Source {
+  readonly file: CachedFile;
+  /** If the cache is shared, leads to the open file, else the name of the blob. */
+  readonly path: string;
+  readonly blob: Stats;
+  /** Whether another user wrote the blob, and may write to it again: its bytes are verified, and it is never linked. */
+  readonly isForeign: boolean;
+  /** Attributes of the file at the target, if there is one. */
+  readonly kept: KeptAttributes | undefined;
+}
+
+export interface MaterializeOptions {
+  readonly how: HandOut;
+  /** The content, if it is in memory. */
+  readonly bytes?: Buffer | undefined;
+  /** Whether other users can put files into the cache. */
+  readonly isShared: boolean;
+}
+
 /**
- * Makes the content appear at `target`, whole or not at all, whatever was there before; a file that was there leaves its
- * permissions and owner.
- * @throws BlobChangedError where the blob is gone or no longer sealed; system errors as they come.
+ * Puts a blob at `target`, whole or not at all, in place of any file there, whose permissions and owner it keeps.
+ * @throws BlobChangedError; system errors as they come.
  */
-export async function materialize(source: HandOutSource, target: string, how: HandOut): Promise<void> {
-  if (source.bytes !== undefined && (how === 'auto' || how === 'copy') && source.size <= plainCopyMaxBytes) {
-    materializeBytes(source.bytes, source.version, target);
+export async function materialize(
+  file: CachedFile,
+  target: string,
+  { how, bytes, isShared }: MaterializeOptions,
+): Promise<void> {
+  const { path, digest, size, version } = file;
+  if (bytes !== undefined && (how === 'auto' || how === 'copy') && size <= plainCopyMaxBytes) {
+    materializeBytes(bytes, version, target);
     return;
   }
-  const { path, isShared } = source;
-  using held = isShared ? openBlob(path, source.digest, source.size) : undefined;
+  using held = isShared ? openBlob(path, digest, size) : undefined;
   const blob = isShared ? held?.attributes : lstatSync(path, { throwIfNoEntry: false });
-  if (blob?.isFile() !== true || !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
-  const open = { ...source, path: held?.path ?? path, linkPath: path, isForeign: !isOwn(blob) };
+  if (blob?.isFile() !== true || !isSealed(blob, digest, size)) throw new BlobChangedError();
+  const isForeign = !isOwn(blob);
   const existing = lstatSync(target, { throwIfNoEntry: false });
   const isLinked = existing?.ino === blob.ino && existing.dev === blob.dev;
-  if (how === 'link' && isLinked && !open.isForeign) return;
+  if (how === 'link' && isLinked && !isForeign) return;
   const temporaryPath = temporaryPathFor(target);
+  const source = { file, path: held?.path ?? path, blob, isForeign, kept: keptAttributes(target) };
   try {
-    await bring(open, temporaryPath, how, { blob, kept: keptAttributes(target) });
+    await place(source, temporaryPath, how);
     renameSync(temporaryPath, target);
     // A rename between two links of one file does nothing and leaves both.
     if (existing?.ino === blob.ino) removeIfThere(temporaryPath);
@@ -131,7 +131,7 @@ export async function materialize(source: HandOutSource, target: string, how: Ha
   }
 }
 
-/** A content that lies in memory needs nothing of the blob. */
+/** Puts bytes at `target`, as `materialize` does. */
 export function materializeBytes(bytes: Buffer, version: FileVersion, target: string): void {
   const temporaryPath = temporaryPathFor(target);
   const kept = keptAttributes(target);
@@ -139,7 +139,7 @@ export function materializeBytes(bytes: Buffer, version: FileVersion, target: st
   try {
     writeFileSync(descriptor, bytes);
     if (kept !== undefined) keepAttributes(descriptor, kept);
-    // The file was made just now, so its time of access is known without asking.
+    // The file is new, so its access time is now: no need for a stat(2).
     futimesSync(descriptor, new Date(), new Date(version * 1000));
     renameSync(temporaryPath, target);
   } catch (error) {
@@ -150,101 +150,107 @@ export function materializeBytes(bytes: Buffer, version: FileVersion, target: st
   }
 }
 
-interface BlobAttributes extends KeptAttributes {
-  readonly ino: number;
-  readonly nlink: number;
-  readonly mtimeMs: number;
-  readonly dev: number;
+/**
+ * Moves a blob out of the cache to `target`, for a disk without space for two copies. False if the blob must stay or the
+ * target is on another file system.
+ */
+export function moveToTarget(file: CachedFile, target: string): boolean {
+  if (file.local === true) return false;
+  using blob = openBlob(file.path, file.digest, file.size);
+  if (blob?.attributes.nlink !== 1 || !isOwn(blob.attributes)) return false;
+  const temporaryPath = temporaryPathFor(target);
+  const kept = keptAttributes(target);
+  try {
+    renameSync(file.path, temporaryPath);
+  } catch (error) {
+    if (errnoOf(error) === 'EXDEV') return false;
+    throw error;
+  }
+  // Another user of the cache may have replaced the blob just before.
+  if (!isOnlyName(temporaryPath, blob.descriptor)) {
+    removeIfThere(temporaryPath);
+    return false;
+  }
+  if (kept === undefined) fchmodSync(blob.descriptor, 0o644);
+  else keepAttributes(blob.descriptor, kept);
+  setVersion(blob.path, file.version);
+  renameSync(temporaryPath, target);
+  return true;
 }
 
-interface Surroundings {
-  readonly blob: BlobAttributes;
-  /** What the file at the target leaves; undefined if there is none. */
-  readonly kept: KeptAttributes | undefined;
-}
-
-async function bring(
-  source: OpenSource,
-  temporaryPath: string,
-  how: HandOut,
-  { blob, kept }: Surroundings,
-): Promise<void> {
-  if (how === 'auto' && source.size <= plainCopyMaxBytes) {
-    copySmall(source, temporaryPath, kept);
+async function place(source: Source, temporaryPath: string, how: HandOut): Promise<void> {
+  const { file, blob, isForeign, kept } = source;
+  if (how === 'auto' && file.size <= plainCopyMaxBytes) {
+    copySmall(source, temporaryPath);
     return;
   }
-  // The system copies permissions first, by which others could read what the target keeps from them.
+  // The system copies permissions first, and other users could read a file that the target keeps from them.
   const isPrivate = kept !== undefined && (blob.mode & 0o077 & ~kept.mode) !== 0;
   if ((how === 'auto' && !isPrivate) || how === 'reflink') {
-    if (await reflink(source, temporaryPath, blob.dev, kept)) return;
+    if (await reflink(source, temporaryPath)) return;
     if (how === 'reflink') {
       throw new FiletrackerError(
         'invalid-argument',
-        'Cannot hand out a reflink: cache and target are not on one file system that has them',
+        'Cannot make a reflink: cache and target are not on one file system with reflinks; choose another way with handOut',
       );
     }
   }
-  // A link has the permissions of the blob.
+  // A link has the permissions and the time of the blob, and would expose the only copy to edits.
   const mayLink =
-    !source.local && !source.isForeign && sealSeconds(blob) === source.version && isAsKept(blob, kept);
+    file.local !== true && !isForeign && sealSeconds(blob) === file.version && isAsKept(blob, kept);
   if (mayLink && (how === 'link' || (how === 'auto' && blob.nlink === 1))) {
-    if (link(source, temporaryPath, how, blob)) return;
+    if (link(source, temporaryPath, how)) return;
   }
-  await copy(source, temporaryPath, kept, isPrivate);
+  await copy(source, temporaryPath, isPrivate);
 }
 
-function isAsKept({ mode, uid, gid }: BlobAttributes, kept: KeptAttributes | undefined): boolean {
+function isAsKept({ mode, uid, gid }: Stats, kept: KeptAttributes | undefined): boolean {
   return kept === undefined || ((mode & 0o777) === kept.mode && uid === kept.uid && gid === kept.gid);
 }
 
-/** Links if the file system lets us, and, for `auto`, if no other user's file came to share the blob meanwhile. */
-function link(source: OpenSource, temporaryPath: string, how: HandOut, blob: BlobAttributes): boolean {
+/** False if the file system refuses, or, for `auto`, if another file came to share the blob meanwhile. */
+function link(source: Source, temporaryPath: string, how: HandOut): boolean {
+  const { file, blob } = source;
   try {
-    linkSync(source.linkPath, temporaryPath);
+    linkSync(file.path, temporaryPath);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') throw missing(source, error);
     if (isRefusal(error)) return false;
-    throw error;
+    throw changedOr(error, source);
   }
   const { ino, dev, nlink } = lstatSync(temporaryPath);
-  // Another user of the cache may have put something else there.
+  // Another user of the cache may have replaced the blob.
   if (ino === blob.ino && dev === blob.dev && (how === 'link' || nlink <= 2)) return true;
   removeIfThere(temporaryPath);
   return false;
 }
 
-/** The new file that a copy goes to. It is written by its descriptor: others may be able to rename it meanwhile. */
+/** A new file for a copy. It is written by its descriptor: other users may be able to replace its name. */
 interface Copy extends Disposable {
   readonly descriptor: number;
   /** Leads to the open file. */
   readonly path: string;
-  /** What the umask left of its permissions, which a copy takes over from the blob. */
+  /** The permissions that the umask left; copyFile sets those of the blob. */
   readonly mode: number;
-  readonly kept: KeptAttributes | undefined;
 }
 
 function createForCopy(temporaryPath: string, kept: KeptAttributes | undefined): Copy {
-  const descriptor = openSync(temporaryPath, createFlags, creationMode(kept));
+  const { O_RDWR, O_CREAT, O_EXCL } = constants;
+  const descriptor = openSync(temporaryPath, O_RDWR | O_CREAT | O_EXCL, creationMode(kept));
   const mode = fstatSync(descriptor).mode & 0o777;
   const path = pathOfDescriptor(descriptor, temporaryPath);
-  return { descriptor, path, mode, kept, [Symbol.dispose]: () => closeSync(descriptor) };
+  return { descriptor, path, mode, [Symbol.dispose]: () => closeSync(descriptor) };
 }
 
-async function reflink(
-  source: OpenSource,
-  temporaryPath: string,
-  device: number,
-  kept: KeptAttributes | undefined,
-): Promise<boolean> {
-  if (withoutReflinks.has(device)) return false;
-  using target = createForCopy(temporaryPath, kept);
+async function reflink(source: Source, temporaryPath: string): Promise<boolean> {
+  const { dev } = source.blob;
+  if (withoutReflinks.has(dev)) return false;
+  using target = createForCopy(temporaryPath, source.kept);
   try {
     await copyFile(source.path, target.path, constants.COPYFILE_FICLONE_FORCE);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') throw missing(source, error);
-    if (!isRefusal(error)) throw error;
-    // Across devices nothing is learnt about the cache's own file system.
-    if (statSync(dirname(temporaryPath)).dev === device) withoutReflinks.add(device);
+    if (!isRefusal(error)) throw changedOr(error, source);
+    // A failure across devices shows nothing about the cache's own file system.
+    if (statSync(dirname(temporaryPath)).dev === dev) withoutReflinks.add(dev);
     removeIfThere(temporaryPath);
     return false;
   }
@@ -252,13 +258,8 @@ async function reflink(
   return true;
 }
 
-async function copy(
-  source: OpenSource,
-  temporaryPath: string,
-  kept: KeptAttributes | undefined,
-  isPrivate: boolean,
-): Promise<void> {
-  using target = createForCopy(temporaryPath, kept);
+async function copy(source: Source, temporaryPath: string, isPrivate: boolean): Promise<void> {
+  using target = createForCopy(temporaryPath, source.kept);
   try {
     if (isPrivate) {
       const output = createWriteStream(target.path, { flags: 'r+' });
@@ -267,38 +268,38 @@ async function copy(
       await copyFile(source.path, target.path);
     }
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') throw missing(source, error);
-    throw error;
+    throw changedOr(error, source);
   }
   await finishLargeCopy(source, target);
 }
 
-function copySmall(source: OpenSource, temporaryPath: string, kept: KeptAttributes | undefined): void {
+function copySmall(source: Source, temporaryPath: string): void {
   let bytes: Buffer;
   try {
     bytes = readFileSync(source.path);
   } catch (error) {
-    throw errnoOf(error) === 'ENOENT' ? missing(source, error) : error;
+    throw changedOr(error, source);
   }
-  if (source.isForeign && digestOf(bytes) !== source.digest) throw new BlobDamagedError();
-  using target = createForCopy(temporaryPath, kept);
+  if (source.isForeign && digestOf(bytes) !== source.file.digest) throw new BlobDamagedError();
+  using target = createForCopy(temporaryPath, source.kept);
   writeFileSync(target.descriptor, bytes);
   finishCopy(source, target);
 }
 
-/** The copy is what is checked: another user may write to the blob at any time. */
-async function finishLargeCopy(source: OpenSource, target: Copy): Promise<void> {
-  if (source.isForeign && (await digestOfFile(target.path)) !== source.digest) throw new BlobDamagedError();
-  if (target.kept === undefined) fchmodSync(target.descriptor, target.mode);
+/** Verifies the copy, and not the blob: another user may write to the blob at any time. */
+async function finishLargeCopy(source: Source, target: Copy): Promise<void> {
+  const isDamaged = source.isForeign && (await digestOfFile(target.path)) !== source.file.digest;
+  if (isDamaged) throw new BlobDamagedError();
+  if (source.kept === undefined) fchmodSync(target.descriptor, target.mode);
   finishCopy(source, target);
 }
 
-/** The blob is looked at once more, because someone may have been writing to a link of it while it was copied. */
-function finishCopy(source: OpenSource, { descriptor, kept }: Copy): void {
-  const blob = statSync(source.path, { throwIfNoEntry: false });
-  if (blob !== undefined && !isSealed(blob, source.digest, source.size)) throw new BlobChangedError();
+/** Checks the seal once more: a program may have written to a link of the blob during the copy. */
+function finishCopy({ file, path, kept }: Source, { descriptor }: Copy): void {
+  const blob = statSync(path, { throwIfNoEntry: false });
+  if (blob !== undefined && !isSealed(blob, file.digest, file.size)) throw new BlobChangedError();
   if (kept !== undefined) keepAttributes(descriptor, kept);
-  futimesSync(descriptor, fstatSync(descriptor).atime, new Date(source.version * 1000));
+  futimesSync(descriptor, fstatSync(descriptor).atime, new Date(file.version * 1000));
 }
 
 /** Shows the version as the file's modification time. As a date, because Node takes a number before 1970 for now. */
@@ -306,9 +307,8 @@ export function setVersion(path: string, version: FileVersion): void {
   utimesSync(path, statSync(path).atime, new Date(version * 1000));
 }
 
-function missing(source: OpenSource, cause: unknown): Error {
-  // The blob or the target's folder: the caller's next look-up tells which.
-  return lstatSync(source.path, { throwIfNoEntry: false }) === undefined
-    ? new BlobChangedError()
-    : (cause as Error);
+/** ENOENT means that the blob is gone, or the target's folder. */
+function changedOr(error: unknown, { path }: Source): unknown {
+  const isGone = errnoOf(error) === 'ENOENT' && lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  return isGone ? new BlobChangedError() : error;
 }

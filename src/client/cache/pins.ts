@@ -3,21 +3,23 @@ import type { Digest } from '../../core/digest.ts';
 import { formatVersionedName } from '../../core/file-name.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
+import { removeIfThere } from '../transfer/targets.ts';
 import type { CacheFiles } from './files.ts';
 import { fileForms } from './layout.ts';
 import type { CacheLayout } from './layout.ts';
 import { readSmallFile } from './names.ts';
+import type { CacheNames } from './names.ts';
 import type { CacheSpace } from './space.ts';
 import { forEachFile } from './survey.ts';
-import { removeIfThere } from '../transfer/targets.ts';
 
-/** Why a content must stay: the user said so, or no server has it. */
+/** Why a blob must stay: the user pinned it, or no server has it. */
 export type PinReason = 'pin' | 'local';
 
 /**
- * Contents that eviction must leave: `pins/<digest>` holds one line for each name that wants it, as
- * `pin /a/b@1700000000`, so that the last one to let go frees it. Changed under the lock of the account,
- * which eviction holds too.
+ * Blobs that eviction skips. `pins/<digest>` has one line for each reason and name, as `pin /a/b@1700000000`; the blob is
+ * free when the last line is removed.
+ *
+ * Invariant: pins change under the lock of the account, which eviction holds too.
  */
 export class CachePins {
   readonly #layout: CacheLayout;
@@ -30,7 +32,7 @@ export class CachePins {
     this.#files = files;
   }
 
-  /** Keeps a content for a versioned name. Idempotent. */
+  /** Pins a blob for a versioned name. Idempotent. */
   async add(digest: Digest, reason: PinReason, name: FileName, version: FileVersion): Promise<void> {
     const line = `${reason} ${formatVersionedName(name, version)}`;
     await this.#space.locked(() => {
@@ -39,7 +41,7 @@ export class CachePins {
     });
   }
 
-  /** Lets go of a content, for one reason or for all that a versioned name has; gives whether nothing keeps it now. */
+  /** Removes the pins of a versioned name; returns whether no pin of the blob is left. */
   async remove(
     digest: Digest,
     name: FileName,
@@ -56,8 +58,8 @@ export class CachePins {
     });
   }
 
-  /** Lets go for names that `isKnown` denies: a process that died may have pinned without coming to its record. */
-  async sweep(isKnown: (digest: Digest, versionedName: string) => Promise<boolean>): Promise<void> {
+  /** Removes pins without a record, which a process leaves if it dies before it writes the record. */
+  async sweep(names: CacheNames): Promise<void> {
     const digests: Digest[] = [];
     await forEachFile(this.#layout.pins, fileForms.pin, (name) => {
       if (isDigest(name)) digests.push(name);
@@ -67,28 +69,24 @@ export class CachePins {
         const lines = this.#read(digest);
         const kept: string[] = [];
         for (const line of lines) {
-          if (await isKnown(digest, line.slice(line.indexOf(' ') + 1))) kept.push(line);
+          if (await names.mayHave(line.slice(line.indexOf(' ') + 1), digest)) kept.push(line);
         }
         if (kept.length < lines.length) this.#write(digest, kept);
       });
     }
   }
 
-  /** Whether the user pinned this content under this versioned name. */
+  /** Whether the user pinned this blob under this versioned name. */
   has(digest: Digest, name: FileName, version: FileVersion): boolean {
     return this.#read(digest).includes(`pin ${formatVersionedName(name, version)}`);
   }
 
   #read(digest: Digest): string[] {
-    return readSmallFile(this.#layout.pin(digest))?.split('\n').filter(Boolean) ?? [];
+    return readSmallFile(this.#layout.path('pins', digest))?.split('\n').filter(Boolean) ?? [];
   }
 
   #write(digest: Digest, lines: readonly string[]): void {
-    const path = (): string => this.#layout.pin(digest);
-    if (lines.length === 0) {
-      removeIfThere(path());
-      return;
-    }
-    this.#files.replaceFile('pins', path, `${lines.join('\n')}\n`);
+    if (lines.length > 0) this.#files.replace('pins', digest, `${lines.join('\n')}\n`);
+    else removeIfThere(this.#layout.path('pins', digest));
   }
 }

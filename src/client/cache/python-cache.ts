@@ -1,4 +1,5 @@
 import { closeSync, lstatSync, readdirSync } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { errnoOf } from '../../core/errors.ts';
 import { loadSystemCalls } from '../../fs/native.ts';
 import type { HeldFolder } from '../../fs/held-folder.ts';
@@ -7,10 +8,10 @@ import { blobCharge } from './layout.ts';
 import type { Candidate } from './survey.ts';
 import { removeIfThere } from '../transfer/targets.ts';
 
-/** Names have fewer parts; every level takes a descriptor while its folder is read. */
+/** Names have fewer components; every level takes a descriptor while its folder is read. */
 const depthMax = 100;
 
-/** Errnos of what is skipped: it is gone, no folder, or closed to this user. */
+/** Errnos of a file or folder that is skipped: it is gone, of another type, or not accessible to this user. */
 const skippedErrnos: ReadonlySet<string> = new Set([
   'ENOENT',
   'ENOTDIR',
@@ -21,45 +22,47 @@ const skippedErrnos: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * The cache of the Python client: `files/<name>` with the version as time, and `locks/<name>` on which the users of a
- * file hold flock(2). Every folder is opened on the way, never through a link. The path of a candidate is relative to
- * `files/`.
+ * The cache of the Python client: `files/<name>`, whose modification time is the version, and `locks/<name>`, which the
+ * users of a file lock with flock(2). Folders are opened one by one, never through a link. The path of a candidate is
+ * relative to `files/`.
  */
-export class PythonCache {
+export class PythonCache implements Disposable {
+  /** Its files have no records. */
+  readonly recordBytes = 0;
   readonly #folder: HeldFolder;
 
-  /** The folder is the caller's to close. */
+  /** Takes over the folder. */
   constructor(folder: HeldFolder) {
     this.#folder = folder;
   }
 
-  survey(): { readonly total: number; readonly candidates: readonly Candidate[] } {
+  async survey(): Promise<{ readonly total: number; readonly candidates: readonly Candidate[] }> {
     const candidates: Candidate[] = [];
     skipping(() => {
       using files = this.#folder.below('files');
       walk(files, '', 0, (path, { size, nlink, atimeMs, ctimeMs }) => {
-        // The Python client hands out hard links, which shows in the time of change.
+        // The Python client uses files by hard-linking them, which sets their ctime.
         const usedMs = Math.max(atimeMs, ctimeMs);
         candidates.push({ path, charge: blobCharge(size), usedMs, shared: nlink > 1, lockKey: 0 });
       });
     });
-    return { total: candidates.reduce((sum, { charge }) => sum + charge, 0), candidates };
+    const total = candidates.reduce((sum, { charge }) => sum + charge, 0);
+    return await Promise.resolve({ total, candidates });
   }
 
-  /** Removes files that nobody uses. */
+  /** Removes files that are not in use. */
   async remove(
     candidates: readonly Candidate[],
   ): Promise<{ readonly files: number; readonly bytes: number }> {
     const locks = await loadSystemCalls();
     let [files, bytes] = [0, 0];
     for (const { path, charge } of candidates) {
-      const remove = (): void => this.#inFolderOf('files', path, removeIfThere);
       const isRemoved = skipping(() => {
         const lock = this.#openLock(path);
         try {
-          // A user of a file has made its lock first.
+          // A program creates the lock before it uses the file.
           if (lock !== undefined && !locks.tryLock(lock, 'exclusive')) return false;
-          remove();
+          this.#inFolderOf('files', path, removeIfThere);
           return true;
         } finally {
           if (lock !== undefined) closeSync(lock);
@@ -72,13 +75,17 @@ export class PythonCache {
     return { files, bytes };
   }
 
+  [Symbol.dispose](): void {
+    this.#folder[Symbol.dispose]();
+  }
+
   #openLock(path: string): number | undefined {
     let lock: number | undefined;
     skipping(() => this.#inFolderOf('locks', path, (file) => (lock = openFile(file))));
     return lock;
   }
 
-  /** Calls back with a path of a file below `files` or `locks` while its folder is open. */
+  /** Calls back with the path of a file below `files` or `locks` while its folder is open. */
   #inFolderOf(kind: 'files' | 'locks', path: string, work: (file: string) => void): void {
     const names = path.split('/');
     const name = names.pop() ?? '';
@@ -96,18 +103,11 @@ export class PythonCache {
   }
 }
 
-interface Attributes {
-  readonly size: number;
-  readonly nlink: number;
-  readonly atimeMs: number;
-  readonly ctimeMs: number;
-}
-
 function walk(
   folder: HeldFolder,
   relative: string,
   depth: number,
-  visit: (path: string, attributes: Attributes) => void,
+  visit: (path: string, attributes: Stats) => void,
 ): void {
   for (const item of readdirSync(folder.path, { withFileTypes: true })) {
     const path = relative === '' ? item.name : `${relative}/${item.name}`;
@@ -123,7 +123,7 @@ function walk(
   }
 }
 
-/** `undefined` if the file is gone, or the system keeps this user out. */
+/** `undefined` if the file is gone or not accessible. */
 function skipping<Result>(work: () => Result): Result | undefined {
   try {
     return work();

@@ -10,72 +10,74 @@ import {
 } from 'node:fs';
 import type { Digest } from '../../core/digest.ts';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
-import { type RangeLock, type RangeLocks, openOrCreate } from '../../fs/locks/range-locks.ts';
+import { openOrCreate } from '../../fs/locks/range-locks.ts';
+import type { RangeLock, RangeLocks } from '../../fs/locks/range-locks.ts';
+import { removeIfThere, uniqueTag } from '../transfer/targets.ts';
 import { isOnlyName, openFile, pathOfDescriptor } from './blob.ts';
 import type { PartialBlob } from './files.ts';
-import { fileMode, partialCharge, partialLockKey, recordCharge, spaceLockKey } from './layout.ts';
-import type { CacheLayout, CachePermissions } from './layout.ts';
+import { partialCharge, partialLockKey, recordCharge, spaceLockKey } from './layout.ts';
+import type { CacheLayout } from './layout.ts';
+import type { CacheNames } from './names.ts';
 import { surveyCache } from './survey.ts';
 import type { Candidate, Survey } from './survey.ts';
-import { removeIfThere, uniqueTag } from '../transfer/targets.ts';
 
-/** Width of the number in the account file: always the same bytes are overwritten, in one write. */
+/** Width of the number in the account file: every write overwrites the same bytes, at once. */
 const accountDigits = 20;
 const accountForm = new RegExp(`^\\d{${accountDigits}}$`);
 
-/** Caches of more contents than this are emptied by a twentieth at a time, so that looking through them pays. */
+/** A cache of more blobs is emptied by a twentieth at a time, to make up for the cost of a survey. */
 const smallCacheBlobs = 100;
 const extraShare = 0.05;
 
-/** Records of evicted contents are swept once they are this many more than the contents. */
+/** Records of evicted blobs are swept when the records exceed this multiple of the blobs. */
 const recordsPerBlobMax = 2;
 const recordsSpare = 64;
 
-/** How often another user of the cache may put something else in the place of the account. */
+/** How often another user of the cache may replace the account file. */
 const triesMax = 10;
 
-/** Errnos of a file that stays: a folder, or another user's in a folder with the sticky bit. */
+/** Errnos of a file that can't be removed: a folder, or another user's in a folder with the sticky bit. */
 const refusals: ReadonlySet<string> = new Set(['EPERM', 'EACCES', 'EISDIR', 'ENOTDIR']);
 
 const defaultFreeMinBytes = 2 ** 30;
-/** Bytes that may be added before the disk is asked again how much is free. */
+/** Bytes that may be added between two calls of statfs(2). */
 const watchStepBytes = 4 * 1024 * 1024;
 
+const { O_RDWR, O_CREAT, O_EXCL } = constants;
+
 export interface SpaceLimits {
-  /** Bytes that the cache may take, counted in blocks of the disk; undefined for no limit. */
+  /** Bytes that the cache may take, counted in blocks of the disk; `undefined` for no limit. */
   readonly sizeMaxBytes: number | undefined;
-  /** Bytes that must stay free on the cache's disk; undefined for 1 GiB, or a twentieth of a smaller disk. */
+  /** Bytes that stay free on the cache's disk; `undefined` for 1 GiB, or a twentieth of a smaller disk. */
   readonly freeMinBytes: number | undefined;
 }
 
-/** A file in `partial/` that stands for room that is taken, open for writing. */
+/** A file in `partial/` with reserved space, open for writing. */
 export interface Reservation extends PartialBlob {
-  /** Leads to the open file, for the caller that fills it. */
+  /** Leads to the open file. */
   readonly path: string;
   /** Bytes in the account. */
   readonly charge: number;
   readonly lock: RangeLock;
-  /** Bytes that an earlier download left in the file. */
+  /** Bytes in the file that an earlier download left. */
   readonly presentBytes: number;
 }
 
 export interface CacheSpaceParts {
   readonly layout: CacheLayout;
-  readonly permissions: CachePermissions;
   readonly locks: RangeLocks;
+  readonly names: CacheNames;
   readonly limits: SpaceLimits;
   readonly nowMs: () => number;
-  /** Removes records none of whose contents is there any more; gives their number. */
-  readonly sweepRecords: () => Promise<number>;
 }
 
 /**
- * The account of what a cache takes, and the eviction that keeps it in bounds.
+ * The account of the space that a cache takes, and the eviction that keeps it within its limits.
  *
- * Invariant: the number in `space` is never less than what blobs, records and partial files take. It is
- * raised before a file appears and lowered after one has gone, and a file on its way in has its final size
- * in its name. A process that dies in between leaves the number too high, which the next look through the
- * cache, made before anything is evicted, puts right. All of it happens under one lock among processes.
+ * Invariant: the number in `space` is never less than what blobs, records and partial files take. It is raised before a
+ * file appears and lowered after one is gone, and the name of a partial file has its final size. A process that dies in
+ * between leaves the number too high, which the next survey, made before any eviction, corrects. All of it happens under
+ * one lock among processes.
  */
 export class CacheSpace {
   readonly #parts: CacheSpaceParts;
@@ -90,12 +92,11 @@ export class CacheSpace {
     return this.#parts.limits;
   }
 
-  /** What is free on the cache's disk, the part of it that must stay free, and what may be taken. */
+  /** Free bytes on the cache's disk, the part that must stay free, and the rest. */
   disk(): { readonly freeBytes: number; readonly freeMinBytes: number; readonly spareBytes: number } {
     const { bavail, bsize, blocks } = statfsSync(this.#parts.layout.folders.at());
     const freeBytes = bavail * bsize;
-    const freeMinBytes =
-      this.#parts.limits.freeMinBytes ?? Math.min(defaultFreeMinBytes, (blocks * bsize) / 20);
+    const freeMinBytes = this.limits.freeMinBytes ?? Math.min(defaultFreeMinBytes, (blocks * bsize) / 20);
     return { freeBytes, freeMinBytes, spareBytes: freeBytes - freeMinBytes };
   }
 
@@ -106,9 +107,9 @@ export class CacheSpace {
   }
 
   /**
-   * Makes room for `size` bytes and a record, evicting where needed, and creates the file for them. With a
-   * digest it is a file that another process may have begun and left. Undefined where there is no room, or
-   * where another is writing this very content.
+   * Reserves space for a blob and a record, evicting others if necessary, and creates a file for the blob. With a digest,
+   * another process may have started the file. `undefined` if there is no capacity, or another process is writing this
+   * very blob.
    */
   async reserve(
     size: number,
@@ -129,48 +130,37 @@ export class CacheSpace {
   }
 
   async #reserve(name: string, size: number, lock: RangeLock): Promise<Reservation | undefined> {
-    const path = `${this.#parts.layout.partial}/${name}`;
+    const { layout } = this.#parts;
+    const path = `${layout.partial}/${name}`;
     const charge = partialCharge(size);
     const present = lstatSync(path, { throwIfNoEntry: false });
-    const left = present === undefined ? undefined : openLeft(path);
-    const reservation = (descriptor: number): Reservation => {
-      const { mode, size: presentBytes } = fstatSync(descriptor);
-      // Whatever another user puts in the place of the name, the caller writes to this very file.
-      const own = this.#parts.layout.folders.isPrivate ? path : pathOfDescriptor(descriptor, path);
-      return { name, descriptor, mode, path: own, charge, lock, presentBytes };
-    };
-    if (left !== undefined) return reservation(left);
-    if (present === undefined) {
-      const total = await this.#roomFor(charge);
-      if (total === undefined) return undefined;
-      this.#write(total + charge);
-    } else {
-      // Another user's file can't be sealed by us. What it took is what ours will take.
+    let descriptor = present === undefined ? undefined : openOwnLeftover(path);
+    if (descriptor === undefined && present === undefined) {
+      if (!(await this.#charge(charge))) return undefined;
+    } else if (descriptor === undefined) {
+      // Only the owner of a file can seal it. The space that this one took is what ours will take.
       removeIfThere(path);
     }
     // Only its owner can write it. Others may read what they can read when it is complete.
-    return reservation(openSync(path, newFileFlags, 0o644));
+    descriptor ??= openSync(path, O_RDWR | O_CREAT | O_EXCL, 0o644);
+    const { mode, size: presentBytes } = fstatSync(descriptor);
+    // By its descriptor the caller writes to this very file, whatever another user puts in the place of its name.
+    const own = layout.folders.isPrivate ? path : pathOfDescriptor(descriptor, path);
+    return { name, descriptor, mode, path: own, charge, lock, presentBytes };
   }
 
-  /**
-   * Makes room for `size` bytes and a record, and lets `write` take it while no other process changes the
-   * account. Gives whether there was room.
-   */
+  /** Reserves space for a blob and a record, and runs `write` under the lock. False if there is no capacity. */
   async take(size: number, write: () => void): Promise<boolean> {
     return await this.locked(async () => {
-      const charge = partialCharge(size);
-      const total = await this.#roomFor(charge);
-      if (total === undefined) return false;
-      this.#write(total + charge);
+      if (!(await this.#charge(partialCharge(size)))) return false;
       write();
       return true;
     });
   }
 
   /**
-   * Takes or, with a negative number, gives back room for the files that `act` makes or removes. Under one lock:
-   * whoever looked through the cache between the two steps would have counted them already, and the account
-   * would come to be too low.
+   * Adds `bytes`, which may be negative, to the account for the files that `act` creates or removes. Under one lock: a
+   * survey between the two steps would count the files already, and the account would become too low.
    */
   async change(bytes: number, act: () => void): Promise<void> {
     await this.locked(() => {
@@ -185,36 +175,29 @@ export class CacheSpace {
     if (total !== undefined) this.#write(Math.max(0, total + bytes));
   }
 
-  /** Evicts what gives the disk `bytes` back, for whoever hit its end; gives how many bytes that were. */
+  /** Evicts blobs to free `bytes` on a full disk; returns the bytes evicted. */
   async freeDisk(bytes: number): Promise<number> {
-    return await this.locked(async () => {
-      const survey = await this.#survey();
-      const evicted = await this.#evict(survey, bytes, { may: notShared });
-      this.#write(survey.total);
-      return evicted;
-    });
+    return await this.#surveyed((survey) => this.#evict(survey, bytes, { freesDisk: true }));
   }
 
-  /** Evicts until the account is at most `targetBytes`, records that lead nowhere then included; gives the bytes. */
+  /** Evicts until the account is at most `targetBytes`, and removes stale records; returns the bytes removed. */
   async shrink(targetBytes: number): Promise<number> {
     let evicted = 0;
     for (;;) {
-      const [step, total] = await this.locked(async () => {
-        const survey = await this.#survey();
+      const [step, total] = await this.#surveyed(async (survey) => {
         const before = survey.total;
         await this.#sweepRecords(survey);
-        await this.#evict(survey, survey.total - targetBytes, { recordsToo: true });
+        await this.#evict(survey, survey.total - targetBytes, { withRecords: true });
         await this.#sweepRecords(survey);
-        this.#write(survey.total);
         return [before - survey.total, survey.total];
       });
       evicted += step;
-      // One look remembers only so many candidates, and not every record goes with one content: go on while that helps.
+      // One survey remembers only so many candidates, and some records share a blob: repeat while that helps.
       if (step === 0 || total <= targetBytes) return evicted;
     }
   }
 
-  /** Removes these, but for those in use, and records that lead nowhere then; gives the number of these files and all bytes. */
+  /** Removes unused candidates, and the records that are stale then; returns the number of files and all bytes. */
   async evict(candidates: readonly Candidate[]): Promise<{ readonly files: number; readonly bytes: number }> {
     return await this.locked(async () => {
       let [files, bytes] = [0, 0];
@@ -223,38 +206,43 @@ export class CacheSpace {
         files += 1;
         bytes += candidate.charge;
       }
-      bytes += (await this.#parts.sweepRecords()) * recordCharge;
-      const total = this.#read();
-      if (total !== undefined) this.#write(Math.max(0, total - bytes));
+      bytes += (await this.#parts.names.sweep()) * recordCharge;
+      this.#add(-bytes);
       return { files, bytes };
     });
   }
 
-  /** Looks through the cache, sweeps what was left over, and puts the account right. */
+  /** Surveys the cache, removes leftovers, and corrects the account. */
   async recount(): Promise<Survey> {
+    return await this.#surveyed((survey) => survey);
+  }
+
+  async #surveyed<T>(work: (survey: Survey) => T | Promise<T>): Promise<T> {
     return await this.locked(async () => {
       const survey = await this.#survey();
+      const result = await work(survey);
       this.#write(survey.total);
-      return survey;
+      return result;
     });
   }
 
-  /** The account if `charge` more bytes fit, after evicting what was needed; undefined where they can't. */
-  async #roomFor(charge: number): Promise<number | undefined> {
-    const { sizeMaxBytes } = this.#parts.limits;
+  /** Adds `charge` to the account, after evicting as much as necessary. False if there is no capacity. */
+  async #charge(charge: number): Promise<boolean> {
+    const { sizeMaxBytes } = this.limits;
     const overLimit = (total: number): number => Math.max(0, total + charge - (sizeMaxBytes ?? Infinity));
     const shortOnDisk = (): number => {
       this.#unwatchedBytes = 0;
       return Math.max(0, charge - this.disk().spareBytes);
     };
-    // The disk is not asked for each small file.
+    // Not every small file costs a statfs(2).
     this.#unwatchedBytes += charge;
-    const watched = this.#unwatchedBytes < watchStepBytes;
+    const isWatched = this.#unwatchedBytes < watchStepBytes;
     const counted = this.#read();
-    if (counted !== undefined && overLimit(counted) === 0 && (watched || shortOnDisk() === 0)) {
-      return counted;
+    if (counted !== undefined && overLimit(counted) === 0 && (isWatched || shortOnDisk() === 0)) {
+      this.#write(counted + charge);
+      return true;
     }
-    if (sizeMaxBytes !== undefined && charge > sizeMaxBytes) return undefined;
+    if (sizeMaxBytes !== undefined && charge > sizeMaxBytes) return false;
     const survey = await this.#survey();
     if (survey.records > recordsPerBlobMax * survey.blobs + recordsSpare) await this.#sweepRecords(survey);
     const extra = survey.blobs > smallCacheBlobs ? (sizeMaxBytes ?? survey.total) * extraShare : 0;
@@ -262,13 +250,14 @@ export class CacheSpace {
     if (over > 0) await this.#evict(survey, over + extra);
     if (overLimit(survey.total) > 0) await this.#sweepRecords(survey);
     const short = shortOnDisk();
-    if (short > 0) await this.#evict(survey, short + extra, { may: notShared });
-    this.#write(survey.total);
-    return overLimit(survey.total) === 0 && shortOnDisk() === 0 ? survey.total : undefined;
+    if (short > 0) await this.#evict(survey, short + extra, { freesDisk: true });
+    const fits = overLimit(survey.total) === 0 && shortOnDisk() === 0;
+    this.#write(survey.total + (fits ? charge : 0));
+    return fits;
   }
 
   async #sweepRecords(survey: Survey): Promise<void> {
-    const swept = await this.#parts.sweepRecords();
+    const swept = await this.#parts.names.sweep();
     survey.records -= swept;
     survey.total -= swept * recordCharge;
   }
@@ -282,24 +271,22 @@ export class CacheSpace {
   }
 
   /**
-   * Removes candidates until `bytes` are gone or none is left; gives the bytes, and takes them off the survey.
-   * `recordsToo` says that the records will be swept, one with each content as a rule.
+   * Removes candidates until `bytes` are gone or none is left; returns the bytes, and subtracts them from the survey.
+   * @param options.freesDisk only candidates whose removal frees disk space.
+   * @param options.withRecords count one record per blob, because records are swept next.
    */
   async #evict(
     survey: Survey,
     bytes: number,
-    {
-      may,
-      recordsToo,
-    }: { readonly may?: (candidate: Candidate) => boolean; readonly recordsToo?: boolean } = {},
+    options: { readonly freesDisk?: boolean; readonly withRecords?: boolean } = {},
   ): Promise<number> {
-    const recordBytes = recordsToo === true ? recordCharge : 0;
+    const recordBytes = options.withRecords === true ? recordCharge : 0;
     let evicted = 0;
     let expected = 0;
     const left: Candidate[] = [];
     for (const candidate of survey.candidates) {
-      const wanted = expected < bytes && (may === undefined || may(candidate));
-      if (wanted && (await this.#removeUnused(candidate))) {
+      const isWanted = expected < bytes && !(options.freesDisk === true && candidate.shared);
+      if (isWanted && (await this.#removeUnused(candidate))) {
         evicted += candidate.charge;
         expected += candidate.charge + recordBytes;
       } else {
@@ -311,7 +298,7 @@ export class CacheSpace {
     return evicted;
   }
 
-  /** Removes a file unless somebody holds its lock, or the system does not let this user. */
+  /** Removes a file unless its lock is held, or the system refuses. */
   async #removeUnused(file: Candidate): Promise<boolean> {
     using lock = await this.#parts.locks.tryAcquire(file.lockKey, 'exclusive');
     if (lock === undefined) return false;
@@ -324,29 +311,27 @@ export class CacheSpace {
     }
   }
 
-  /** The account file, opened once; again if its folder was removed and made again. */
+  /** The account file, opened once; again if its folder was removed and recreated. */
   #account(): number {
     const known = this.#descriptor;
     if (known !== undefined && fstatSync(known).nlink > 0) return known;
     this.close();
-    const { layout, permissions } = this.#parts;
+    const { layout } = this.#parts;
     for (let tries = 1; ; tries += 1) {
       const path = layout.space;
-      const descriptor = openOrCreate(path, constants.O_RDWR, fileMode(permissions));
+      const descriptor = openOrCreate(path, O_RDWR, layout.fileMode);
       if (isOnlyName(path, descriptor)) return (this.#descriptor = descriptor);
-      // Its bytes are overwritten, so it must be no other file that was linked to here.
+      // It is overwritten, so it must not be another file that was linked to this name.
       closeSync(descriptor);
       if (tries === triesMax) {
-        throw new FiletrackerError(
-          'io',
-          `Cannot use the cache folder "${layout.folder}": its file "space" keeps changing`,
-        );
+        const state = 'its file "space" keeps changing';
+        throw new FiletrackerError('io', `Cannot use the cache folder "${layout.folder}": ${state}`);
       }
       removeIfThere(path);
     }
   }
 
-  /** The number in the account; undefined where there is none that can be trusted. */
+  /** The number in the account; `undefined` if it is damaged. */
   #read(): number | undefined {
     const bytes = Buffer.alloc(accountDigits + 1);
     const text = bytes.toString('latin1', 0, readSync(this.#account(), bytes, 0, bytes.length, 0));
@@ -364,20 +349,13 @@ export class CacheSpace {
   }
 }
 
-const { O_RDWR, O_CREAT, O_EXCL } = constants;
-const newFileFlags = O_RDWR | O_CREAT | O_EXCL;
-
-/** Opens what an earlier download of this user left; `undefined` if somebody else put something there. */
-function openLeft(path: string): number | undefined {
-  const attributes = lstatSync(path, { throwIfNoEntry: false });
-  if (attributes?.uid !== process.geteuid?.()) return undefined;
+/** Opens the leftover of an earlier download of this user; `undefined` if the file belongs to another user. */
+function openOwnLeftover(path: string): number | undefined {
+  const uid = process.geteuid?.();
+  if (lstatSync(path, { throwIfNoEntry: false })?.uid !== uid) return undefined;
   const descriptor = openFile(path, O_RDWR);
   if (descriptor === undefined) return undefined;
-  if (isOnlyName(path, descriptor) && fstatSync(descriptor).uid === process.geteuid?.()) return descriptor;
+  if (isOnlyName(path, descriptor) && fstatSync(descriptor).uid === uid) return descriptor;
   closeSync(descriptor);
   return undefined;
-}
-
-function notShared(candidate: Candidate): boolean {
-  return !candidate.shared;
 }

@@ -12,12 +12,12 @@ import {
 } from './layout.ts';
 import type { CacheLayout } from './layout.ts';
 
-/** The oldest files remembered during one look through the cache; bounds its memory. */
+/** The oldest files remembered by one survey; bounds its memory. */
 const candidatesMax = 20_000;
 
-/** Age after which a download that nobody takes up again is given up. */
+/** Age after which an interrupted download is removed. */
 const resumableAgeMaxMs = 24 * 3600 * 1000;
-/** Age after which a record that was never renamed into place must have been left by a dead process. */
+/** Age after which a record that was never renamed into place belongs to a dead process. */
 const recordAgeMaxMs = 10 * 60 * 1000;
 
 /** A file that may be evicted. */
@@ -25,25 +25,24 @@ export interface Candidate {
   readonly path: string;
   readonly charge: number;
   readonly usedMs: number;
-  /** Whether a hard link outside of the cache shares its bytes, so that the disk gains nothing. */
+  /** Whether a hard link outside of the cache shares its bytes, so that eviction frees no disk space. */
   readonly shared: boolean;
-  /** Whoever uses the file holds this lock. */
+  /** Held while the file is in use. */
   readonly lockKey: number;
 }
 
-/** What a look through the whole cache finds. */
 export interface Survey {
   /** Bytes by the rules of the account. */
   total: number;
   blobs: number;
   records: number;
-  /** Bytes and number of contents that are pinned. */
+  /** Number and bytes of pinned blobs. */
   pinned: number;
   pinnedBytes: number;
   partials: number;
-  /** The least recently used first, those that are shared last; not all of a large cache. */
+  /** The least recently used first, shared ones last; not all of a large cache. */
   candidates: Candidate[];
-  /** What is not worth keeping in `partial/`, unless somebody is just writing it. */
+  /** Files in `partial/` that are not worth keeping, unless they are being written. */
   abandoned: Candidate[];
 }
 
@@ -60,7 +59,7 @@ export async function forEachFile(
   }
 }
 
-/** Calls back with every file of ours in the sixteen folders of `blobs/` or `names/`. */
+/** Calls back with every file of the cache in the sixteen folders of `blobs/` or `names/`. */
 export async function forEachSharded(
   layout: CacheLayout,
   kind: 'blobs' | 'names',
@@ -70,33 +69,22 @@ export async function forEachSharded(
   for (const folder of layout.shards(kind)) await forEachFile(folder, form, visit);
 }
 
-/** The size at the end of the name of a file in `partial/`. */
-function declaredSize(name: string): number | undefined {
-  const size = name.slice(name.lastIndexOf('-') + 1);
-  return /^\d{1,15}$/.test(size) ? Number(size) : undefined;
+/** The least recently used first; shared ones last, because their eviction frees no disk space. */
+export function byUse(a: Candidate, b: Candidate): number {
+  return Number(a.shared) - Number(b.shared) || a.usedMs - b.usedMs;
 }
 
-/** Looks through a cache. The caller holds the space lock, so that nothing is added meanwhile. */
+/** Counts a whole cache. The caller holds the space lock, so that no file is added meanwhile. */
 export async function surveyCache(layout: CacheLayout, nowMs: number): Promise<Survey> {
-  const survey: Survey = {
-    total: 0,
-    blobs: 0,
-    records: 0,
-    pinned: 0,
-    pinnedBytes: 0,
-    partials: 0,
-    candidates: [],
-    abandoned: [],
-  };
+  const counts = { total: 0, blobs: 0, records: 0, pinned: 0, pinnedBytes: 0, partials: 0 };
+  const survey: Survey = { ...counts, candidates: [], abandoned: [] };
   const pins = new Set<string>();
   await forEachFile(layout.pins, fileForms.pin, (name) => pins.add(name));
-  // `partial/` before `blobs/`: files move from the one to the other meanwhile and none may be missed.
+  // `partial/` before `blobs/`: files move from one to the other meanwhile, and none may be missed.
   const { partial } = fileForms;
   await forEachFile(layout.partial, partial, (name, path) => surveyPartial(survey, name, path, nowMs));
   await forEachSharded(layout, 'blobs', (name, path) => surveyBlob(survey, name, path, pins));
-  await forEachSharded(layout, 'names', () => {
-    survey.records += 1;
-  });
+  await forEachSharded(layout, 'names', () => void (survey.records += 1));
   survey.total += survey.records * recordCharge;
   keepOldest(survey);
   return survey;
@@ -105,7 +93,8 @@ export async function surveyCache(layout: CacheLayout, nowMs: number): Promise<S
 function surveyBlob(survey: Survey, name: string, path: string, pins: ReadonlySet<string>): void {
   const attributes = lstatSync(path, { throwIfNoEntry: false });
   if (attributes?.isDirectory() !== false || !isDigest(name)) return;
-  const charge = blobCharge(attributes.size);
+  const { size, atimeMs, nlink } = attributes;
+  const charge = blobCharge(size);
   survey.total += charge;
   survey.blobs += 1;
   if (pins.has(name)) {
@@ -114,30 +103,26 @@ function surveyBlob(survey: Survey, name: string, path: string, pins: ReadonlySe
     return;
   }
   const lockKey = contentLockKey(name);
-  addCandidate(survey, {
-    path,
-    charge,
-    usedMs: attributes.atimeMs,
-    shared: attributes.nlink > 1,
-    lockKey,
-  });
+  addCandidate(survey, { path, charge, usedMs: atimeMs, shared: nlink > 1, lockKey });
 }
 
 function surveyPartial(survey: Survey, name: string, path: string, nowMs: number): void {
   const attributes = lstatSync(path, { throwIfNoEntry: false });
   if (attributes?.isDirectory() !== false) return;
-  const lockKey = partialLockKey(name);
-  const ageMs = nowMs - attributes.mtimeMs;
-  const file = { path, usedMs: attributes.mtimeMs, shared: false, lockKey };
+  const { mtimeMs, size } = attributes;
+  const ageMs = nowMs - mtimeMs;
+  const file = { path, usedMs: mtimeMs, shared: false, lockKey: partialLockKey(name) };
   if (name.startsWith('n-')) {
     if (ageMs > recordAgeMaxMs) survey.abandoned.push({ ...file, charge: 0 });
     return;
   }
   survey.partials += 1;
-  const charge = partialCharge(Math.max(declaredSize(name) ?? 0, attributes.size));
+  // The form of these names ends in the final size.
+  const declaredSize = Number(name.slice(name.lastIndexOf('-') + 1));
+  const charge = partialCharge(Math.max(declaredSize, size));
   survey.total += charge;
-  const resumable = name.startsWith('d-') && ageMs < resumableAgeMaxMs;
-  if (resumable) addCandidate(survey, { ...file, charge });
+  const isResumable = name.startsWith('d-') && ageMs < resumableAgeMaxMs;
+  if (isResumable) addCandidate(survey, { ...file, charge });
   else survey.abandoned.push({ ...file, charge });
 }
 
@@ -146,7 +131,7 @@ function addCandidate(survey: Survey, candidate: Candidate): void {
   if (survey.candidates.length >= 2 * candidatesMax) keepOldest(survey);
 }
 
-function keepOldest(survey: Survey): void {
-  survey.candidates.sort((a, b) => Number(a.shared) - Number(b.shared) || a.usedMs - b.usedMs);
-  survey.candidates.length = Math.min(survey.candidates.length, candidatesMax);
+function keepOldest({ candidates }: Survey): void {
+  candidates.sort(byUse);
+  candidates.length = Math.min(candidates.length, candidatesMax);
 }

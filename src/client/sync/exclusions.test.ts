@@ -21,7 +21,7 @@ test.each([
   ['.*', '.git/config', 'd/.env'],
   ['*a*b*', 'xaxxbx', 'ab'],
   ['new\nline', 'new\nline'],
-])('--exclude %j leaves out what it describes', (pattern, ...paths) => {
+])('--exclude %j excludes matching files', (pattern, ...paths) => {
   for (const path of paths) expect([path, excluded(pattern, path)]).toEqual([path, true]);
 });
 
@@ -36,11 +36,11 @@ test.each([
   ['[!a-c]x', 'bx'],
   ['*a*b*', 'ba'],
   ['\\*', 'x'],
-])('--exclude %j leaves all else in', (pattern, ...paths) => {
+])('--exclude %j excludes no other files', (pattern, ...paths) => {
   for (const path of paths) expect([path, excluded(pattern, path)]).toEqual([path, false]);
 });
 
-test('a pattern that can match nothing is refused', () => {
+test('a pattern that can match nothing is an error', () => {
   for (const pattern of ['', '/', '!a', '../a', '[a', 'a\\']) {
     expect(() => new Exclusions([pattern])).toThrow(/^Cannot exclude "/);
   }

@@ -4,15 +4,15 @@
 //   /build       only at the top of the tree; so is a pattern with a slash inside, `docs/*.pdf`
 //   cache/       only folders
 //   **/a, a/**   `**` as a whole component stands for any number of folders
-//   [a-z] ? \*   a set (`[!a-z]` its complement), one character, a character as it is
+//   [a-z] ? \*   a set (`[!a-z]` its complement), one character, a literal character
 //
-// What is below an excluded folder is excluded with it. `*`, `?` and sets match no slash; a leading dot is a
-// character like any other.
+// A pattern that excludes a folder excludes everything below it. `*`, `?` and sets match no slash; a leading dot is an
+// ordinary character.
 import { FiletrackerError } from '../../core/errors.ts';
 import { withoutTrailingSlashes } from '../../core/file-name.ts';
+import { characterSet, matchesAll } from '../wildcards.ts';
+import type { Token } from '../wildcards.ts';
 
-/** Matches one character of a component, or with `any` any number of them. */
-type Token = 'any' | ((character: string) => boolean);
 type Component = '**' | readonly Token[];
 
 interface Pattern {
@@ -20,7 +20,7 @@ interface Pattern {
   readonly foldersOnly: boolean;
 }
 
-/** The names of a tree that are neither copied nor deleted. */
+/** Files and folders of a tree that are neither copied nor deleted. */
 export class Exclusions {
   readonly #patterns: readonly Pattern[];
 
@@ -38,7 +38,7 @@ export class Exclusions {
     );
   }
 
-  /** Whether a file is excluded by itself or with a folder above it. */
+  /** Whether a file, or a folder above it, is excluded. */
   excludesFile(relative: string): boolean {
     if (this.#patterns.length === 0) return false;
     for (let slash = relative.indexOf('/'); slash !== -1; slash = relative.indexOf('/', slash + 1)) {
@@ -53,15 +53,18 @@ function refuse(pattern: string, state: string): never {
 }
 
 function parsePattern(text: string): Pattern {
-  if (text.startsWith('!'))
-    refuse(text, 'patterns only exclude; write "\\!" for a name that begins with "!"');
-  const foldersOnly = text.endsWith('/');
+  if (text.startsWith('!')) {
+    refuse(text, 'patterns only exclude; write "\\!" for a name that starts with "!"');
+  }
   const path = withoutTrailingSlashes(text);
   const parts = path.split('/').filter((part) => part !== '' && part !== '.');
   if (parts.length === 0) refuse(text, 'it matches no name');
-  if (parts.includes('..')) refuse(text, 'patterns begin at the top of the tree; ".." is not in it');
+  if (parts.includes('..')) refuse(text, 'patterns start at the top of the tree; ".." is not in it');
   const components = parts.map((part) => (part === '**' ? '**' : parseComponent(part, text)));
-  return { components: path.includes('/') ? components : ['**', ...components], foldersOnly };
+  return {
+    components: path.includes('/') ? components : ['**', ...components],
+    foldersOnly: text.endsWith('/'),
+  };
 }
 
 function parseComponent(part: string, pattern: string): readonly Token[] {
@@ -76,7 +79,7 @@ function parseComponent(part: string, pattern: string): readonly Token[] {
     } else if (character === '[') {
       const end = characters.indexOf(']', at + (characters[at + 1] === '!' ? 3 : 2));
       if (end === -1) refuse(pattern, '"[" has no "]"; write "\\[" for the character');
-      tokens.push(parseSet(characters.slice(at + 1, end)));
+      tokens.push(characterSet(characters.slice(at + 1, end)));
       at = end;
     } else {
       if (character === '\\') at += 1;
@@ -88,33 +91,18 @@ function parseComponent(part: string, pattern: string): readonly Token[] {
   return tokens;
 }
 
-function parseSet(characters: readonly string[]): Token {
-  const isComplement = characters[0] === '!';
-  const members = isComplement ? characters.slice(1) : characters;
-  const ranges: { readonly first: string; readonly last: string }[] = [];
-  for (let at = 0; at < members.length; at += 1) {
-    const first = members[at] ?? '';
-    const isRange = members[at + 1] === '-' && at + 2 < members.length;
-    ranges.push({ first, last: isRange ? (members[at + 2] ?? '') : first });
-    if (isRange) at += 2;
-  }
-  const isMember = (character: string): boolean =>
-    ranges.some(({ first, last }) => first <= character && character <= last);
-  return (character) => isMember(character) !== isComplement;
-}
-
-/** Greedy, with one place to return to, so that the work is bounded by the product of both lengths. */
+/** As `matchesAll`, of the components of a path. */
 function matchPath(components: readonly Component[], names: readonly (readonly string[])[]): boolean {
   let [component, name] = [0, 0];
   let retry: { component: number; name: number } | undefined;
   while (name < names.length) {
     const wanted = components[component];
     if (wanted === '**') {
-      // `a/**` stands for what is in `a`, of which there is something left here, and not for `a`.
+      // `a/**` matches everything in `a`, of which there is a name left here, but not `a`.
       if (component === components.length - 1) return true;
       retry = { component: component + 1, name };
       component += 1;
-    } else if (wanted !== undefined && matchName(wanted, names[name] ?? [])) {
+    } else if (wanted !== undefined && matchesAll(wanted, names[name] ?? [])) {
       component += 1;
       name += 1;
     } else if (retry === undefined) {
@@ -125,25 +113,4 @@ function matchPath(components: readonly Component[], names: readonly (readonly s
     }
   }
   return component === components.length;
-}
-
-function matchName(tokens: readonly Token[], characters: readonly string[]): boolean {
-  let [token, at] = [0, 0];
-  let retry: { token: number; at: number } | undefined;
-  while (at < characters.length) {
-    const wanted = tokens[token];
-    if (wanted === 'any') {
-      retry = { token: token + 1, at };
-      token += 1;
-    } else if (wanted?.(characters[at] ?? '') === true) {
-      token += 1;
-      at += 1;
-    } else if (retry === undefined) {
-      return false;
-    } else {
-      retry.at += 1;
-      ({ token, at } = retry);
-    }
-  }
-  return tokens.slice(token).every((left) => left === 'any');
 }

@@ -20,44 +20,43 @@ export interface LocalFile {
   readonly isExecutable: boolean;
 }
 
-/** What is no regular file, or has a name that is not UTF-8, or is a cache, or an unfinished download. */
+/** A file or folder that is not part of a tree, besides exclusions. */
 export interface SkippedFile {
   readonly path: string;
   readonly relative: string;
   readonly reason: string;
-  /** Whether the user has to know: an unfinished download is nobody's file. */
+  /** Whether the user has to know: not of an unfinished download, which is no user's file. */
   readonly kind: 'file' | 'cache' | 'unfinished';
-  /** Whether a file, or a folder of them, is left out for its name, so that the tree is not whole at the target. */
+  /** Whether its name, which is not UTF-8, keeps a file or folder from the target. */
   readonly loses: boolean;
 }
 
 export interface WalkListener {
-  /** Called with what is left out; not with what the user excludes. */
   readonly onSkipped?: (skipped: SkippedFile) => void;
-  /** Called with what can't be looked at; without it the walk ends with its error. */
+  /** Without it an unreadable file or folder ends the walk with its error. */
   readonly onUnreadable?: (path: string, error: unknown) => Promise<void>;
-  /** Called with what was removed between being listed and being looked at. */
+  /** Called with the path of a file that was removed during the walk. */
   readonly onVanished?: (path: string) => void;
-  /** Called with a folder that holds nothing. */
   readonly onEmptyFolder?: (path: string) => void;
 }
 
-/** Walks a folder in the order of its names. Links are not followed, and are reported like other special files. */
+/** Walks a folder in the order of its names. Links are not followed, and are skipped like other special files. */
 export async function* walkFolder(
   folder: string,
   scope: TreeScope,
   listener: WalkListener = {},
   relative = '',
 ): AsyncGenerator<LocalFile> {
-  yield* walkNames(folder, await namesIn(folder), relative, { scope, listener });
+  yield* walkNames({ path: folder, relative }, await namesIn(folder), { scope, listener });
 }
 
-/** The names in a folder, as bytes, because what is no UTF-8 has no name in text by which it could be looked at. */
+/** The names in a folder, as bytes: a name that is not UTF-8 can't be looked up as text. */
 async function namesIn(folder: string): Promise<Buffer[]> {
-  const names = await translated(`read the folder "${folder}"`, () =>
-    readdir(folder, { encoding: 'buffer' }),
-  );
-  return names.sort((a, b) => Buffer.compare(a, b));
+  try {
+    return (await readdir(folder, { encoding: 'buffer' })).sort((a, b) => Buffer.compare(a, b));
+  } catch (error) {
+    throw fromLocalError(error, `read the folder "${folder}"`);
+  }
 }
 
 interface Walk {
@@ -65,54 +64,59 @@ interface Walk {
   readonly listener: WalkListener;
 }
 
-async function* walkNames(
-  folder: string,
-  names: readonly Buffer[],
-  relative: string,
-  walk: Walk,
-): AsyncGenerator<LocalFile> {
+interface Folder {
+  readonly path: string;
+  readonly relative: string;
+}
+
+async function* walkNames(folder: Folder, names: readonly Buffer[], walk: Walk): AsyncGenerator<LocalFile> {
   const { scope, listener } = walk;
   for (const bytes of names) {
     const name = bytes.toString();
-    const path = join(folder, name);
-    const below = relative === '' ? name : `${relative}/${name}`;
-    const attributes = await attributesOf(Buffer.concat([Buffer.from(`${folder}/`), bytes]), path, listener);
+    const path = join(folder.path, name);
+    const relative = below(folder.relative, name);
+    const attributes = await attempt(path, listener, () => attributesOf(folder.path, bytes, path));
     if (attributes === undefined) continue;
     const isFolder = attributes.isDirectory();
-    if (scope.excludes(below, isFolder ? 'folder' : 'file')) continue;
+    if (scope.excludes(relative, isFolder ? 'folder' : 'file')) continue;
     const skip = (kind: SkippedFile['kind'], reason: string, loses = false): void =>
-      listener.onSkipped?.({ path, relative: below, reason, kind, loses });
-    if (!isFolder && !attributes.isFile()) skip('file', kindOf(attributes));
-    else if (!isUtf8(bytes)) skip('file', 'its name is not UTF-8', true);
+      listener.onSkipped?.({ path, relative, reason, kind, loses });
+    if (!isFolder && !attributes.isFile()) {
+      skip('file', attributes.isSymbolicLink() ? 'it is a symbolic link' : 'it is no regular file');
+    } else if (!isUtf8(bytes)) skip('file', 'its name is not UTF-8', true);
     else if (!isFolder && unfinishedName.test(name)) skip('unfinished', 'it is an unfinished download');
-    else if (!isFolder) yield fileOf(path, below, attributes);
-    else if (await scope.isCache(below)) skip('cache', cacheReason);
-    else yield* walkInto(path, below, walk);
+    else if (!isFolder) {
+      const { size, mtimeNs, mode } = attributes;
+      yield { path, relative, size: Number(size), mtimeNs, isExecutable: (mode & 0o111n) !== 0n };
+    } else if (await scope.isCache(relative)) skip('cache', cacheReason);
+    else {
+      const inside = await attempt(path, listener, () => namesIn(path));
+      if (inside?.length === 0) listener.onEmptyFolder?.(path);
+      if (inside !== undefined) yield* walkNames({ path, relative }, inside, walk);
+    }
   }
 }
 
-async function* walkInto(path: string, relative: string, walk: Walk): AsyncGenerator<LocalFile> {
-  const { onUnreadable, onVanished, onEmptyFolder } = walk.listener;
-  let names: readonly Buffer[];
+function below(relative: string, name: string): string {
+  return relative === '' ? name : `${relative}/${name}`;
+}
+
+async function attributesOf(folder: string, name: Buffer, path: string): Promise<BigIntStats> {
   try {
-    names = await namesIn(path);
+    return await lstat(Buffer.concat([Buffer.from(`${folder}/`), name]), { bigint: true });
   } catch (error) {
-    if (hasVanished(error)) onVanished?.(path);
-    else if (onUnreadable === undefined) throw error;
-    else await onUnreadable(path, error);
-    return;
+    throw fromLocalError(error, `look at "${path}"`);
   }
-  if (names.length === 0) onEmptyFolder?.(path);
-  yield* walkNames(path, names, relative, walk);
 }
 
-async function attributesOf(
-  bytes: Buffer,
+/** `undefined` if the file has vanished, or its error was reported. */
+async function attempt<T>(
   path: string,
   { onVanished, onUnreadable }: WalkListener,
-): Promise<BigIntStats | undefined> {
+  work: () => Promise<T>,
+): Promise<T | undefined> {
   try {
-    return await translated(`look at "${path}"`, () => lstat(bytes, { bigint: true }));
+    return await work();
   } catch (error) {
     if (hasVanished(error)) onVanished?.(path);
     else if (onUnreadable === undefined) throw error;
@@ -121,31 +125,15 @@ async function attributesOf(
   }
 }
 
-/** Whether an error about a file says that it is not there any more. */
+/** Whether an error means that the file was removed. */
 export function hasVanished(error: unknown): boolean {
   const errno = errnoOf(error) ?? (error instanceof Error ? errnoOf(error.cause) : undefined);
   return errno === 'ENOENT' || errno === 'ENOTDIR';
 }
 
-function fileOf(path: string, relative: string, { size, mtimeNs, mode }: BigIntStats): LocalFile {
-  return { path, relative, size: Number(size), mtimeNs, isExecutable: (mode & 0o111n) !== 0n };
-}
-
-function kindOf(attributes: { isSymbolicLink(): boolean }): string {
-  return attributes.isSymbolicLink() ? 'it is a symbolic link' : 'it is no regular file';
-}
-
-async function translated<T>(action: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw fromLocalError(error, action);
-  }
-}
-
 /**
- * Removes the folders below `folder` that hold nothing, but none that is excluded or a cache. What can't be removed or
- * read stays, and is passed to `onFailed`.
+ * Removes the empty folders below `folder`, except excluded ones and caches. Errors of a folder that can't be read or
+ * removed go to `onFailed`.
  */
 export async function removeEmptyFolders(
   folder: string,
@@ -154,15 +142,15 @@ export async function removeEmptyFolders(
   relative = '',
 ): Promise<void> {
   for (const bytes of await namesIn(folder)) {
-    // A folder of another name has a file in it that stays, or is not ours to remove.
+    // A folder whose name is not UTF-8 was skipped by the walk.
     if (!isUtf8(bytes)) continue;
     const name = bytes.toString();
     const path = join(folder, name);
-    const below = relative === '' ? name : `${relative}/${name}`;
+    const inTree = below(relative, name);
     try {
       if (!(await lstat(path)).isDirectory()) continue;
-      if (scope.excludes(below, 'folder') || (await scope.isCache(below))) continue;
-      await removeEmptyFolders(path, scope, onFailed, below);
+      if (scope.excludes(inTree, 'folder') || (await scope.isCache(inTree))) continue;
+      await removeEmptyFolders(path, scope, onFailed, inTree);
       await rmdir(path);
     } catch (error) {
       if (hasVanished(error) || ['ENOTEMPTY', 'EEXIST'].includes(errnoOf(error) ?? '')) continue;
@@ -172,8 +160,9 @@ export async function removeEmptyFolders(
 }
 
 /**
- * Whether a local file has the content of a remote one; read only where size and version don't tell, or with `checksum`,
- * which believes no version. Contents that can't be compared then, because a legacy server tells no digest, count as different.
+ * Whether a local and a remote file have the same content. Reads the local file only if size and version don't decide, or
+ * with `checksum`, which ignores versions. Without a digest, as from a legacy server, the contents then count as
+ * different.
  */
 export async function sameContent(
   local: LocalFile,

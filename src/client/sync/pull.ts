@@ -7,16 +7,16 @@ import { versionFromNs } from '../../core/file-version.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { makeFolders } from '../../fs/folders.ts';
 import { microsecondsOf, timeInSeconds } from '../../fs/time-stamps.ts';
+import { sideBySide } from '../../streams/side-by-side.ts';
 import type { FileClient, FileInfo, GetFileOptions } from '../file-client.ts';
 import { fromLocalError } from '../local-errors.ts';
 import { removeEmptyFolders, sameContent, walkFolder } from './local-tree.ts';
 import type { LocalFile, SkippedFile } from './local-tree.ts';
-import { sideBySide } from '../../streams/side-by-side.ts';
 import { TreeScope } from './scope.ts';
-import { cacheReason, emptySource, Steps, Tally } from './tally.ts';
+import { emptySource, Tally } from './tally.ts';
 import type { TreeOptions, TreeSummary } from './tally.ts';
 
-/** Brings the files below `directory` of the server into a folder. */
+/** Fetches the files below `directory` of the server into a folder. */
 export async function pullTree(
   client: FileClient,
   directory: string,
@@ -27,43 +27,57 @@ export async function pullTree(
   await requireNoFile(folder);
   const scope = await TreeScope.open(folder, `write to the folder "${folder}"`, options);
   const tally = new Tally(options);
-  const target: Target = { folder, scope, cleared: new Set() };
+  const pull: Pull = { client, folder, scope, tally, options, cleared: new Set() };
   const wanted = new Set<string>();
-  const entries = async function* (): AsyncGenerator<FileInfo> {
+  const entries = async function* (): AsyncGenerator<Entry> {
     for await (const remote of listed(directory, options)) {
       const relative = remote.name.slice(prefix.length);
-      if (scope.excludesFile(relative) || (await isInCache(target, relative, tally))) continue;
-      wanted.add(relative);
-      tally.expect(remote.size ?? 0);
-      yield remote;
+      if (scope.excludesFile(relative)) continue;
+      const cache = await scope.cacheAround(relative);
+      if (cache === undefined) {
+        wanted.add(relative);
+        tally.expect(remote.size ?? 0);
+        yield { remote, relative, path: join(folder, relative) };
+      } else tally.skipCache(join(folder, cache));
     }
   };
-  const pull = async (remote: FileInfo): Promise<void> => {
-    const place = placeOf(target, remote.name.slice(prefix.length));
-    const event = { name: remote.versionedName, path: place.path, size: remote.size };
-    await tally.guard(event, () => pullFile(client, remote, place, tally, options));
-  };
+  const fetch = async (entry: Entry): Promise<void> => await fetchFile(pull, entry);
   if (options.delete) {
-    const remotes: FileInfo[] = [];
-    for await (const remote of entries()) remotes.push(remote);
-    for (const { name } of remotes) {
-      await clearWay(placeOf(target, name.slice(prefix.length)), tally, options);
-    }
-    await sideBySide(remotes, options.parallel, pull);
+    const all: Entry[] = [];
+    for await (const entry of entries()) all.push(entry);
+    for (const entry of all) await clearWay(pull, entry);
+    await sideBySide(all, options.parallel, fetch);
   } else {
-    await sideBySide(entries(), options.parallel, pull);
+    await sideBySide(entries(), options.parallel, fetch);
   }
-  // A directory without files becomes a folder too; where it can't, the files that failed are told all the same.
+  // A directory without files becomes a folder too; if it can't, the failed files are reported all the same.
   if (!options.dryRun) {
-    await tally.guard({ name: undefined, path: folder, size: undefined }, async () => {
+    await tally.guard({ path: folder }, async () => {
       makeFolders(folder);
     });
   }
-  if (options.delete) await deleteOthers(target, wanted, { directory, tally, options });
+  if (options.delete) await deleteOthers(pull, wanted, directory);
   return tally.summary;
 }
 
-/** What is on the server; a directory that is not there is empty for a user who says that it may be. */
+interface Pull {
+  readonly client: FileClient;
+  readonly folder: string;
+  readonly scope: TreeScope;
+  readonly tally: Tally;
+  readonly options: TreeOptions;
+  /** Paths that were removed, or would be without a dry run, to make way for files. */
+  readonly cleared: Set<string>;
+}
+
+/** A file on the server and its place in the folder. */
+interface Entry {
+  readonly remote: FileInfo;
+  readonly relative: string;
+  readonly path: string;
+}
+
+/** The files on the server; a missing directory is empty if the user allows an empty source. */
 async function* listed(directory: string, options: TreeOptions): AsyncGenerator<FileInfo> {
   try {
     yield* options.list({ subpath: directory, signal: options.signal });
@@ -73,31 +87,7 @@ async function* listed(directory: string, options: TreeOptions): AsyncGenerator<
   }
 }
 
-/** The folder that a tree is fetched into. */
-interface Target {
-  readonly folder: string;
-  readonly scope: TreeScope;
-  /** Paths of what was removed to make way, or with a dry run would be, for all files. */
-  readonly cleared: Set<string>;
-}
-
-interface Place extends Target {
-  readonly relative: string;
-  readonly path: string;
-}
-
-function placeOf(target: Target, relative: string): Place {
-  return { ...target, relative, path: join(target.folder, relative) };
-}
-
-/** Whether a file would be written into a cache, which is reported once for each. */
-async function isInCache({ folder, scope }: Target, relative: string, tally: Tally): Promise<boolean> {
-  const cache = await scope.cacheAround(relative);
-  if (cache !== undefined) tally.skipOnce(join(folder, cache), cacheReason);
-  return cache !== undefined;
-}
-
-/** @throws FiletrackerError `io` where the target is no folder and can't become one. */
+/** @throws FiletrackerError `io` if the target is no folder and can't become one. */
 async function requireNoFile(folder: string): Promise<void> {
   try {
     if ((await stat(folder)).isDirectory()) return;
@@ -108,72 +98,67 @@ async function requireNoFile(folder: string): Promise<void> {
   throw new FiletrackerError('io', `Cannot write to the folder "${folder}": it is a file and not a folder`);
 }
 
-async function pullFile(
-  client: FileClient,
-  remote: FileInfo,
-  place: Place,
-  tally: Tally,
-  options: TreeOptions,
-): Promise<void> {
-  const { signal } = options;
-  const { path } = place;
-  const event = { name: remote.versionedName, path, size: remote.size };
-  await requireFolders(place);
-  const local = await localFile(place);
-  if (options.onlyChanged && local !== undefined) {
-    if (await sameContent(local, remote, options)) {
-      if (!options.dryRun) await showVersion(local, remote.version);
-      tally.tell({ ...event, action: 'unchanged' });
+async function fetchFile(pull: Pull, entry: Entry): Promise<void> {
+  const { client, tally, options } = pull;
+  const { remote, path } = entry;
+  const file = { name: remote.versionedName, path, size: remote.size };
+  await tally.guard(file, async () => {
+    await requireFolders(pull, entry);
+    const local = await localFile(pull, entry);
+    if (options.onlyChanged && local !== undefined) {
+      if (await sameContent(local, remote, options)) {
+        if (!options.dryRun) await showVersion(local, remote.version);
+        tally.report({ ...file, action: 'unchanged' });
+        return;
+      }
+      if (!options.force && versionFromNs(local.mtimeNs) > remote.version) {
+        tally.report({ ...file, action: 'kept', reason: 'the local file is newer' });
+        return;
+      }
+    }
+    if (options.dryRun) {
+      tally.report({ ...file, action: 'fetched' });
       return;
     }
-    if (!options.force && versionFromNs(local.mtimeNs) > remote.version) {
-      tally.tell({ ...event, action: 'kept', reason: 'the local file is newer' });
-      return;
+    makeFolders(dirname(path));
+    const { onProgress, end } = tally.progress();
+    // A link or pipe in the tree is replaced, not written through.
+    const transfer = { ...options.transfer, signal: options.signal, onProgress, replaceSpecial: true };
+    try {
+      const { versionedName: name, size } = await fetchListed(client, remote, path, transfer);
+      end(size ?? 0);
+      tally.report({ name, path, size, action: 'fetched' });
+    } catch (error) {
+      if (!isFiletrackerError(error, 'not-found')) throw error;
+      const reason = 'it was removed while the tree was being fetched';
+      tally.report({ ...file, action: 'vanished', reason });
     }
-  }
-  if (options.dryRun) {
-    tally.tell({ ...event, action: 'fetched' });
-    return;
-  }
-  makeFolders(dirname(path));
-  const steps = new Steps(options.onBytes);
-  // No link in the tree is followed, and no pipe written to: what is there gives way.
-  const transfer = { ...options.transfer, signal, onProgress: steps.onProgress, replaceSpecial: true };
-  let got: FileInfo;
-  try {
-    got = await fetchListed(client, remote, path, transfer);
-  } catch (error) {
-    if (!isFiletrackerError(error, 'not-found')) throw error;
-    tally.tell({ ...event, action: 'vanished', reason: 'it was removed while the tree was being fetched' });
-    return;
-  }
-  steps.end(got.size ?? 0);
-  tally.tell({ ...event, name: got.versionedName, size: got.size, action: 'fetched' });
+  });
 }
 
 /**
- * Gives a file the time of a version. Its microseconds stay: the file may be a link to a content of the cache, which is
- * known by them and taken for damaged without.
+ * Sets the time of a file to that of a version. Its microseconds stay: the file may be a link to a cached blob, whose seal
+ * they are.
  */
 async function showVersion({ path, mtimeNs }: LocalFile, version: FileVersion): Promise<void> {
   if (versionFromNs(mtimeNs) === version) return;
   const seconds = timeInSeconds(version, microsecondsOf(Number(mtimeNs) / 1e6));
-  // A number before 1970 would be taken for now; a date is not.
+  // Node takes a number before 1970 for now, but not a date.
   await utimes(path, new Date(), version < 0 ? new Date(version * 1000) : seconds);
 }
 
-/** The paths of the folders between the target folder and a file below it, the nearest to the target first. */
+/** The paths of the folders between the target folder and a file below it, the topmost first. */
 function foldersTo(folder: string, relative: string): string[] {
   const components = relative.split('/').slice(0, -1);
   return components.map((_component, index) => join(folder, components.slice(0, index + 1).join(sep)));
 }
 
 /**
- * Requires that what is between the target folder and a file are folders, or missing. What lies behind a link is not
- * below the folder that was named: nothing is written there.
+ * Requires that only folders, or nothing, are between the target folder and a file. A link there leads out of the folder
+ * that the user named.
  * @throws FiletrackerError `io`.
  */
-async function requireFolders({ folder, relative, path, cleared }: Place): Promise<void> {
+async function requireFolders({ folder, cleared }: Pull, { relative, path }: Entry): Promise<void> {
   for (const above of foldersTo(folder, relative)) {
     const attributes = cleared.has(above) ? undefined : await attributesOf(above);
     if (attributes === undefined) return;
@@ -195,12 +180,15 @@ async function attributesOf(path: string): Promise<BigIntStats | undefined> {
 }
 
 /**
- * The regular file at a path; a link is none, and gives way to what is fetched.
- * @throws FiletrackerError `io` for a folder, which does not.
+ * The regular file at a path, if there is one.
+ * @throws FiletrackerError `io` for a folder, which a fetched file does not replace.
  */
-async function localFile({ folder, relative, path, cleared }: Place): Promise<LocalFile | undefined> {
-  const isGone = [...foldersTo(folder, relative), path].some((removed) => cleared.has(removed));
-  const attributes = isGone ? undefined : await attributesOf(path);
+async function localFile(
+  { folder, cleared }: Pull,
+  { relative, path }: Entry,
+): Promise<LocalFile | undefined> {
+  const isCleared = [...foldersTo(folder, relative), path].some((removed) => cleared.has(removed));
+  const attributes = isCleared ? undefined : await attributesOf(path);
   if (attributes?.isDirectory() === true) {
     throw new FiletrackerError('io', `Cannot write "${path}": it is a folder`);
   }
@@ -209,7 +197,7 @@ async function localFile({ folder, relative, path, cleared }: Place): Promise<Lo
   return { path, relative, size: Number(size), mtimeNs, isExecutable: false };
 }
 
-/** Fetches what was listed, or the newer version that has come since. */
+/** Fetches the listed version, or a newer one if it was replaced since. */
 async function fetchListed(
   client: FileClient,
   remote: FileInfo,
@@ -218,7 +206,7 @@ async function fetchListed(
 ): Promise<FileInfo> {
   try {
     const got = await client.getFile(remote, path, options);
-    // The last to come under a version is what counts, and the cache may have another that came before.
+    // A version can be stored again with another content, and the cache may have the first.
     const isOther = got.cached && remote.digest !== undefined && got.digest !== remote.digest;
     return isOther ? await client.getFile(remote, path, { ...options, forceRefresh: true }) : got;
   } catch (error) {
@@ -227,25 +215,23 @@ async function fetchListed(
   }
 }
 
-/** Removes what is a folder here and a file on the server, or the other way round: the one must go before the other. */
-async function clearWay(place: Place, tally: Tally, { dryRun }: TreeOptions): Promise<void> {
-  const { folder, relative, path, cleared, scope } = place;
-  const remove = async (inTheWay: string, size: number | undefined): Promise<void> => {
-    const removed = await tally.remove({ name: undefined, path: inTheWay, size }, () => unlink(inTheWay));
-    if (removed) cleared.add(inTheWay);
+/** Removes a local file in the place of a directory, or a local folder in the place of a file. */
+async function clearWay(pull: Pull, { relative, path }: Entry): Promise<void> {
+  const { folder, scope, tally, options, cleared } = pull;
+  const remove = async (inTheWay: string, size?: number): Promise<void> => {
+    if (await tally.remove({ path: inTheWay, size }, () => unlink(inTheWay))) cleared.add(inTheWay);
   };
   for (const above of foldersTo(folder, relative)) {
     const attributes = cleared.has(above) ? undefined : await attributesOf(above);
     if (attributes === undefined) return;
     if (attributes.isDirectory()) continue;
-    if (attributes.isFile() || attributes.isSymbolicLink()) await remove(above, undefined);
+    if (attributes.isFile() || attributes.isSymbolicLink()) await remove(above);
     return;
   }
   if ((await attributesOf(path))?.isDirectory() !== true) return;
-  const event = { name: undefined, path, size: undefined };
   const left: string[] = [];
   const listener = { onSkipped: (skipped: SkippedFile) => void left.push(skipped.path) };
-  await tally.guard(event, async () => {
+  await tally.guard({ path }, async () => {
     for await (const { path: below, size } of walkFolder(path, scope, listener, relative)) {
       await remove(below, size);
       if (!cleared.has(below)) left.push(below);
@@ -253,7 +239,7 @@ async function clearWay(place: Place, tally: Tally, { dryRun }: TreeOptions): Pr
     if (left.length > 0) {
       throw new FiletrackerError('io', `Cannot remove the folder "${path}": "${left[0]}" stays in it`);
     }
-    if (!dryRun) {
+    if (!options.dryRun) {
       await removeEmptyFolders(path, scope, (_path, error) => Promise.reject(error), relative);
       await rmdir(path);
     }
@@ -261,36 +247,26 @@ async function clearWay(place: Place, tally: Tally, { dryRun }: TreeOptions): Pr
   });
 }
 
-/** Deletes what the server does not have and did not have to go before; reports what stays. */
-async function deleteOthers(
-  { folder, scope, cleared }: Target,
-  wanted: ReadonlySet<string>,
-  work: { readonly directory: string; readonly tally: Tally; readonly options: TreeOptions },
-): Promise<void> {
-  const { directory, tally, options } = work;
-  const { dryRun, allowEmpty } = options;
-  // A dry run made no folder.
+/** Deletes local files that the server does not have; reports those that stay. */
+async function deleteOthers(pull: Pull, wanted: ReadonlySet<string>, directory: string): Promise<void> {
+  const { folder, scope, tally, cleared } = pull;
+  const { dryRun, allowEmpty } = pull.options;
+  // A dry run created no folder.
   if ((await attributesOf(folder)) === undefined) return;
-  const fail = async (path: string, error: unknown): Promise<void> =>
-    await tally.guard({ name: undefined, path, size: undefined }, () => Promise.reject(error));
-  const keep = ({ path, relative, reason, kind }: SkippedFile): void => {
-    // What is in the way of a file that was fetched was reported with it.
-    if (wanted.has(relative) || (dryRun && cleared.has(path))) return;
-    if (kind === 'cache') tally.skipOnce(path, cacheReason);
-    else
-      tally.tell({
-        action: 'kept',
-        name: undefined,
-        path,
-        size: undefined,
-        reason: `${reason}; delete it by hand`,
-      });
+  // A wanted file, and with it what was in its way, was reported when it was fetched.
+  const isReported = ({ path, relative }: { readonly path: string; readonly relative: string }): boolean =>
+    wanted.has(relative) || (dryRun && cleared.has(path));
+  const onSkipped = (skipped: SkippedFile): void => {
+    const { path, reason, kind } = skipped;
+    if (isReported(skipped)) return;
+    if (kind === 'cache') tally.skipCache(path);
+    else tally.report({ action: 'kept', path, reason: `${reason}; delete it by hand` });
   };
-  const listener = { onSkipped: keep, onUnreadable: fail };
-  for await (const { path, relative, size } of walkFolder(folder, scope, listener)) {
-    if (wanted.has(relative) || (dryRun && cleared.has(path))) continue;
+  for await (const local of walkFolder(folder, scope, { onSkipped, onUnreadable: tally.fail })) {
+    if (isReported(local)) continue;
     if (wanted.size === 0 && !allowEmpty && !tally.hasFailed) throw emptySource(directory, folder);
-    await tally.remove({ name: undefined, path, size }, () => unlink(path));
+    const { path, size } = local;
+    await tally.remove({ path, size }, () => unlink(path));
   }
-  if (!dryRun) await removeEmptyFolders(folder, scope, fail);
+  if (!dryRun) await removeEmptyFolders(folder, scope, tally.fail);
 }

@@ -3,62 +3,51 @@ import { dirname, join, relative as relativePath, resolve, sep } from 'node:path
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import { isCacheFolder } from '../../fs/folder-marks.ts';
 import { realPathOf } from '../../fs/folders.ts';
-import type { Exclusions } from './exclusions.ts';
 import { fromLocalError } from '../local-errors.ts';
-
-/** What tells one folder from all others, whatever path leads to it. */
-interface FolderIdentity {
-  readonly dev: bigint;
-  readonly ino: bigint;
-}
+import type { Exclusions } from './exclusions.ts';
 
 /**
- * What of a folder on this machine belongs to a tree: all but what the user excludes, and the caches in it. A cache is
- * no part of anyone's tree: a sync that deletes would empty it, with contents that have no other copy.
+ * The part of a local folder that belongs to a tree: everything but the user's exclusions and caches. A cache is never
+ * part of a tree: a sync with delete would empty it, including blobs that have no other copy.
  *
- * The cache in use is known by its real path and by its identity (a bind mount has another path); other caches are
- * known by what they hold.
+ * The cache in use is recognized by its real path and by its identity (a bind mount has another path), other caches by
+ * their files.
  */
 export class TreeScope {
   readonly #exclusions: Exclusions;
   readonly #cacheFolder: string | undefined;
-  /** The path of the cache in use from the top of the tree; undefined if it is elsewhere. */
+  /** The path of the cache in use from the top of the tree; `undefined` if it is elsewhere. */
   readonly #cacheInTree: string | undefined;
   readonly #folder: string;
-  /** What was found out about folders of the tree, by their paths from its top. */
+  /** Whether folders of the tree are caches, by their paths from the top. */
   readonly #caches = new Map<string, boolean>();
 
   private constructor(
     folder: string,
-    exclusions: Exclusions,
-    cache: { readonly folder: string | undefined; readonly inTree: string | undefined },
+    { exclusions, cacheFolder }: ScopeOptions,
+    cacheInTree: string | undefined,
   ) {
     this.#folder = folder;
     this.#exclusions = exclusions;
-    this.#cacheFolder = cache.folder;
-    this.#cacheInTree = cache.inTree;
+    this.#cacheFolder = cacheFolder;
+    this.#cacheInTree = cacheInTree;
   }
 
   /**
    * @param action completes "Cannot …" in errors.
    * @throws FiletrackerError `invalid-argument` if `folder` is a cache or is in one.
    */
-  static async open(
-    folder: string,
-    action: string,
-    options: { readonly exclusions: Exclusions; readonly cacheFolder: string | undefined },
-  ): Promise<TreeScope> {
-    const { exclusions, cacheFolder } = options;
+  static async open(folder: string, action: string, options: ScopeOptions): Promise<TreeScope> {
+    const { cacheFolder } = options;
     try {
       const top = await realPathOf(folder);
       const cache = cacheFolder === undefined ? undefined : await realPathOf(cacheFolder);
       for (let above = top; ; above = dirname(above)) {
-        if (above === cache || isCacheFolder(above)) refuseCache(action, above, above === top);
+        if (above === cache || isCacheFolder(above)) throw isCacheError(action, above, above === top);
         if (above === dirname(above)) break;
       }
-      const fromTop = cache === undefined ? '..' : relativePath(top, cache);
-      const inTree = fromTop.split(sep)[0] === '..' ? undefined : fromTop.split(sep).join('/');
-      return new TreeScope(folder, exclusions, { folder: cacheFolder, inTree });
+      const fromTop = cache === undefined ? ['..'] : relativePath(top, cache).split(sep);
+      return new TreeScope(folder, options, fromTop[0] === '..' ? undefined : fromTop.join('/'));
     } catch (error) {
       throw fromLocalError(error, action);
     }
@@ -68,7 +57,7 @@ export class TreeScope {
     return this.#exclusions.matches(relative, kind);
   }
 
-  /** As `excludes`, and also if a folder above the file is excluded. */
+  /** Whether a file, or a folder above it, is excluded. */
   excludesFile(relative: string): boolean {
     return this.#exclusions.excludesFile(relative);
   }
@@ -84,36 +73,35 @@ export class TreeScope {
     return isOne;
   }
 
-  /** The cache that a file of the tree would be in, as a path from the top; undefined if it is in none. */
+  /** The cache that a file of the tree would be in, as a path from the top; `undefined` if it is in none. */
   async cacheAround(relative: string): Promise<string | undefined> {
     for (let slash = relative.indexOf('/'); slash !== -1; slash = relative.indexOf('/', slash + 1)) {
       const folder = relative.slice(0, slash);
       if (await this.isCache(folder)) return folder;
     }
-    // A file of the name that a cache has here.
+    // The file may have the name of a cache.
     return (await this.isCache(relative)) ? relative : undefined;
   }
 
   async #isCacheInUse(path: string): Promise<boolean> {
     if (this.#cacheFolder === undefined) return false;
-    const [cache, here] = await Promise.all([
-      identityOf(() => stat(resolve(this.#cacheFolder ?? ''), { bigint: true })),
-      identityOf(() => lstat(path, { bigint: true })),
-    ]);
-    return cache !== undefined && cache.ino === here?.ino && cache.dev === here.dev;
+    try {
+      const cache = await stat(resolve(this.#cacheFolder), { bigint: true });
+      const here = await lstat(path, { bigint: true });
+      return cache.ino === here.ino && cache.dev === here.dev;
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      return false;
+    }
   }
 }
 
-function refuseCache(action: string, cache: string, isTop: boolean): never {
+interface ScopeOptions {
+  readonly exclusions: Exclusions;
+  readonly cacheFolder: string | undefined;
+}
+
+function isCacheError(action: string, cache: string, isTop: boolean): FiletrackerError {
   const state = isTop ? 'it is the cache of a client' : `it is in "${cache}", which is the cache of a client`;
-  throw new FiletrackerError('invalid-argument', `Cannot ${action}: ${state}; name another folder`);
-}
-
-async function identityOf(look: () => Promise<FolderIdentity>): Promise<FolderIdentity | undefined> {
-  try {
-    return await look();
-  } catch (error) {
-    if (errnoOf(error) === undefined) throw error;
-    return undefined;
-  }
+  return new FiletrackerError('invalid-argument', `Cannot ${action}: ${state}; name another folder`);
 }

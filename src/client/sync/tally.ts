@@ -1,55 +1,59 @@
 import { FiletrackerError, isFiletrackerError, messageOf } from '../../core/errors.ts';
-import type { TransferProgress } from '../transfer/download.ts';
-import type { Exclusions } from './exclusions.ts';
 import type { FileInfo, RemoteListOptions } from '../file-client.ts';
 import { fromLocalError } from '../local-errors.ts';
+import type { ProgressListener } from '../transfer/download.ts';
+import type { Exclusions } from './exclusions.ts';
 
-/** What was done, or with a dry run would be, with one file. */
+/** What was done with one file, or would be done without a dry run. */
 export type TreeAction =
   | 'fetched'
   | 'sent'
   | 'unchanged'
   | 'deleted'
-  /** Nothing was overwritten because the other side's is newer, or nothing deleted because transfers failed. */
+  /** Not overwritten, because the file at the target is newer, or not deleted, because a transfer failed. */
   | 'kept'
   | 'skipped'
-  /** Removed at the source while the tree was being sent. */
+  /** Removed at the source during the transfer. */
   | 'vanished'
   | 'failed';
 
-export interface TreeEvent {
+/** A file of a tree, as far as it is known. */
+export interface TreeFile {
+  /** Name on the server, with its version if it is known. */
+  readonly name?: string | undefined;
+  /** Local path. */
+  readonly path?: string | undefined;
+  readonly size?: number | undefined;
+}
+
+export interface TreeEvent extends TreeFile {
   readonly action: TreeAction;
-  /** Name on the server, with the version where there is one; undefined for what can have none. */
-  readonly name: string | undefined;
-  /** Local path; undefined for what is on the server alone. */
-  readonly path: string | undefined;
-  readonly size: number | undefined;
-  /** Why a file was kept or skipped, or failed. */
+  /** Why a file was kept or skipped, vanished or failed. */
   readonly reason?: string | undefined;
 }
 
 export interface TreeOptions {
   /** The files that the client can get. */
   readonly list: (options: RemoteListOptions) => AsyncIterable<FileInfo>;
-  /** Leave out what is the same on both sides. */
+  /** Transfer only files that differ. */
   readonly onlyChanged: boolean;
-  /** Tell that by digests; without it the same size and version are taken for the same content. */
+  /** Compare digests; without it the same size and version count as the same content. */
   readonly checksum: boolean;
-  /** Remove at the target what is not at the source. */
+  /** Delete files at the target that are not at the source. */
   readonly delete: boolean;
-  /** With `delete`: also if the source holds nothing at all, as a disk that is not mounted does. */
+  /** With `delete`: even if the source is empty, as an unmounted disk is. */
   readonly allowEmpty: boolean;
-  /** What is neither copied nor deleted. */
+  /** Files that are neither copied nor deleted. */
   readonly exclusions: Exclusions;
   /** The cache in use, which is never part of a tree. */
   readonly cacheFolder: string | undefined;
-  /** Overwrite what is newer at the target; on a server by a version that is newer still. */
+  /** Overwrite newer files at the target; on a server by a version that is newer still. */
   readonly force: boolean;
-  /** Take the same decisions, as far as lists and folders tell, and change nothing. */
+  /** Decide the same, as far as lists and folders show, and change nothing. */
   readonly dryRun: boolean;
   /** Whether the names at the target form a tree, as those on a server do. */
   readonly namesFormTree: boolean;
-  /** Transfers at the same time. */
+  /** Concurrent transfers. */
   readonly parallel: number;
   /** Options of each transfer. */
   readonly transfer: {
@@ -61,10 +65,11 @@ export interface TreeOptions {
   };
   readonly signal?: AbortSignal | undefined;
   readonly onEvent: (event: TreeEvent) => void;
-  /** Called with what of a tree a store does not keep: execute bits and empty folders. */
+  /** Called for each property of the tree that a store does not keep: execute bits and empty folders. */
   readonly onLoss: (text: string) => void;
-  /** Called with bytes that have passed, and with the number of bytes there are when it is known. */
+  /** Called with the number of bytes transferred since the last call. */
   readonly onBytes: (bytes: number) => void;
+  /** Called with the total, each time it grows. */
   readonly onTotal: (bytes: number) => void;
 }
 
@@ -82,7 +87,7 @@ const fatalCodes: ReadonlySet<string> = new Set([
   'protocol',
 ]);
 
-/** Counts and tells what happens. */
+/** Counts and reports what happens to the files of a tree. */
 export class Tally {
   readonly #options: TreeOptions;
   readonly #counts = {
@@ -104,55 +109,70 @@ export class Tally {
     this.#options = options;
   }
 
-  tell(event: TreeEvent): void {
+  report(event: TreeEvent): void {
     this.#counts[event.action] += 1;
     if (event.action === 'fetched' || event.action === 'sent') this.#bytes += event.size ?? 0;
     this.#options.onEvent(event);
   }
 
-  /** Tells of a folder that is left out, however many files would be in it. */
-  skipOnce(path: string, reason: string): void {
+  /** Reports a cache in the tree once, however many files of the tree would be in it. */
+  skipCache(path: string): void {
     if (this.#skipped.has(path)) return;
     this.#skipped.add(path);
-    this.tell({ action: 'skipped', name: undefined, path, size: undefined, reason });
+    this.report({ action: 'skipped', path, reason: cacheReason });
   }
 
+  /** Adds a file of the source to the total. */
   expect(bytes: number): void {
     this.#total += bytes;
     this.#options.onTotal(this.#total);
   }
 
-  /** Runs the work on one file; its failure is told, unless the others would fail too. */
-  async guard(event: Omit<TreeEvent, 'action'>, work: () => Promise<void>): Promise<void> {
+  /** Passes on the progress of one transfer; `end` adds the bytes that needed no transfer. */
+  progress(): { readonly onProgress: ProgressListener; readonly end: (bytes: number) => void } {
+    let passed = 0;
+    const end = (bytes: number): void => {
+      this.#options.onBytes(bytes - passed);
+      passed = bytes;
+    };
+    return { onProgress: ({ phase, done }) => void (phase === 'reading' || end(done)), end };
+  }
+
+  /** Runs the work on one file, and reports its failure unless the other files would fail too. */
+  async guard(file: TreeFile, work: () => Promise<void>): Promise<void> {
     try {
       await work();
-    } catch (error) {
-      const translatedError = fromLocalError(error, `write "${event.path ?? event.name}"`);
-      if (!isFiletrackerError(translatedError) || fatalCodes.has(translatedError.code)) throw translatedError;
+    } catch (cause) {
+      const error = fromLocalError(cause, `write "${file.path ?? file.name}"`);
+      if (!isFiletrackerError(error) || fatalCodes.has(error.code)) throw error;
       this.#failedWork += 1;
-      this.tell({ ...event, action: 'failed', reason: messageOf(translatedError) });
+      this.report({ ...file, action: 'failed', reason: messageOf(error) });
     }
   }
+
+  /** Reports a file or folder that can't be read or removed. */
+  readonly fail = async (path: string, error: unknown): Promise<void> =>
+    await this.guard({ path }, () => Promise.reject(error));
 
   /**
-   * Removes a file at the target. Not once a transfer has failed: the file may be the last copy of what the source
-   * lost, or of what did not arrive under another name. Gives whether it is gone, or with a dry run would be.
+   * Removes a file at the target. Not after a failed transfer: the file may be the last copy of one that the source lost,
+   * or that did not arrive under another name. Returns whether it is gone, or would be without a dry run.
    */
-  async remove(event: Omit<TreeEvent, 'action'>, work: () => Promise<void>): Promise<boolean> {
-    if (this.#failedWork > 0) {
-      this.tell({ ...event, action: 'kept', reason: 'it was not deleted, because something else failed' });
+  async remove(file: TreeFile, work: () => Promise<void>): Promise<boolean> {
+    if (this.hasFailed) {
+      this.report({ ...file, action: 'kept', reason: 'it was not deleted, because something else failed' });
       return false;
     }
-    let removed = false;
-    await this.guard(event, async () => {
+    let isRemoved = false;
+    await this.guard(file, async () => {
       if (!this.#options.dryRun) await work();
-      removed = true;
-      this.tell({ ...event, action: 'deleted' });
+      isRemoved = true;
+      this.report({ ...file, action: 'deleted' });
     });
-    return removed;
+    return isRemoved;
   }
 
-  /** Whether something did not arrive, so that nothing is deleted. */
+  /** Whether some work failed, so that nothing is deleted. */
   get hasFailed(): boolean {
     return this.#failedWork > 0;
   }
@@ -162,35 +182,11 @@ export class Tally {
   }
 }
 
-/** The error of a source without files, which is more often a mistake than what the user wants to have everywhere. */
+/** The error of a source without files, which is more often a mistake than meant to empty the target. */
 export function emptySource(source: string, target: string): FiletrackerError {
-  const advice = 'see that it is what you mean and that its disk is mounted, or give --allow-empty';
+  const advice = 'check that it is the right one and that its disk is mounted, or use --allow-empty';
   return new FiletrackerError(
     'invalid-argument',
     `Cannot delete everything in "${target}": "${source}" holds no files; ${advice}`,
   );
-}
-
-/** Passes on how much of one file was transferred since it was last asked. */
-export class Steps {
-  readonly #onBytes: (bytes: number) => void;
-  #done = 0;
-
-  constructor(onBytes: (bytes: number) => void) {
-    this.#onBytes = onBytes;
-  }
-
-  readonly onProgress = ({ phase, done }: TransferProgress): void => {
-    if (phase !== 'reading') this.#to(done);
-  };
-
-  /** What needed no transfer is done too. */
-  end(size: number): void {
-    this.#to(size);
-  }
-
-  #to(done: number): void {
-    this.#onBytes(done - this.#done);
-    this.#done = done;
-  }
 }

@@ -232,7 +232,7 @@ export class SinkError extends Error {
  */
 const writeSizeBytes = 512 * 1024;
 /** Bytes to free at once on a full disk, so that there is space for the next pieces too. */
-const freeStepBytes = 16 * 1024 * 1024;
+export const freeStepBytes = 16 * 1024 * 1024;
 
 /**
  * Appends pieces to a file; the next ones may arrive during a write.

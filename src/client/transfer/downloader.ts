@@ -7,7 +7,7 @@ import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { digestOfFile } from '../../fs/file-digest.ts';
 import type { LocalCache } from '../cache/local-cache.ts';
-import { materializeBytes, setVersion } from '../cache/materialize.ts';
+import { materializeBytes, moveToTarget, setVersion } from '../cache/materialize.ts';
 import type { CachedFile, KnownVersion } from '../cache/names.ts';
 import type { RemoteContent, RemoteFile, RemoteStore } from '../http/remote-store.ts';
 import type { RetryPolicy } from '../http/retries.ts';
@@ -172,7 +172,7 @@ export class Downloader {
     const { request, cache } = work;
     const beganMs = this.#parts.clock.nowMs();
     const lock = request.addToCache
-      ? await this.#tryCacheAsync(() => cache.lockName(request.name, request.signal))
+      ? await cache.lockName(request.name, request.signal).catch(this.#cacheFailed)
       : undefined;
     try {
       const held = request.forceRefresh ? undefined : await this.#findIntact(cache, request);
@@ -205,7 +205,7 @@ export class Downloader {
     const known = { version, etag, checkedMs };
     // A small body is received all the same: to cancel it would cost the connection.
     if (digest !== undefined && size !== undefined && !request.forceRefresh && !isSmall(content)) {
-      const path = this.#tryCache(() => cache.findContent(digest, size));
+      const path = this.#tryCache(() => cache.findBlob(digest, size));
       if (path !== undefined) {
         content.cancel();
         const cached = { ...known, name: request.name, digest, size, path };
@@ -257,7 +257,7 @@ export class Downloader {
     request.onProgress?.({ phase: 'fetching', done: size, total: size });
     if (request.forceRefresh) this.#tryCache(() => cache.discard(digest));
     const version = { ...known, digest, size };
-    const cached = await this.#tryCacheAsync(() => cache.addBytes(request.name, version, bytes));
+    const cached = await cache.addBytes(request.name, version, bytes).catch(this.#cacheFailed);
     if (cached !== undefined) return { kind: 'cached', file: cached, cached: false, bytes };
     return { kind: 'memory', file: { ...file, size }, cached: false, bytes };
   }
@@ -274,7 +274,7 @@ export class Downloader {
     const addition =
       size === undefined
         ? undefined
-        : await this.#tryCacheAsync(() => cache.begin(size, digest, request.signal));
+        : await cache.begin(size, digest, request.signal).catch(this.#cacheFailed);
     if (addition === undefined) return { kind: 'remote', file, cached: false, content, remote };
     try {
       let received: Digest | undefined;
@@ -294,7 +294,7 @@ export class Downloader {
     } catch (error) {
       content.cancel();
       const keep = !isWrongContent(error) && digest !== undefined && !(error instanceof SinkError);
-      await this.#tryCacheAsync(() => addition.abandon({ keep }));
+      await addition.abandon({ keep }).catch(this.#cacheFailed);
       if (!(error instanceof SinkError)) throw error;
       this.#cacheFailed(error.cause);
       return await this.#openRemote(remote, request);
@@ -341,11 +341,11 @@ export class Downloader {
     }
     // If the full disk is the cache's, the cache gives way: other blobs first, then this one itself.
     try {
-      using _lock = await cache.lockContent(file.digest);
+      using _lock = await cache.lockBlob(file.digest);
       if (cache.sharesDiskWith(target)) await cache.space.freeDisk(file.size);
       return await cache.materialize(file, target);
     } catch (error) {
-      if (errnoOf(error) === 'ENOSPC' && cache.giveAway(file, target)) return true;
+      if (errnoOf(error) === 'ENOSPC' && moveToTarget(file, target)) return true;
       throw fromLocalError(error, `write "${target}"`);
     }
   }
@@ -355,7 +355,7 @@ export class Downloader {
   }
 
   async #remember(cache: LocalCache, { name, path: _path, ...known }: CachedFile): Promise<void> {
-    await this.#tryCacheAsync(() => cache.remember(name, known));
+    await cache.remember(name, known).catch(this.#cacheFailed);
   }
 
   /** The result of `work`; `undefined`, and a warning, if the folder of the cache can't be used. */
@@ -367,22 +367,14 @@ export class Downloader {
     }
   }
 
-  async #tryCacheAsync<T>(work: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await work();
-    } catch (error) {
-      return this.#cacheFailed(error);
-    }
-  }
-
   /** If there is a server, an unusable cache fails no request; other errors do. */
-  #cacheFailed(error: unknown): undefined {
+  readonly #cacheFailed = (error: unknown): undefined => {
     if (!isCacheFailure(error) || this.#parts.remote === undefined)
       throw fromLocalError(error, 'use the cache');
     const translated = fromLocalError(error, `use the cache "${this.#parts.cache?.folder ?? ''}"`);
     this.#parts.warn(`${messageOf(translated)}; continuing without it`);
     return undefined;
-  }
+  };
 
   #absent({ name, version, offline }: FetchRequest): FiletrackerError {
     const { remote, cache } = this.#parts;
