@@ -85,7 +85,7 @@ export async function cleanCaches(
         const removed = await removeOldest(candidates, total - target);
         if (removed.bytes === 0) break;
         removedFiles += removed.files;
-        // One survey remembers only so many candidates of a cache.
+        // One survey remembers a bounded number of candidates.
         ({ total, candidates } = await surveyAll(caches));
       }
     }
@@ -140,7 +140,7 @@ class CleanedCache {
   }
 }
 
-/** A folder may hold a cache of ours, one of the Python client, or both. */
+/** A folder may hold our cache, one of the Python client, or both. */
 async function openCaches(folder: string, onProblem: ProblemListener): Promise<CleanedCache[]> {
   const path = resolve(folder);
   using held = process.geteuid?.() === 0 ? openAsRoot(path) : HeldFolder.open(path);

@@ -5,7 +5,7 @@ import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import { makeFolders } from '../../fs/folders.ts';
 import { HeldFolder } from '../../fs/held-folder.ts';
 
-/** No process has so many descriptors: nothing exists below this path, and no user can create anything there. */
+/** No process has that descriptor: nothing exists below this path, and no user can create anything there. */
 const nowhere = '/proc/self/fd/2147483647';
 
 /** Never writable for all users, whatever the umask. */
@@ -18,7 +18,7 @@ const sticky = 0o1000;
 /**
  * Paths of the folders of a cache.
  *
- * Invariant: a link that another user puts in the place of a folder is not followed. If only this user and root can
+ * Invariant: if another user replaces a folder by a link, the link is not followed. If only this user and root can
  * change the way to a folder, its plain path is used. Otherwise every folder is opened, one by one (O_NOFOLLOW), and used
  * by its descriptor, so that it is the same folder between a check and a use.
  */

@@ -144,7 +144,7 @@ export class CacheSpace {
     // Only its owner can write it. Others may read what they can read when it is complete.
     descriptor ??= openSync(path, O_RDWR | O_CREAT | O_EXCL, 0o644);
     const { mode, size: presentBytes } = fstatSync(descriptor);
-    // By its descriptor the caller writes to this very file, whatever another user puts in the place of its name.
+    // By its descriptor the caller writes to this very file, even if another user replaces its name.
     const own = layout.folders.isPrivate ? path : pathOfDescriptor(descriptor, path);
     return { name, descriptor, mode, path: own, charge, lock, presentBytes };
   }
@@ -192,7 +192,7 @@ export class CacheSpace {
         return [before - survey.total, survey.total];
       });
       evicted += step;
-      // One survey remembers only so many candidates, and some records share a blob: repeat while that helps.
+      // One survey remembers a bounded number of candidates, and some records share a blob: repeat while that helps.
       if (step === 0 || total <= targetBytes) return evicted;
     }
   }

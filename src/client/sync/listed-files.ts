@@ -3,9 +3,9 @@ import { parseDirectory } from '../../core/file-name.ts';
 import type { FileClient, FileInfo, RemoteListOptions } from '../file-client.ts';
 
 /**
- * The files that a client can get: those on the server or, where there is none or it is not asked, the newest version of each
- * that is in the cache, in no order. Of a server that is not asked that is not all that it has.
- * @throws FiletrackerError `not-a-directory` where nothing is, as from a server.
+ * The files that a client can get: those on the server or, with `fromCache`, the newest cached version of each name, in no
+ * order, which may be fewer.
+ * @throws FiletrackerError `not-a-directory` if there are none, as from a server.
  */
 export async function* listFiles(
   client: FileClient,
@@ -19,7 +19,7 @@ export async function* listFiles(
   const { subpath = '/', cutoff = Infinity } = options;
   let isEmpty = true;
   let last = '';
-  // Name by name, with the newest version first.
+  // Grouped by name, the newest version first.
   for await (const file of client.listLocalFiles(options)) {
     isEmpty = false;
     if (file.version > cutoff || file.name === last) continue;

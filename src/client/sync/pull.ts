@@ -215,7 +215,7 @@ async function fetchListed(
   }
 }
 
-/** Removes a local file in the place of a directory, or a local folder in the place of a file. */
+/** Removes a local file that has the path of a directory, or a local folder that has the path of a file. */
 async function clearWay(pull: Pull, { relative, path }: Entry): Promise<void> {
   const { folder, scope, tally, options, cleared } = pull;
   const remove = async (inTheWay: string, size?: number): Promise<void> => {

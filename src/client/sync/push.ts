@@ -47,7 +47,7 @@ export async function pushTree(
     });
     if (removed) push.stored.delete(name);
   };
-  // Names form a tree: a file in the place of a directory, or the other way round, must be removed first.
+  // Names form a tree: a file with the name of a directory, or the other way round, must be removed first.
   const inTheWay = filesInTheWay(gone, present);
   await sideBySide(inTheWay, options.parallel, remove);
   await sideBySide(locals, options.parallel, send);

@@ -138,8 +138,8 @@ async function receiveOnce({ file, encoding, body }: RemoteContent): Promise<Sma
 }
 
 /**
- * The decoded bytes of a content as they arrive. After a cut or stalled connection the download resumes, as long as the
- * server still has the same content. The iteration ends only after digest and size were verified.
+ * The decoded bytes of a blob as they arrive. After a cut or stalled connection the download resumes, as long as the
+ * server still has the same blob. The iteration ends only after digest and size were verified.
  * @param options.meter has measured the first bytes, which an earlier download left.
  * @param options.onEnd receives digest and size.
  * @throws RemoteChangedError; FiletrackerError `digest-mismatch`, `size-mismatch`, `corrupt-encoding`, and the errors of
@@ -190,7 +190,7 @@ export async function* verifiedChunks(
 }
 
 /**
- * Requests the rest of a content; the server may send all of it. After a failed direct download the request has a range,
+ * Requests the rest of a blob; the server may send all of it. After a failed direct download the request has a range,
  * from the first byte on if need be: the server sends ranges itself.
  */
 async function reopen(

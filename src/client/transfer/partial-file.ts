@@ -59,7 +59,7 @@ export class PartialFile implements Disposable {
     return new PartialFile(path, kept, tryOpen(path, newFileFlags, mode));
   }
 
-  /** Leads to the open file, whatever other users put in the place of its name. */
+  /** Leads to the open file, even if another user replaces its name. */
   get ownPath(): string {
     return this.#descriptor === undefined ? this.path : pathOfDescriptor(this.#descriptor, this.path);
   }

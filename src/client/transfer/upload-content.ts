@@ -94,7 +94,7 @@ function wrongSize(source: SourceFile): FiletrackerError {
   );
 }
 
-/** A content ready to be sent; disposing of it removes its temporary file. */
+/** A blob ready to be sent; disposing of it removes its temporary file. */
 export interface PreparedUpload extends AsyncDisposable {
   readonly content: UploadContent;
   /** The same without compression, for a server that refuses the compression ratio. */
