@@ -18,7 +18,7 @@ import { checkCacheFolder } from './cache/folder-check.ts';
 import { ClientBase, infoOf, listArguments } from './client-base.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
-import { SinkError, writeChunks } from './transfer/download.ts';
+import { SinkError, writeChunks } from './transfer/sink.ts';
 import { Downloader } from './transfer/downloader.ts';
 import type { FetchRequest, Found } from './transfer/downloader.ts';
 import type {

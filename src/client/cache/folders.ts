@@ -45,21 +45,20 @@ export class CacheFolders {
   }
 
   /**
-   * The path of the cache's folder, of a folder in it, or of a shard of that. A missing folder has a path too.
+   * The path of a folder: `''` is the cache itself, `names` a folder in it, `names/a` a shard of that. A missing folder has
+   * a path too.
    * @throws FiletrackerError `io` for a link of another user, or a cache that belongs to another user.
    */
-  at(name = '', shard = ''): string {
-    const key = shard === '' ? name : `${name}/${shard}`;
+  at(key = ''): string {
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     this.#isPrivate ??= this.#judge();
-    // Nothing is created there before `make` checks the folder.
-    if (this.#isPrivate === undefined)
-      return [this.folder, name, shard].filter((part) => part !== '').join('/');
-    if (!this.#isPrivate) return this.#hold(name, shard)?.path ?? nowhere;
-    if (shard !== '') this.at(name);
-    if (!this.#isPrivate) return this.at(name, shard);
     const path = key === '' ? this.folder : `${this.folder}/${key}`;
+    // Nothing is created there before `make` checks the folder.
+    if (this.#isPrivate === undefined) return path;
+    // A look at the folder above may find that it is not private.
+    if (this.#isPrivate && key.includes('/')) this.at(parentOf(key));
+    if (!this.#isPrivate) return this.#hold(key)?.path ?? nowhere;
     const attributes = lstatSync(path, { throwIfNoEntry: false });
     if (attributes === undefined) return path;
     if (isOwn(attributes) && (attributes.isSymbolicLink() || !isOpenToOthers(attributes))) {
@@ -68,14 +67,14 @@ export class CacheFolders {
     }
     this.#isPrivate = false;
     this.#known.clear();
-    return this.at(name, shard);
+    return this.at(key);
   }
 
   /** Creates a folder and missing ones above it; returns the created ones, the topmost first. */
-  make(name = '', shard = ''): readonly string[] {
-    if (name === '') return this.#makeCache();
-    const made = [...this.make(shard === '' ? '' : name)];
-    const path = `${this.at(shard === '' ? '' : name)}/${shard === '' ? name : shard}`;
+  make(key = ''): readonly string[] {
+    if (key === '') return this.#makeCache();
+    const made = [...this.make(parentOf(key))];
+    const path = `${this.at(parentOf(key))}/${nameOf(key)}`;
     try {
       mkdirSync(path, this.folderMode ?? defaultFolderMode);
       made.push(path);
@@ -87,9 +86,10 @@ export class CacheFolders {
     if (this.folderMode === undefined) return made;
     if (this.isPrivate) chmodSync(path, this.folderMode);
     else {
-      const held = this.#hold(name, shard);
-      if (held !== undefined && isOwn(fstatSync(held.descriptor)))
+      const held = this.#hold(key);
+      if (held !== undefined && isOwn(fstatSync(held.descriptor))) {
         fchmodSync(held.descriptor, this.folderMode);
+      }
     }
     return made;
   }
@@ -119,17 +119,13 @@ export class CacheFolders {
     );
   }
 
-  #hold(name: string, shard: string): HeldFolder | undefined {
-    const key = shard === '' ? name : `${name}/${shard}`;
+  #hold(key: string): HeldFolder | undefined {
     const held = this.#held.get(key);
     if (held?.isThere() === true) return held;
     held?.[Symbol.dispose]();
     this.#held.delete(key);
     try {
-      const opened =
-        key === ''
-          ? this.#holdCache()
-          : this.#hold(shard === '' ? '' : name, '')?.below(shard === '' ? name : shard);
+      const opened = key === '' ? this.#holdCache() : this.#hold(parentOf(key))?.below(nameOf(key));
       if (opened !== undefined) this.#held.set(key, opened);
       return opened;
     } catch (error) {
@@ -161,6 +157,15 @@ export class CacheFolders {
     this.#known.clear();
     this.#isPrivate = undefined;
   }
+}
+
+/** `names` of `names/a`; `''` of `names`. */
+function parentOf(key: string): string {
+  return key.slice(0, Math.max(0, key.lastIndexOf('/')));
+}
+
+function nameOf(key: string): string {
+  return key.slice(key.lastIndexOf('/') + 1);
 }
 
 /** Whether a file belongs to this user or to root. */

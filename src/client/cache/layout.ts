@@ -72,13 +72,11 @@ export const fileForms = {
 
 export type FileKind = 'blobs' | 'names' | 'pins';
 
-function shardOf(kind: FileKind, name: string): string {
-  return kind === 'pins' ? '' : name.slice(0, 1);
+function folderOf(kind: FileKind, name: string): string {
+  return kind === 'pins' ? kind : `${kind}/${name.slice(0, 1)}`;
 }
 
-/**
- * Paths and permissions of the files. A path is valid until its folder is removed (`CacheFolders`).
- */
+/** Paths and permissions of the files. A path is valid until its folder is removed (`CacheFolders`). */
 export class CacheLayout {
   readonly folders: CacheFolders;
 
@@ -108,7 +106,7 @@ export class CacheLayout {
   }
 
   path(kind: FileKind, name: string): string {
-    return `${this.folders.at(kind, shardOf(kind, name))}/${name}`;
+    return `${this.folders.at(folderOf(kind, name))}/${name}`;
   }
 
   blob(digest: Digest): string {
@@ -121,12 +119,12 @@ export class CacheLayout {
 
   /** Creates the folder of a file. */
   makeFolderOf(kind: FileKind, name: string): void {
-    this.folders.make(kind, shardOf(kind, name));
+    this.folders.make(folderOf(kind, name));
   }
 
   /** The sixteen folders that blobs and records are divided into. */
   shards(kind: 'blobs' | 'names'): readonly string[] {
-    return Array.from('0123456789abcdef', (digit) => this.folders.at(kind, digit));
+    return Array.from('0123456789abcdef', (digit) => this.folders.at(`${kind}/${digit}`));
   }
 
   /** Permissions of a blob; without a folder mode the umask narrows them. */

@@ -13,7 +13,7 @@ import { syncFile } from '../../fs/durable-file.ts';
 import { syncFolder } from '../../fs/folders.ts';
 import { RangeLocks } from '../../fs/locks/range-locks.ts';
 import type { RangeLock } from '../../fs/locks/range-locks.ts';
-import { freeStepBytes } from '../transfer/download.ts';
+import { freeStepBytes } from '../transfer/sink.ts';
 import { removeIfThere } from '../transfer/targets.ts';
 import { findBlob, openBlob, openBlobStream } from './blob.ts';
 import { CacheFiles } from './files.ts';

@@ -19,12 +19,11 @@ import {
   measureFile,
   receiveSmall,
   RemoteChangedError,
-  SinkError,
   verifiedChunks,
-  writeChunks,
 } from './download.ts';
 import type { DownloadOptions, ProgressListener, SmallContent } from './download.ts';
 import { PartialFile } from './partial-file.ts';
+import { SinkError, writeChunks } from './sink.ts';
 
 /** Which file a caller wants, and how. */
 export interface FetchRequest {
@@ -115,14 +114,16 @@ export class Downloader {
     const action = `get "${request.name}"`;
     for (let findings = 1; ; findings += 1) {
       const found = await this.find(request);
-      const stream = await this.#open(found, request);
+      const stream =
+        found.kind === 'cached'
+          ? await this.#parts.cache?.openStream(found.file)
+          : this.#open(found, request);
       if (stream !== undefined) return { found, stream: cancellableStream(stream, action, request.signal) };
       if (findings === findingsMax) throw this.#absent(request);
     }
   }
 
-  async #open(found: Found, request: FetchRequest): Promise<Readable | undefined> {
-    if (found.kind === 'cached') return await this.#parts.cache?.openStream(found.file);
+  #open(found: Exclude<Found, { kind: 'cached' }>, request: FetchRequest): Readable {
     if (found.kind === 'memory') return Readable.from([found.bytes], { objectMode: false });
     const chunks = verifiedChunks(found.remote, found.content, this.#downloadOptions(request));
     const stream = Readable.from(chunks, { objectMode: false, highWaterMark: 256 * 1024 });

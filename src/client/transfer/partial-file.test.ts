@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { expect, onTestFinished, test } from 'vitest';
 import { temporaryFolder } from '../../../test/support/temporary-folder.ts';
-import { writeChunks } from './download.ts';
+import { writeChunks } from './sink.ts';
 import { setVersion } from '../cache/materialize.ts';
 import { PartialFile } from './partial-file.ts';
 

@@ -76,12 +76,8 @@ function descriptorTarget(saveTo: string, path: string, processId: number): Targ
   const there = statSync(path);
   if (there.isDirectory()) throw cannotWrite(saveTo, 'it is a folder');
   if (processId !== process.pid) return { kind: 'stream', path };
-  const isKnown =
-    there.isFile() ||
-    there.isFIFO() ||
-    there.isCharacterDevice() ||
-    there.isSocket() ||
-    there.isBlockDevice();
+  // An epoll or timer descriptor has no file type.
+  const isKnown = (there.mode & constants.S_IFMT) !== 0;
   if (!isKnown) throw cannotWrite(saveTo, 'it is no open file');
   return { kind: 'descriptor', descriptor: Number(basename(path)), path };
 }

@@ -11,8 +11,8 @@ import { digestingPieces, digestInThread, type FileDigest } from '../../fs/file-
 import type { Chunks } from '../../streams/chunks.ts';
 import { compressionPays } from '../../streams/compressibility.ts';
 import { gzipBytes, gzipChunks } from '../../streams/gzip-encoder.ts';
-import { writeAll } from './download.ts';
 import type { ProgressListener } from './download.ts';
+import { writeAll } from './sink.ts';
 import { fromLocalError } from '../local-errors.ts';
 import type { UploadContent } from '../http/remote-store.ts';
 
