@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { cannot, errnoOf, fromSystemError } from '../core/errors.ts';
 
 interface Owner {
   readonly uid: number;
@@ -10,7 +10,7 @@ interface Owner {
 
 const root = 0;
 
-/** The folders in which programs make and change files, below the folder of a store, a backup or a legacy store. */
+/** The folders in which programs change files, below the folder of a store, a backup or a legacy store. */
 const parts: readonly string[] = [
   'blobs',
   'catalog',
@@ -23,10 +23,10 @@ const parts: readonly string[] = [
 ];
 
 /**
- * Refuses to work as root in a folder of another user, who may have put a link in the place of any file: root would read,
- * cut and overwrite what it leads to. The error holds the command that runs the program as that user.
+ * Refuses to work as root in a folder of another user, who may have replaced any file by a link: root would read, cut and
+ * overwrite its target. The error names the command that runs the program as that user.
  *
- * @param options.mayMake Whether the program makes a folder that is missing, so that the one to which it is added counts.
+ * @param options.mayMake whether the program creates a missing folder, so that the owner of the folder above it counts.
  * @throws FiletrackerError `invalid-argument`.
  */
 export async function refuseOthersFolders(
@@ -37,37 +37,32 @@ export async function refuseOthersFolders(
   for (const folder of folders) {
     const owner = await otherOwnerOf(resolve(folder), options.mayMake ?? false);
     if (owner === undefined) continue;
-    const { uid } = owner;
-    const name = nameOf(uid);
-    throw new FiletrackerError(
+    const name = nameOf(owner.uid);
+    const state = `it, or a part of it, belongs to user ${name ?? owner.uid}, whose links root would follow`;
+    throw cannot(
       'invalid-argument',
-      `Cannot work as root in "${folder}": it, or a part of it, belongs to user ${name ?? uid}, whose links root would ` +
-        `follow; run ${commandAs(owner, name)}`,
+      `work as root in "${folder}"`,
+      `${state}; run ${commandAs(owner, name)}`,
     );
   }
 }
 
-/** The owner of a folder, or of one of its parts, if that is not root. */
+/** The owner of a folder, or of one of its parts, if that is not root. A missing folder has the owner of the one above. */
 async function otherOwnerOf(folder: string, mayMake: boolean): Promise<Owner | undefined> {
-  const owner = await ownerOf(folder);
-  if (owner === undefined) {
-    return mayMake && folder !== dirname(folder) ? otherOwnerOfParent(dirname(folder)) : undefined;
+  let existing = folder;
+  let owner = await ownerOf(existing);
+  while (owner === undefined && mayMake && existing !== dirname(existing)) {
+    existing = dirname(existing);
+    owner = await ownerOf(existing);
   }
-  if (owner.uid !== root) return owner;
-  for (const part of parts) {
+  if (owner === undefined || owner.uid !== root) return owner;
+  for (const part of existing === folder ? parts : []) {
     for (const path of [join(folder, part), join(folder, 'store-3', part)]) {
       const partOwner = await ownerOf(path);
       if (partOwner !== undefined && partOwner.uid !== root) return partOwner;
     }
   }
   return undefined;
-}
-
-async function otherOwnerOfParent(folder: string): Promise<Owner | undefined> {
-  const owner = await ownerOf(folder);
-  if (owner === undefined)
-    return folder === dirname(folder) ? undefined : otherOwnerOfParent(dirname(folder));
-  return owner.uid === root ? undefined : owner;
 }
 
 async function ownerOf(path: string): Promise<Owner | undefined> {
@@ -79,7 +74,7 @@ async function ownerOf(path: string): Promise<Owner | undefined> {
   }
 }
 
-/** Undefined for a user who is not known to the system, as one of systemd's `DynamicUser=` while its unit is down. */
+/** `undefined` for a user without a name, such as one of systemd's `DynamicUser=` while its unit is down. */
 function nameOf(uid: number): string | undefined {
   try {
     const output = execFileSync('getent', ['passwd', String(uid)], { stdio: ['ignore', 'pipe', 'ignore'] });
@@ -98,7 +93,7 @@ function commandAs({ uid, gid }: Owner, name: string | undefined): string {
     : `runuser -u ${name} -- ${words}`;
 }
 
-/** An argument as a shell takes it; none that may hold a secret. */
+/** An argument quoted for a shell; `…` if it may hold a secret. */
 function shown(argument: string): string {
   const scheme = argument.indexOf('://');
   if (scheme !== -1 && argument.includes('@', scheme)) return '…';

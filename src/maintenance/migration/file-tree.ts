@@ -17,7 +17,7 @@ export type TreeItem =
       readonly size: number;
     }
   | {
-      /** Vanished is what was removed between being listed and being looked at. */
+      /** `vanished`: removed after it was listed. */
       readonly kind: 'skipped' | 'refused' | 'vanished';
       readonly path: string;
       readonly reason: string;
@@ -25,18 +25,15 @@ export type TreeItem =
 
 /**
  * Everything below `files`, a folder or a single file. Names are paths relative to `root`, versions the times of
- * modification, rounded down to a second. `files` itself may be a symbolic link. Other links, special files, caches
- * of clients and unfinished downloads are skipped, and reported.
+ * modification, rounded down to a second. `files` itself may be a symbolic link. Other links, special files, caches of
+ * clients and unfinished downloads are skipped and reported.
  * @throws FiletrackerError `not-found`, `invalid-argument` if `files` is not below `root`.
  */
 export async function* treeItems(files: string, root: string): AsyncGenerator<TreeItem, void, void> {
   const start = resolve(files);
   const base = resolve(root);
   if (start !== base && !start.startsWith(base.endsWith(sep) ? base : base + sep)) {
-    throw new FiletrackerError(
-      'invalid-argument',
-      `Cannot use --root "${root}": "${files}" does not lie in it`,
-    );
+    throw new FiletrackerError('invalid-argument', `Cannot use --root "${root}": "${files}" is not in it`);
   }
   const stats = await stat(start, { bigint: true }).catch((error: unknown) => {
     if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, `read "${files}"`);
@@ -87,7 +84,7 @@ async function itemAt(path: string, name: string, base: string): Promise<TreeIte
 
 function itemOf(path: string, base: string, stats: BigIntStats): TreeItem {
   if (stats.isSymbolicLink()) return { kind: 'skipped', path, reason: 'it is a symbolic link' };
-  if (!stats.isFile()) return { kind: 'skipped', path, reason: 'it is no regular file' };
+  if (!stats.isFile()) return { kind: 'skipped', path, reason: 'it is not a regular file' };
   try {
     const name = parseFileName(`/${relative(base, path).split(sep).join('/')}`);
     return { kind: 'file', path, name, version: versionFromNs(stats.mtimeNs), size: Number(stats.size) };
@@ -96,7 +93,7 @@ function itemOf(path: string, base: string, stats: BigIntStats): TreeItem {
   }
 }
 
-/** Whether a file that was listed is not there any more. */
+/** Whether a file that was listed no longer exists. */
 export async function hasVanished(path: string): Promise<boolean> {
   return await lstat(path).then(
     () => false,

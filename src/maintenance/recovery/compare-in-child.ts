@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import { indexDataFileName } from '../../catalog/lmdb/index/state.ts';
 import type { IndexComparison } from '../../catalog/lmdb/index/comparison.ts';
 
-const patienceMs = 60_000;
+const baseTimeoutMs = 60_000;
 /** Slower than any disk that reads an index. */
 const leastBytesPerMs = 5000;
 
 /**
- * Lets a program of ours compare two indexes (`program --compare-catalogs ONE OTHER`) in a process of its own,
- * because LMDB may end the process, or never come to an end, over a damaged file. Undefined where it does.
+ * Runs a program of ours that compares two indexes (`program --compare-catalogs ONE OTHER`), because a damaged file may
+ * make LMDB end the process, or loop for ever. `undefined` if it does.
  */
 export async function compareInChild(
   program: string,
@@ -20,14 +20,14 @@ export async function compareInChild(
   const { size } = await stat(join(folder, indexDataFileName));
   const child = spawn(process.execPath, [program, '--compare-catalogs', folder, rebuiltFolder], {
     stdio: ['ignore', 'pipe', 'ignore'],
-    timeout: Math.round(patienceMs + size / leastBytesPerMs),
+    timeout: Math.round(baseTimeoutMs + size / leastBytesPerMs),
     killSignal: 'SIGKILL',
   });
   const ended = new Promise<number | null>((resolve, reject) => {
     child.on('error', reject);
     child.on('exit', resolve);
   });
-  // Who only fails to start rejects before anything is read.
+  // A child that fails to start rejects before the output is read.
   ended.catch(() => undefined);
   const pieces: Buffer[] = [];
   for await (const piece of child.stdout) pieces.push(piece as Buffer);

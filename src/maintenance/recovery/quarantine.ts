@@ -8,7 +8,7 @@ import { moveFile, moveFolder } from '../../fs/copy-and-move.ts';
 
 const tailSizeMaxBytes = 16 * 1024 * 1024;
 
-/** The folder of one recovery below `quarantine/`, which takes what is damaged. It is made when first needed. */
+/** The folder of one recovery below `quarantine/`, for what is damaged. It is created when first needed. */
 export class Quarantine {
   readonly #parent: string;
   readonly #stamp: string;
@@ -19,12 +19,12 @@ export class Quarantine {
     this.#parent = folder;
   }
 
-  /** The folder, if anything was put into it. */
+  /** The folder, if anything was moved to it. */
   get folder(): string | undefined {
     return this.#folder;
   }
 
-  /** A path in the quarantine whose folder is there. */
+  /** A path in the quarantine; creates its folder. */
   async pathFor(relative: string): Promise<string> {
     try {
       this.#folder ??= await this.#makeFolder();
@@ -32,7 +32,7 @@ export class Quarantine {
       makeFolders(dirname(path), privateFolderMode);
       return path;
     } catch (error) {
-      throw fromSystemError(error, 'make the quarantine');
+      throw fromSystemError(error, 'create the quarantine');
     }
   }
 
@@ -49,32 +49,23 @@ export class Quarantine {
     }
   }
 
-  /** Moves a file or folder of the store here, which may be another file system; of a link the link itself. */
+  /** Moves a file, folder or link of the store here, across file systems if necessary. */
   async take(path: string, relative: string): Promise<void> {
+    const isFolder = (await lstat(path).catch(failToMove)).isDirectory();
     const target = await this.pathFor(relative);
-    try {
-      if ((await lstat(path)).isDirectory()) await moveFolder(path, target);
-      else await moveFile(path, target);
-    } catch (error) {
-      throw fromSystemError(error, 'move a damaged file to the quarantine');
-    }
+    await (isFolder ? moveFolder(path, target) : moveFile(path, target)).catch(failToMove);
   }
 
-  /** Moves what is in a part of the store here; a link to it or a mount of it stays, as an operator has made it. */
+  /** Moves the contents of a folder of the store here; a link or mount in its place stays, as an operator made it. */
   async takePart(path: string, relative: string): Promise<void> {
-    const target = await this.pathFor(relative);
-    try {
-      await moveFolder(path, target);
-    } catch (error) {
-      throw fromSystemError(error, 'move a damaged file to the quarantine');
-    }
+    await moveFolder(path, await this.pathFor(relative)).catch(failToMove);
   }
 
   async write(relative: string, text: string): Promise<void> {
     await writeFileDurably(await this.pathFor(relative), Buffer.from(text));
   }
 
-  /** Copies what follows `offset` of a file, at most 16 MiB of it. */
+  /** Copies what follows `offset` in a file, at most 16 MiB. */
   async copyTail(path: string, offset: number, length: number, relative: string): Promise<void> {
     const file = await open(path, 'r');
     try {
@@ -85,4 +76,8 @@ export class Quarantine {
       await file.close();
     }
   }
+}
+
+function failToMove(error: unknown): never {
+  throw fromSystemError(error, 'move a damaged file to the quarantine');
 }

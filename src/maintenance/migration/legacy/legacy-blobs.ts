@@ -12,18 +12,18 @@ const gzipSizeMinBytes = 20;
 const exactBelowBytes = 4_160_000;
 const sizeModulus = 2 ** 32;
 
-/** What a look at a blob of the old store shows. */
+/** A blob of the old store, as far as it was examined. */
 export interface LegacyBlob extends Omit<BlobDescription, 'encoding'> {
   readonly path: string;
-  /** Why it cannot be good; undefined where nothing speaks against it yet. */
+  /** Why it cannot be intact; `undefined` if nothing shows that yet. */
   readonly damage: string | undefined;
-  /** Whether the logical size is certain but for what a digest would show. */
+  /** Whether the logical size is certain, unless the digest turns out to be wrong. */
   readonly measured: boolean;
 }
 
 /**
- * Looks at a blob: its header, and the size that its last four bytes tell. Where these four bytes may not tell
- * all of it, the blob is decoded, and checked with that, if `mayDecode` allows it.
+ * Examines a blob: its header, and the size in its last four bytes. If four bytes may not hold the whole size, the blob is
+ * decoded, and so verified, if `mayDecode` allows it.
  */
 export async function lookAtLegacyBlob(
   path: string,
@@ -40,7 +40,7 @@ export async function lookAtLegacyBlob(
     measured: true,
   });
   if (storedSize < gzipSizeMinBytes) return bad('it is too short to be gzip');
-  if (magic !== 0x8b1f) return bad('it is no gzip');
+  if (magic !== 0x8b1f) return bad('it is not gzip');
   const plain = { digest, path, storedSize, logicalSize: sizeInTrailer, damage: undefined };
   if (storedSize < exactBelowBytes) return { ...plain, measured: true };
   if (!mayDecode(storedSize)) {
@@ -59,14 +59,14 @@ export async function lookAtLegacyBlob(
   }
 }
 
-/** The smallest size that agrees with the trailer: content does not grow when it is compressed, or by a trifle. */
+/** The smallest size that agrees with the trailer: compression does not make content larger, or only slightly. */
 function likelySize(storedSize: number, sizeInTrailer: number): number {
   const least = storedSize * 0.99 - 1024;
   const turns = Math.max(0, Math.ceil((least - sizeInTrailer) / sizeModulus));
   return sizeInTrailer + turns * sizeModulus;
 }
 
-/** By synchronous calls, as links are read, and for the same reason. */
+/** Synchronous, for the same reason as `readLegacyLink`. */
 function readEnds(path: string): { storedSize: number; magic: number; sizeInTrailer: number } {
   let file: number | undefined;
   try {
