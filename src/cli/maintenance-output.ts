@@ -4,7 +4,7 @@ import { asShown } from './shown-text.ts';
 
 const refreshMs = 200;
 
-/** What shows the steps of a program with these flags; undefined where nothing but errors or JSON may be printed. */
+/** Shows the steps of a program with these flags; `undefined` if it prints nothing but errors or JSON. */
 export function stepsFor(flags: {
   readonly silent?: boolean | undefined;
   readonly json?: boolean | undefined;
@@ -12,7 +12,7 @@ export function stepsFor(flags: {
   return flags.silent === true || flags.json === true ? undefined : stepPrinter(process.stderr);
 }
 
-/** Shows steps as lines of their own, and on a terminal how the running one gets on. */
+/** Prints a line for each step, and on a terminal the progress of the running one. */
 function stepPrinter(stream: NodeJS.WriteStream): ProgressListener {
   let title = '';
   let begunMs = 0;
@@ -56,7 +56,7 @@ function countsText(counts: StepCounts): string {
 
 const shownItemsMax = 100;
 
-/** A titled list of at most 100 items, of `count` in all; nothing where there are none. */
+/** The lines of a titled list with the first 100 of `count` items; none if there are no items. */
 export function titledList(title: string, items: readonly string[], count = items.length): string[] {
   if (count === 0) return [];
   const lines = [

@@ -1,17 +1,18 @@
 import { isAbsolute, join, resolve } from 'node:path';
 import { tokensFileName, tokensLockName, tokensMarkerName } from '../access/token-files.ts';
 import { reservedNames } from '../blobs/disk/blob-folders.ts';
+import { readSegmentHeader } from '../catalog/journal/segment-header.ts';
 import { listSegments, scanSegment } from '../catalog/journal/segment.ts';
-import { indexDataFileName } from '../catalog/lmdb/index/state.ts';
-import { cannot } from '../core/errors.ts';
+import { checkIndexFormat, indexDataFileName } from '../catalog/lmdb/index/state.ts';
+import { cannot, errnoOf, isFiletrackerError } from '../core/errors.ts';
 import { cacheMarks, ofFileSystem } from '../fs/folder-marks.ts';
 import { realPathOf } from '../fs/folders.ts';
 import { readAdoptionState } from './migration/legacy/adoption-state.ts';
-import { refuseNewerFormats } from './newer-formats.ts';
 import {
   adoptedStoreName,
   isFolder,
   namesIn,
+  readStateFile,
   storeFolders,
   unfinishedRestoreName,
   type StoreFolders,
@@ -237,4 +238,31 @@ export async function checkAdoptionTarget(source: string, target: string): Promi
   if (found.kind === 'absent' || found.kind === 'empty' || isStore || resumes) return;
   const state = 'the target holds something else; choose an empty folder, or a store';
   throw cannot('invalid-argument', `adopt "${source}" to "${target}"`, state);
+}
+
+/** The files with a format of their own in the folder of a store or a backup, all in format 1. */
+const stateFileNames = [
+  'adoption.json',
+  'backup.json',
+  'store.json',
+  'tokens.json',
+  'tokens-required.json',
+  'verification.json',
+] as const;
+
+/**
+ * Refuses a folder in which a newer release has written something that this one does not know, before anything is
+ * changed: it might be ignored, "repaired" or overwritten.
+ * @throws FiletrackerError `corrupt-store` with the file, its format and the known ones.
+ */
+export async function refuseNewerFormats(folder: string): Promise<void> {
+  for (const name of stateFileNames) {
+    await readStateFile(join(folder, name)).catch((error: unknown) => {
+      // The part that needs the file reports that it cannot read it.
+      if (!isFiletrackerError(error) || errnoOf(error.cause) !== 'EACCES') throw error;
+    });
+  }
+  const { journal, catalog } = storeFolders(folder);
+  await checkIndexFormat(catalog);
+  for (const segment of await listSegments(journal)) await readSegmentHeader(journal, segment);
 }

@@ -21,7 +21,7 @@ async function filled(parts: FileStoreParts): Promise<Map<string, Buffer>> {
   return files;
 }
 
-it('moveStore() brings a store to other engines and back, and again only what is missing', async () => {
+it('moveStore() copies a store to other back ends and back, and again only what is missing', async () => {
   const embedded = await embeddedFileStore();
   const scaleOut = await scaleOutFileStore();
   const back = await embeddedFileStore();
@@ -47,7 +47,7 @@ it('moveStore() brings a store to other engines and back, and again only what is
   }
 });
 
-it('moveStore() tells of damaged files, and brings the others', async () => {
+it('moveStore() reports damaged files, and copies the others', async () => {
   const source = await embeddedFileStore();
   const target = await scaleOutFileStore();
   try {
@@ -73,7 +73,7 @@ function never(): never {
   throw new Error('There is no such content');
 }
 
-it('filetracker-server move makes nothing in a database that is no store', async () => {
+it('filetracker-server move creates nothing in a database that is not a store', async () => {
   const { schema } = freshSchema();
   const { bucket, prefix, endpoint } = freshBucket();
   const from = `${postgresUrl()}?schema=${schema},s3://${bucket}/${prefix}`;

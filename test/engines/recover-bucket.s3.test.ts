@@ -103,8 +103,8 @@ async function checkFiles(lost: readonly string[] = []): Promise<void> {
 
 const actionsOf = ({ actions }: FolderReport): string[] => actions.map(({ action }) => action);
 
-describe('recoverFolder() with contents in a bucket', () => {
-  it('finds nothing to do in a sound store, and changes nothing', async () => {
+describe('recoverFolder() with blobs in a bucket', () => {
+  it('finds nothing to do in an intact store, and changes nothing', async () => {
     const before = await keysAt();
     for (const full of [false, true]) {
       const report = await recover({ full });
@@ -114,7 +114,7 @@ describe('recoverFolder() with contents in a bucket', () => {
     await checkFiles();
   });
 
-  it('makes the catalog anew from the journal', async () => {
+  it('rebuilds the catalog from the journal', async () => {
     await rm(join(folder, 'catalog'), { recursive: true });
     expect(actionsOf(await recover({ dryRun: true }))).toEqual(['rebuild-catalog']);
     expect(actionsOf(await recover())).toEqual(['rebuild-catalog']);
@@ -122,7 +122,7 @@ describe('recoverFolder() with contents in a bucket', () => {
     await checkFiles();
   });
 
-  it('marks what is gone or wrong, sets wrong bytes aside, and takes right ones back', async () => {
+  it('marks missing and damaged blobs, moves damaged bytes aside, and accepts intact ones again', async () => {
     const wrong = noise(40_001, 'other bytes of that size');
     const [gone, changed] = await behind(async (parts) => {
       const keys = [await keyOf(parts, '/large/0'), await keyOf(parts, '/large/1')] as const;
@@ -152,7 +152,7 @@ describe('recoverFolder() with contents in a bucket', () => {
     await checkFiles();
   });
 
-  it('moves objects that nothing names within the bucket, and ends uploads', async () => {
+  it('moves orphans within the bucket, and aborts uploads', async () => {
     const bytes = noise(9 * 1024 * 1024, 'stray');
     const stray = await behind(({ blobs }) => placeStray(blobs, bytes));
     const staging = await S3BlobStore.open({ ...bucket, placedElsewhere: true });
@@ -182,7 +182,7 @@ describe('recoverFolder() with contents in a bucket', () => {
     expect(await keysAt()).toEqual([]);
   });
 
-  it('marks nothing where there is no object at all, or where contents are elsewhere', async () => {
+  it('marks nothing if there is no object at all, or if the blobs are elsewhere', async () => {
     await expect(recover({ prefix: 'nowhere/' })).rejects.toMatchObject({ code: 'corrupt-store' });
     await expect(recoverFolder(folder, { compare: compareIndexes })).rejects.toThrow(
       'it has them in a bucket',

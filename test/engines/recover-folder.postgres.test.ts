@@ -44,14 +44,14 @@ async function pathOf(index: number): Promise<string> {
   return join(folder, 'blobs', found.location.key.slice(0, 2), found.location.key);
 }
 
-it('finds nothing to do in a sound store', async () => {
+it('finds nothing to do in an intact store', async () => {
   for (const flags of [['--dry-run'], [], ['-f']]) {
     const { code, output } = await recover(folder, ...flags);
     expect({ code, output }).toMatchObject({ code: 0, output: expect.stringContaining('nothing to do') });
   }
 });
 
-it('marks what is gone or wrong, removes files that no row names, and finds nothing more', async () => {
+it('marks missing and damaged blobs, removes files that no row names, and finds nothing more', async () => {
   await rm(await pathOf(0));
   await truncate(await pathOf(1), 100);
   // Named as a server names what it has placed, long ago.
@@ -79,7 +79,7 @@ it('marks what is gone or wrong, removes files that no row names, and finds noth
   expect((await read(parts.store, '/large/0'))?.equals(present(contents[0]))).toBe(true);
 });
 
-it('marks nothing where the folder is another one', async () => {
+it('marks nothing if the folder is another one', async () => {
   const other = await temporaryFolder();
   expect(await recover(other)).toMatchObject({
     code: 3,

@@ -52,7 +52,7 @@ const nothing = {
   sumsCorrected: false,
 };
 
-it('finds nothing to do in a sound store', async () => {
+it('finds nothing to do in an intact store', async () => {
   expect(await recoverDatabase(catalog, blobs, { full: true, orphanAgeMs: -60_000 })).toMatchObject({
     tables: nothing,
     damaged: [],
@@ -61,7 +61,7 @@ it('finds nothing to do in a sound store', async () => {
   });
 });
 
-it('brings entries, counts, keys and sums back from the journal and the blobs', async () => {
+it('restores entries, counts, keys and sums from the journal and the blobs', async () => {
   const before = await catalog.stats();
   await client.query(`DELETE FROM ${schema}.entry`);
   await client.query(`UPDATE ${schema}.blob SET reference_count = 9`);
@@ -82,7 +82,7 @@ it('brings entries, counts, keys and sums back from the journal and the blobs', 
   expect(await read(parts.store, '/gone')).toBeUndefined();
 });
 
-it('makes every row what the journal says of its name', async () => {
+it('corrects every row to match the journal', async () => {
   await put(parts.store, '/small', 5, Buffer.from('newer'));
   const { rows } = await client.query<{ digest: Buffer }>(
     `SELECT digest FROM ${schema}.entry WHERE name = '/a/large'`,
@@ -107,7 +107,7 @@ it('makes every row what the journal says of its name', async () => {
   expect(await parts.store.put(repeated, body)).toMatchObject({ stored: false, version: 4, removed: true });
 });
 
-it('restores lost rows of contents whose objects are there, and tells which files are lost', async () => {
+it('restores lost rows of blobs whose objects exist, and reports which files are lost', async () => {
   await client.query(`DELETE FROM ${schema}.blob`);
   const report = await recoverDatabase(catalog, blobs);
   expect(report.tables).toMatchObject({
@@ -128,7 +128,7 @@ it('restores lost rows of contents whose objects are there, and tells which file
   });
 });
 
-it('marks what has lost its object, and removes objects that no row names', async () => {
+it('marks blobs without their object, and removes objects that no row names', async () => {
   await put(parts.store, '/sound', 1, noise(50_000, 'sound'));
   const found = await catalog.findBlob(digestOf(large));
   if (found?.location.kind !== 'object') throw new Error('It is not in the bucket');
@@ -153,7 +153,7 @@ it('marks what has lost its object, and removes objects that no row names', asyn
   });
 });
 
-describe('what is not the store that it was taken for', () => {
+describe('an address that is not that of the store', () => {
   const everything = { orphanAgeMs: -60_000 };
 
   async function objectCount(): Promise<number> {

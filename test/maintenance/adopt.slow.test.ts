@@ -35,7 +35,7 @@ async function pictureOf(path: string): Promise<unknown[]> {
 }
 
 describe('adoptLegacyFolder()', () => {
-  it('takes names, versions and contents over, and changes nothing in the old folder', async () => {
+  it('adopts names, versions and blobs, and changes nothing in the old folder', async () => {
     const shared = prose(4000, 'shared');
     await legacy.add('/plain.txt', prose(100), 1_700_000_000);
     await legacy.add('/deep/er/file', noise(30_000), 1_234_567_890);
@@ -72,7 +72,7 @@ describe('adoptLegacyFolder()', () => {
     expect(linked.ino).toBe((await stat(legacy.blobPath(digest))).ino);
   });
 
-  it('reports what cannot be taken over, name by name', async () => {
+  it('reports each name that cannot be adopted', async () => {
     const cut = await legacy.add('/cut', prose(5000, 'cut'), 1);
     await truncate(legacy.blobPath(cut), 10);
     const wrong = await legacy.add('/no gzip', prose(5000, 'wrong'), 2);
@@ -101,7 +101,7 @@ describe('adoptLegacyFolder()', () => {
     expect(await store.names()).toEqual(['/cut', '/good', '/no gzip']);
   });
 
-  it('goes on where it was interrupted, and finds nothing new when it is done', async () => {
+  it('resumes after an interruption, and finds nothing new when it is complete', async () => {
     for (let index = 0; index < 40; index += 1) {
       await legacy.add(`/folder/${index}`, prose(60 + index, `${index % 30}`), index);
     }
@@ -127,13 +127,13 @@ describe('adoptLegacyFolder()', () => {
     }
   });
 
-  it('refuses a folder that is no legacy store', async () => {
+  it('refuses a folder that is not a legacy store', async () => {
     await expect(adoptLegacyFolder(join(legacy.folder, 'db'), folder)).rejects.toMatchObject({
       code: 'not-found',
     });
   });
 
-  it('takes the right size of a blob of more than 4 GiB', { timeout: 300_000 }, async () => {
+  it('records the right size of a blob larger than 4 GiB', { timeout: 300_000 }, async () => {
     // 2^32 + 2^20 zeros as one gzip member, put together from one block that is repeated.
     const block = deflateRawSync(Buffer.alloc(2 ** 20), { level: 9, finishFlush: constants.Z_FULL_FLUSH });
     const trailer = Buffer.alloc(8);

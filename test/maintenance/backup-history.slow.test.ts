@@ -94,7 +94,7 @@ describe('backupStore()', () => {
 });
 
 describe('restoreStore()', () => {
-  it('gives the last snapshot back though an earlier one was taken while the clock was ahead', async () => {
+  it('restores the last snapshot even if an earlier one was taken while the clock was ahead', async () => {
     await using store = await open();
     await store.put('/a', 1, prose(100));
     const ahead = new ManualClock(clock.nowMs() + 86_400_000);
@@ -115,7 +115,7 @@ describe('restoreStore()', () => {
     expect(await namesIn(`${folder}-between`)).toEqual(['/a', '/b']);
   });
 
-  it('is exact for the times of the snapshots, whatever the clock of the server said', async () => {
+  it('is exact for the times of the snapshots, whatever the clock of the server', async () => {
     await using store = await open();
     await store.put('/removed', 1, prose(100));
     clock.advance(1000);

@@ -48,7 +48,7 @@ async function fill(store: EmbeddedStore, from: number, to: number): Promise<voi
 }
 
 describe('backupStore()', () => {
-  it('takes a snapshot that is a sound store while the source is open', async () => {
+  it('takes a snapshot that is an intact store while the source is open', async () => {
     await using store = await open();
     await fill(store, 0, 40);
     const report = await backupStore(folder, target, { clock });
@@ -61,7 +61,7 @@ describe('backupStore()', () => {
     expect((await recoverFolder(target, { compare: compareIndexes, full: true })).actions).toEqual([]);
   });
 
-  it('takes only what is new the next time, and forgets what is gone', async () => {
+  it('copies only what is new the next time, and drops what is gone', async () => {
     await using store = await open();
     await fill(store, 0, 40);
     await backupStore(folder, target, { clock });
@@ -81,7 +81,7 @@ describe('backupStore()', () => {
     expect(await contentsOf(target)).toEqual(await contentsOf(folder));
   });
 
-  it('keeps one copy of a segment however many snapshots have it', async () => {
+  it('keeps one copy of a segment for all snapshots that have it', async () => {
     await using store = await open();
     for (let round = 0; round < 4; round += 1) {
       await store.put(`/file/${round}`, round, prose(2000, `${round}`));
@@ -98,7 +98,7 @@ describe('backupStore()', () => {
     expect(Object.keys(await contentsOf(restored))).toEqual(['/file/0', '/file/1']);
   });
 
-  it('makes a target whose recovery leaves what an older snapshot needs', async () => {
+  it('recovery of a backup keeps what older snapshots need', async () => {
     await using store = await open();
     await store.put('/old', 1, noise(20_000, 'old'));
     await backupStore(folder, target, { clock });
@@ -147,7 +147,7 @@ describe('backupStore()', () => {
     await churn;
   });
 
-  it('puts aside what a server has made of the backup, and takes the snapshot all the same', async () => {
+  it('moves the changes of a server that served the backup aside, and takes the snapshot', async () => {
     await using store = await open();
     await fill(store, 0, 10);
     await backupStore(folder, target, { clock });
@@ -161,7 +161,7 @@ describe('backupStore()', () => {
     expect(await contentsOf(target)).toEqual(await contentsOf(folder));
   });
 
-  it('goes on in a target in which an earlier one was killed before it had said what it is', async () => {
+  it('accepts a target whose first backup was killed before it wrote its state', async () => {
     await using store = await open();
     await fill(store, 0, 4);
     await mkdir(target, { recursive: true });
@@ -193,7 +193,7 @@ describe('backupStore()', () => {
     await backupStore(folder, target, { clock });
   });
 
-  it('knows the store again that was moved, in backups of early releases too', async () => {
+  it('recognizes a store that was moved, in backups of early releases too', async () => {
     {
       await using store = await open();
       await fill(store, 0, 4);
@@ -221,7 +221,7 @@ describe('backupStore()', () => {
     await expect(backupStore(other, target)).rejects.toMatchObject({ code: 'invalid-argument' });
   });
 
-  it('refuses targets that hold something else, are open, or lie in the store', async () => {
+  it('refuses targets that hold something else, are open, or are inside the store', async () => {
     await using store = await open();
     await fill(store, 0, 4);
     await expect(backupStore(folder, join(folder, 'backup'))).rejects.toMatchObject({
@@ -237,7 +237,7 @@ describe('backupStore()', () => {
 });
 
 describe('restoreStore()', () => {
-  it('brings the tokens back, so that a store that was closed does not open', async () => {
+  it('restores the tokens, so that a protected store stays protected', async () => {
     const store = await open();
     await fill(store, 0, 2);
     await store.close();
@@ -251,7 +251,7 @@ describe('restoreStore()', () => {
     expect(await new TokenFileEditor(restored, clock).isOpenToAll()).toBe(false);
   });
 
-  it('gives the last snapshot back, sound and without the rest', async () => {
+  it('restores the last snapshot, intact and without anything else', async () => {
     await using store = await open();
     await fill(store, 0, 30);
     await store.catalog.remove({ name: parseFileName('/small/2'), version: 2 });
@@ -264,7 +264,7 @@ describe('restoreStore()', () => {
     expect((await recoverFolder(restored, { compare: compareIndexes, full: true })).actions).toEqual([]);
   });
 
-  it('gives the state at any time back that the segments reach', async () => {
+  it('restores the state at any time that the segments cover', async () => {
     await using store = await open();
     const times: number[] = [];
     for (let version = 1; version <= 6; version += 1) {
@@ -296,7 +296,7 @@ describe('restoreStore()', () => {
     }
   });
 
-  it('refuses what is no backup, and folders that are not empty', async () => {
+  it('refuses folders that are not a backup, and targets that are not empty', async () => {
     await using store = await open();
     await fill(store, 0, 2);
     await expect(restoreStore(folder, target)).rejects.toMatchObject({ code: 'not-found' });
@@ -304,7 +304,7 @@ describe('restoreStore()', () => {
     await expect(restoreStore(target, folder)).rejects.toMatchObject({ code: 'invalid-argument' });
   });
 
-  it('is not served or mended half done, and begins anew in what one that was killed has left', async () => {
+  it('an unfinished restore is neither served nor repaired, and starts over in what a killed one has left', async () => {
     await using store = await open();
     await fill(store, 0, 8);
     await backupStore(folder, target, { clock });
@@ -324,7 +324,7 @@ describe('restoreStore()', () => {
     expect(await contentsOf(goal)).toEqual(await contentsOf(target));
   });
 
-  it('marks files whose content the backup has lost', async () => {
+  it('marks files whose blob the backup has lost', async () => {
     await using store = await open();
     await store.put('/large', 1, noise(20_000));
     await backupStore(folder, target, { clock });

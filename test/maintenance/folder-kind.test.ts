@@ -47,7 +47,7 @@ const recover = (folder: string, dryRun = false): ReturnType<typeof recoverFolde
   recoverFolder(folder, { compare: compareIndexes, dryRun });
 
 describe('folderKind()', () => {
-  it('knows an old folder by its links, whatever our programs have left there', async () => {
+  it('recognizes an old folder by its links, whatever our programs have left there', async () => {
     const { folder } = legacy;
     const store = join(folder, 'store-3');
     const toAdopt = { kind: 'to-adopt', source: folder, store, begun: false };
@@ -62,7 +62,7 @@ describe('folderKind()', () => {
     expect(await folderKind(folder)).toEqual({ ...toAdopt, begun: true });
   });
 
-  it('tells an old folder in which files were stored as in ours from both', async () => {
+  it('recognizes an old folder in which files of this version were stored as mixed', async () => {
     await makeStore(legacy.folder);
     expect(await folderKind(legacy.folder)).toEqual({ kind: 'mixed' });
     await mkdir(join(legacy.folder, 'store-3'));
@@ -71,7 +71,7 @@ describe('folderKind()', () => {
     await expect(folderToOpen(legacy.folder)).rejects.toMatchObject({ code: 'invalid-argument' });
   });
 
-  it('finds the store of an adopted folder, though the old files are gone, or programs ran in it', async () => {
+  it('finds the store of an adopted folder, even if the old files are gone or programs ran in it', async () => {
     const { folder } = legacy;
     const store = join(folder, 'store-3');
     await adoptLegacyFolder(folder, store);
@@ -84,7 +84,7 @@ describe('folderKind()', () => {
     expect((await findStore(folder)).root).toBe(store);
   });
 
-  it('takes an adoption into another folder for what it is until it is complete', async () => {
+  it('recognizes an adoption into another folder until it is complete', async () => {
     const store = join(root, 'new');
     await adoptLegacyFolder(legacy.folder, store);
     await writeAdoptionState(store, { format: 1, source: legacy.folder, complete: false, verified: false });
@@ -94,7 +94,7 @@ describe('folderKind()', () => {
     expect(await folderKind(store)).toMatchObject({ kind: 'store', folders: { root: store } });
   });
 
-  it('takes no folder that cannot be looked at for one that is not there', async () => {
+  it('does not treat an unreadable folder as absent', async () => {
     const folder = join(root, 'store');
     await makeStore(folder);
     // A link to itself: what a lookup fails at for every user, root too.
@@ -102,7 +102,7 @@ describe('folderKind()', () => {
     await expect(folderKind(folder)).rejects.toMatchObject({ code: 'io' });
   });
 
-  it('tells what is empty, of version 1, and none of it', async () => {
+  it('recognizes empty folders, folders of version 1, and other ones', async () => {
     const folder = join(root, 'some');
     expect(await folderKind(folder)).toEqual({ kind: 'absent' });
     await mkdir(join(folder, 'lost+found'), { recursive: true });
@@ -122,7 +122,7 @@ describe('folderKind()', () => {
     await expect(findStore(folder)).rejects.toThrow('--adopt-1x');
   });
 
-  it('takes a cache of a client for no store, and nothing of it for a stray', async () => {
+  it('does not treat the cache of a client as a store, nor its files as orphans', async () => {
     const cache = join(root, 'cache');
     await using client = new Client({ cacheDir: cache, cacheMinFree: 0 });
     await client.putStream('/only', Readable.from([noise(100_000)]));
@@ -149,7 +149,7 @@ describe('folderKind()', () => {
     expect((await everything(both)).filter((name) => name.startsWith('quarantine'))).toEqual([]);
   });
 
-  it('serves no contents that no journal tells of, and lets recovery put them aside', async () => {
+  it('serves no blobs without a journal, and lets recovery move them aside', async () => {
     const folder = join(root, 'store');
     await makeStore(folder);
     await rm(join(folder, 'journal'), { recursive: true });
@@ -166,7 +166,7 @@ describe('folderKind()', () => {
   });
 });
 
-describe('an old folder that was not taken over', () => {
+describe('an old folder that was not adopted', () => {
   it('is refused by recovery and backup, which change nothing in it', async () => {
     const before = await everything(legacy.folder);
     const refused = { code: 'invalid-argument', message: expect.stringContaining('filetracker 2') as string };
@@ -176,7 +176,7 @@ describe('an old folder that was not taken over', () => {
     expect(await everything(legacy.folder)).toEqual(before);
   });
 
-  it('is taken over as files of users by nobody', async () => {
+  it('is never adopted as plain files', async () => {
     await expect(adoptPlainFiles(legacy.folder, join(root, 'new'))).rejects.toMatchObject({
       code: 'invalid-argument',
       message: expect.stringContaining('use --adopt') as string,
@@ -190,7 +190,7 @@ describe('an old folder that was not taken over', () => {
 });
 
 describe('checkAdoptionTarget()', () => {
-  it('refuses the old folder itself, what lies in it or around it, and what holds something else', async () => {
+  it('refuses the old folder itself, folders inside or around it, and folders that hold something else', async () => {
     const { folder } = legacy;
     const other = join(root, 'other');
     await mkdir(other);
@@ -208,7 +208,7 @@ describe('checkAdoptionTarget()', () => {
     }
   });
 
-  it('takes an empty folder, one that is not there, a store, and the place of the server', async () => {
+  it('accepts an empty folder, a missing one, a store, and the place of the server', async () => {
     const { folder } = legacy;
     await mkdir(join(root, 'empty', 'lost+found'), { recursive: true });
     await makeStore(join(root, 'store'));
@@ -221,7 +221,7 @@ describe('checkAdoptionTarget()', () => {
 });
 
 describe('recoverFolder() with dryRun', () => {
-  it('makes nothing, not even what is missing', async () => {
+  it('creates nothing, not even missing folders', async () => {
     const folder = join(root, 'store');
     await makeStore(folder);
     for (const missing of ['uploads', 'catalog', 'journal/lock', 'blobs']) {

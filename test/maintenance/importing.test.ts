@@ -109,7 +109,7 @@ beforeEach(async () => {
 });
 
 describe('ImportingFileStore', () => {
-  it('fetches a missing file once, however many ask for it, and keeps it with its version', async () => {
+  it('fetches a missing file once for any number of requests, and keeps it with its version', async () => {
     const bytes = noise(300_000);
     await old.put('/a/file', bytes, { version: 1_600_000_000 });
     const answers = await Promise.all(Array.from({ length: 20 }, () => read('/a/file')));
@@ -139,7 +139,7 @@ describe('ImportingFileStore', () => {
     expect(await store.kindOfDirectory('/nowhere/')).toBe('absent');
   });
 
-  it('leaves out of lists what cannot be a name here, and tells of each once', async () => {
+  it('leaves invalid names out of lists, and reports each once', async () => {
     const long = 'x'.repeat(256);
     const list = ['a\tb', 'good', long, '//c', 'd/../e', 'sub/good'].map((line) => `${line}\n`).join('');
     const port = await startLegacyServer((path) => (path.startsWith('/list/') ? list : undefined));
@@ -153,7 +153,7 @@ describe('ImportingFileStore', () => {
     expect(told).toEqual(['/a\tb', `/${long}`, '///c', '/d/../e']);
   });
 
-  it('names the file without which a list of entries cannot be given', async () => {
+  it('names the file that keeps a list of entries from being returned', async () => {
     const port = await startLegacyServer((path) => {
       if (path.startsWith('/list/')) return 'cut\n';
       return path.startsWith('/files/cut') ? { cut: 'half of it' } : undefined;
@@ -224,7 +224,7 @@ describe('ImportingFileStore', () => {
     expect(await readdir(join(backup, 'fallback'))).toEqual([]);
   });
 
-  it('takes back an import that a deletion has overtaken', async () => {
+  it('undoes an import that a deletion has overtaken', async () => {
     await old.put('/file', prose(50), { version: 100 });
     const slow: OldServer = {
       ...oldServer,
@@ -305,7 +305,7 @@ describe('ImportingFileStore', () => {
     });
   });
 
-  it('says that the old server is at fault where it is', async () => {
+  it('reports errors of the old server as such', async () => {
     await old.server.close({ timeoutMs: 0 });
     await put('/here', 1, prose(50)).catch(() => undefined);
     await expect(read('/there')).rejects.toMatchObject({ code: 'unavailable', retryable: true });

@@ -100,7 +100,7 @@ describe('a backup in which a newer release has written', () => {
   );
 });
 
-it('tokens of a newer format are neither read nor written over', async () => {
+it('tokens of a newer format are neither read nor overwritten', async () => {
   await writeFile(join(folder, 'tokens.json'), '{"format":7,"tokens":[]}');
   const error = refused('tokens.json', 7);
   await expect(TokenStore.open(folder, () => undefined)).rejects.toMatchObject(error);

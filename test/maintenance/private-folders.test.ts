@@ -49,7 +49,7 @@ async function modesIn(folder: string): Promise<Record<string, string>> {
 const parts = { blobs: '700', journal: '700' };
 const tokens = { 'tokens.json': '600', 'tokens-required.json': '600' };
 
-it('a new store, its backup and what is restored from it are for their owner alone', async () => {
+it('a new store, its backup and a store restored from it are accessible to their owner alone', async () => {
   const folder = join(root, 'new', 'store');
   await makeStore(folder);
   expect(await modeOf(folder)).toBe('700');
@@ -65,7 +65,7 @@ it('a new store, its backup and what is restored from it are for their owner alo
   expect(await modesIn(restored)).toMatchObject({ ...parts, ...tokens });
 });
 
-it('a store in a folder that others may read has its parts for its owner alone', async () => {
+it('the parts of a store in a folder that others may read are accessible to their owner alone', async () => {
   const folder = join(root, 'store');
   await mkdir(folder, 0o755);
   await makeStore(folder);

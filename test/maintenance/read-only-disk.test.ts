@@ -68,7 +68,7 @@ describe('a store on a read-only file system', () => {
     await expect(recoverFolder(view, options)).rejects.toMatchObject({ code: 'store-locked' });
   });
 
-  it('is backed up, and goes on to be when it can be written to again', async (context) => {
+  it('is backed up, and still is when it is writable again', async (context) => {
     const clock = new ManualClock();
     await fill();
     const view = await readOnlyView(context);
@@ -95,7 +95,7 @@ describe('a store on a read-only file system', () => {
     expect(await namesIn(target)).toEqual(['/large', '/more', '/small']);
   });
 
-  it('is not backed up with a damaged journal, and what to do is told', async (context) => {
+  it('is not backed up with a damaged journal, and the error says what to do', async (context) => {
     await fill();
     const segment = join(folder, 'journal', '0000000001.log');
     const bytes = await readFile(segment);
@@ -110,7 +110,7 @@ describe('a store on a read-only file system', () => {
 });
 
 describe('a disk that is full', () => {
-  it('is told by the folder that was to be written, not by the one that is read', async (context) => {
+  it('is reported with the folder that was to be written, not the one that is read', async (context) => {
     const disk = await smallDisk(context);
     for (const [kind, files, sizeBytes] of [
       ['journal', 60, 8_000],

@@ -69,8 +69,8 @@ async function checkNamesAndRepeat(names: readonly string[]): Promise<void> {
   expect(await recover({ full: true })).toMatchObject({ actions: [], changesMayBeMissing: false });
 }
 
-describe('recoverFolder() with removals that only the catalog tells of', () => {
-  it('makes them again, and calls no file of theirs lost', async () => {
+describe('recoverFolder() with removals that only the catalog has', () => {
+  it('restores the removals, and reports none of their files as lost', async () => {
     await makeStoreWithRemovals();
     await damageRecordOf('/gone');
     const report = await recover({ full: true });
@@ -87,7 +87,7 @@ describe('recoverFolder() with removals that only the catalog tells of', () => {
     expect(await store.read('/gone')).toEqual(large);
   });
 
-  it('does so where the journal has lost its end, before it restores files', async () => {
+  it('restores removals before files if the journal has lost its end', async () => {
     await makeStoreWithRemovals();
     // The removals of both, and what was stored below one of them.
     const { segment, offset } = await recordOf('/gone');
@@ -101,7 +101,7 @@ describe('recoverFolder() with removals that only the catalog tells of', () => {
     expect(await store.read('/small/below')).toBe('damaged');
   });
 
-  it('says that something may be lost where no catalog tells what the damaged records said', async () => {
+  it('reports that changes may be missing if no catalog covers the damaged records', async () => {
     await makeStoreWithRemovals();
     await damageRecordOf('/gone');
     const aside = join(await temporaryFolder(), 'store');
@@ -196,7 +196,7 @@ describe('recoverFolder() with a catalog that is older than the journal', () => 
     expect(await recover({ full: true })).toMatchObject({ actions: [] });
   });
 
-  it('takes from it what a segment told that was lost since', async () => {
+  it('restores from it the records of a segment that was lost since', async () => {
     const saved = join(await temporaryFolder(), 'catalog');
     {
       await using store = await openStore();

@@ -87,7 +87,7 @@ beforeEach(async () => {
 });
 
 describe('recoverFolder()', () => {
-  it('finds nothing to do in a sound store, and changes nothing', async () => {
+  it('finds nothing to do in an intact store, and changes nothing', async () => {
     const before = await readFile(await segmentPathOf());
     const report = await recover({ full: true });
     expect(report).toMatchObject({ actionCount: 0, damagedFileCount: 0, notes: [], quarantine: undefined });
@@ -107,7 +107,7 @@ describe('recoverFolder()', () => {
     await expect(recover()).rejects.toMatchObject({ code: 'store-locked' });
   });
 
-  it('refuses a folder that holds no store', async () => {
+  it('refuses a folder without a store', async () => {
     const other = await temporaryFolder();
     await expect(recoverFolder(other, { compare: compareIndexes })).rejects.toMatchObject({
       code: 'not-found',
@@ -123,7 +123,7 @@ describe('recoverFolder()', () => {
     await checkRecovered(report);
   });
 
-  it('only tells what it would do on a dry run', async () => {
+  it('only reports what it would do in a dry run', async () => {
     await rm(join(folder, 'catalog'), { recursive: true });
     await writeFile(join(folder, 'uploads', 'a'.repeat(24)), 'half');
     const before = await filesBelow(folder);
@@ -156,7 +156,7 @@ describe('recoverFolder()', () => {
   });
 
   it(
-    'reports the change that a cut of the journal has taken, wherever in its last record',
+    'reports the change that is lost when the journal is cut, anywhere in its last record',
     { timeout: 300_000 },
     async () => {
       folder = await temporaryFolder();
@@ -187,7 +187,7 @@ describe('recoverFolder()', () => {
 });
 
 describe('recoverFolder() with a damaged journal', () => {
-  it('salvages what lies around the damage, and reports what was in it', async () => {
+  it('salvages the records around the damage, and reports what was in it', async () => {
     const segment = await segmentPathOf();
     await overwrite(segment, (await readFile(segment)).indexOf('/small/7') + 30, Buffer.from('damage'));
     await expect(EmbeddedStore.open(folder, { rebuild: true })).rejects.toMatchObject({
@@ -203,7 +203,7 @@ describe('recoverFolder() with a damaged journal', () => {
     await checkRecovered(report);
   });
 
-  it('does so without a catalog to learn names from', async () => {
+  it('salvages them without a catalog to learn names from', async () => {
     const segment = await segmentPathOf();
     const { size } = await stat(segment);
     await overwrite(segment, Math.floor(size / 3), Buffer.alloc(3000, 1));
@@ -220,7 +220,7 @@ describe('recoverFolder() with a damaged journal', () => {
     expect((await recover()).actions).toEqual([]);
   });
 
-  it('restores names of large files from the catalog where the whole journal is gone', async () => {
+  it('restores names of large files from the catalog if the whole journal is gone', async () => {
     await rm(join(folder, 'journal'), { recursive: true });
     const report = await recover();
     const lost = report.damagedFiles.map(({ name }) => name as string);
@@ -230,7 +230,7 @@ describe('recoverFolder() with a damaged journal', () => {
     await checkRecovered(report);
   });
 
-  it('mends a segment whose header is damaged', async () => {
+  it('repairs a segment whose header is damaged', async () => {
     await overwrite(await segmentPathOf(), 3, Buffer.from('x'));
     const report = await recover();
     expect(report.actions).toMatchObject([{ action: 'retire-segment' }]);
@@ -238,7 +238,7 @@ describe('recoverFolder() with a damaged journal', () => {
     await checkRecovered(report);
   });
 
-  it('leaves a write that a crash cut short behind', async () => {
+  it('drops a write that a crash cut short', async () => {
     const segment = await segmentPathOf(-1);
     const { size } = await stat(segment);
     const torn = (await readFile(segment)).subarray(size - 300, size - 20);
@@ -275,7 +275,7 @@ describe('recoverFolder() with damaged blobs', () => {
     await checkRecovered(report, { full: true });
   });
 
-  it('takes content back that has returned', async () => {
+  it('accepts blobs that have returned', async () => {
     const path = await blobPath(0);
     const bytes = await readFile(path);
     await rm(path);
@@ -287,7 +287,7 @@ describe('recoverFolder() with damaged blobs', () => {
     await checkRecovered(report);
   });
 
-  it('moves strays away and removes uploads that were never finished', async () => {
+  it('moves orphans away and removes uploads that were never finished', async () => {
     const digest = 'ab'.repeat(32);
     await mkdir(join(folder, 'blobs', 'ab'), { recursive: true });
     await writeFile(join(folder, 'blobs', 'ab', `${digest}.gz`), 'stray');

@@ -76,8 +76,8 @@ async function blobsIn(at: string): Promise<number> {
   return items.filter((item) => item.isFile()).length;
 }
 
-describe('a segment that is shorter than the next one says', () => {
-  it('is no ground to rebuild the index from', async () => {
+describe('a segment that is shorter than the header of the next one says', () => {
+  it('is not used to rebuild the index', async () => {
     const [first = 0, second = 0, third = 0, end = 0] = await bounds();
     for (const size of [end - 1, third, second + 40, first, 0]) {
       await cut(2, size);
@@ -89,7 +89,7 @@ describe('a segment that is shorter than the next one says', () => {
     expect(await blobsIn(folder)).toBe(6);
   });
 
-  it.each([0, 1, 2, 3, 4])('is mended from the catalog, wherever it was cut (%i)', async (place) => {
+  it.each([0, 1, 2, 3, 4])('is repaired from the catalog, wherever it was cut (%i)', async (place) => {
     const [first = 0, second = 0, third = 0] = await bounds();
     await cut(2, [0, first, second, second + 40, third + 40][place] ?? 0);
     const dry = await recoverFolder(folder, { compare: compareIndexes, dryRun: true });
@@ -101,7 +101,7 @@ describe('a segment that is shorter than the next one says', () => {
     await checkFiles(report);
   });
 
-  it('is mended without a catalog, and no bytes are lost', async () => {
+  it('is repaired without a catalog, and no bytes are lost', async () => {
     const [, , third = 0] = await bounds();
     await cut(2, third);
     await rm(join(folder, 'catalog'), { recursive: true });
@@ -110,7 +110,7 @@ describe('a segment that is shorter than the next one says', () => {
     await checkFiles(report, ['/2/small']);
   });
 
-  it('does not make the one before it a damaged one, which was not cut when it was closed', async () => {
+  it('does not make the segment before it damaged if that was not cut when it was closed', async () => {
     await truncate(segmentPath(journal, 1), 256 * 1024);
     await cut(2, 0);
     const report = await recover();
@@ -118,7 +118,7 @@ describe('a segment that is shorter than the next one says', () => {
     await checkFiles(report);
   });
 
-  it('is mended from the catalog where zeros stand for its end, and the next one tells nothing', async () => {
+  it('is repaired from the catalog if its end is zeros and the next one says nothing', async () => {
     const [, second = 0, , end = 0] = await bounds();
     await cut(2, second);
     await truncate(segmentPath(journal, 2), end);
@@ -128,7 +128,7 @@ describe('a segment that is shorter than the next one says', () => {
     await checkFiles(report);
   });
 
-  it('is mended with its first bytes gone, and no catalog', async () => {
+  it('is repaired with its first bytes gone and no catalog', async () => {
     await cut(2, 0);
     await rm(join(folder, 'catalog'), { recursive: true });
     const report = await recover();
@@ -147,7 +147,7 @@ describe('a segment that is shorter than the next one says', () => {
 });
 
 describe('a segment that is gone', () => {
-  it('is made up for from the catalog', async () => {
+  it('is replaced from the catalog', async () => {
     await rm(segmentPath(journal, 2));
     const report = await recover();
     expect(report.damagedFiles.map(({ name }) => name)).toEqual(['/2/small']);
@@ -173,7 +173,7 @@ describe('a segment that is shorter than it was, with the next one compacted awa
     expect(await segments()).toEqual(['0000000001.log', '0000000002.log', '0000000004.log']);
   });
 
-  it('is mended from the catalog', async () => {
+  it('is repaired from the catalog', async () => {
     const [, second = 0] = await bounds();
     await cut(2, second);
     const report = await recover();
@@ -190,7 +190,7 @@ describe('a segment that is shorter than it was, with the next one compacted awa
     await expect(backupStore(folder, target)).rejects.toMatchObject({ code: 'corrupt-store' });
   });
 
-  it('was removed for good reason, where the catalog is gone too', async () => {
+  it('counts as compacted away if the catalog is gone too', async () => {
     await rm(join(folder, 'catalog'), { recursive: true });
     const report = await recover();
     expect(report.notes).toEqual([]);
@@ -209,7 +209,7 @@ describe('backupStore() of a journal that was cut short', () => {
     expect(await backupStore(folder, target)).toMatchObject({ entries: paths.length });
   });
 
-  it('takes the whole one that the backup has', async () => {
+  it('copies the intact one from the backup', async () => {
     await backupStore(folder, target);
     await cut(2, 64);
     await backupStore(folder, target);
@@ -219,7 +219,7 @@ describe('backupStore() of a journal that was cut short', () => {
 });
 
 describe('restoreStore() from a backup whose journal was cut short', () => {
-  it.each(['cut', 'gone', 'cut at its end'])('tells what is missing: %s', async (how) => {
+  it.each(['cut', 'gone', 'cut at its end'])('reports what is missing: %s', async (how) => {
     await backupStore(folder, target);
     const [snapshot = ''] = await readdir(join(target, 'history'));
     const kept = join(target, 'history', snapshot);

@@ -50,8 +50,8 @@ beforeEach(async () => {
   await second.put('/lost', 1, lost);
 });
 
-describe('contents that nothing names', () => {
-  it('stay where the last segment of the journal is gone, and are back with it', async () => {
+describe('blobs that no entry names', () => {
+  it('stay if the last segment of the journal is gone, and are referenced again with it', async () => {
     const segment = segmentPath(join(folder, 'journal'), 2);
     const records = await readFile(segment);
     await rm(segment);
@@ -65,7 +65,7 @@ describe('contents that nothing names', () => {
     expect(await store.read('/named')).toEqual(named);
   });
 
-  it('stay after a crash too, and are set aside by recovery', async () => {
+  it('stay after a crash too, and recovery moves them to the quarantine', async () => {
     const stray = noise(20_000, 'stray');
     await mkdir(dirname(blobPath(stray)), { recursive: true });
     await writeFile(blobPath(stray), stray);

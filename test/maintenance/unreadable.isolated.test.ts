@@ -78,12 +78,12 @@ async function checkWhole(at: string): Promise<void> {
   expect(await store.read('/again')).toEqual(bad);
 }
 
-describe('recoverFolder() on a disk that does not give a file', () => {
+describe('recoverFolder() on a disk that cannot read a file', () => {
   function recover(options: Partial<RecoverFolderOptions> = {}): Promise<FolderReport> {
     return recoverFolder(folder, { compare: compareIndexes, full: true, ...options });
   }
 
-  it('names the files of a content, checks the rest, and changes nothing', async () => {
+  it('names the files of an unreadable blob, checks the rest, and changes nothing', async () => {
     disk.bad = `/blobs/${digestOf(bad).slice(0, 2)}/`;
     for (let times = 0; times < 2; times += 1) {
       const report = await recover();
@@ -99,7 +99,7 @@ describe('recoverFolder() on a disk that does not give a file', () => {
     await checkWhole(folder);
   });
 
-  it('leaves a content that is marked already where it lies', async () => {
+  it('leaves a blob that is already marked where it is', async () => {
     {
       await using store = await EmbeddedStore.open(folder);
       await store.catalog.markDamaged(digestOf(bad), true);
@@ -111,7 +111,7 @@ describe('recoverFolder() on a disk that does not give a file', () => {
     await checkWhole(folder);
   });
 
-  it('ends with the name of a segment', async () => {
+  it('fails with the name of the segment', async () => {
     const segment = join(folder, 'journal', '0000000001.log');
     const before = await readFile(segment);
     disk.bad = '0000000001.log';
@@ -125,8 +125,8 @@ describe('recoverFolder() on a disk that does not give a file', () => {
   });
 });
 
-describe('Verification on a disk that does not give a file', () => {
-  it('counts it as damaged, tells its digest, goes on, and marks nothing', async () => {
+describe('Verification on a disk that cannot read a file', () => {
+  it('counts it as damaged, reports its digest, continues, and marks nothing', async () => {
     await using store = await EmbeddedStore.open(folder);
     const { catalog, blobs } = store;
     const problems: string[] = [];
@@ -150,8 +150,8 @@ describe('Verification on a disk that does not give a file', () => {
   });
 });
 
-describe('a backup from a disk that does not give a file', () => {
-  it('takes the rest, as a store of its own, and the file when it can be read', async () => {
+describe('a backup from a disk that cannot read a file', () => {
+  it('copies the rest, as a store of its own, and the file when it can be read', async () => {
     const target = join(await temporaryFolder(), 'backup');
     disk.bad = `store/blobs/${digestOf(bad).slice(0, 2)}/`;
     const { blobs } = await backupStore(folder, target);
@@ -167,7 +167,7 @@ describe('a backup from a disk that does not give a file', () => {
     await checkWhole(whole);
   });
 
-  it('is restored without what its own disk does not give', async () => {
+  it('is restored without what its own disk cannot read', async () => {
     const target = join(await temporaryFolder(), 'backup');
     await backupStore(folder, target);
     disk.bad = `backup/blobs/${digestOf(bad).slice(0, 2)}/`;

@@ -34,7 +34,7 @@ const blobPath = (bytes: Buffer): string => {
 };
 
 describe('Verification', () => {
-  it('marks what is not right, and what is right again', async () => {
+  it('marks damaged blobs, and unmarks those that are intact again', async () => {
     await using store = await EmbeddedStore.open(folder);
     const good = noise(20_000, 'good');
     const flipped = noise(20_000, 'flipped');
@@ -60,7 +60,7 @@ describe('Verification', () => {
     expect(await store.read('/flipped')).toEqual(flipped);
   });
 
-  it('corrects a size that was taken on trust, and tells of strays, which stay', async () => {
+  it('corrects a size that was assumed, and reports orphans, which stay', async () => {
     await using store = await EmbeddedStore.open(folder);
     const bytes = noise(20_000);
     await store.put('/file', 1, bytes);
@@ -78,7 +78,7 @@ describe('Verification', () => {
     expect(gunzipSync(await readFile(blobPath(stray)))).toEqual(stray);
   });
 
-  it('goes on where it was stopped, and lets one run at a time', async () => {
+  it('resumes where it was stopped, and allows one run at a time', async () => {
     await using store = await EmbeddedStore.open(folder);
     for (let index = 0; index < 1200; index += 1) void store.put(`/${index}`, 1, prose(40, `${index}`));
     await store.put('/last', 1, prose(40));
@@ -95,7 +95,7 @@ describe('Verification', () => {
 });
 
 describe('Verification.recorded()', () => {
-  it('tells how the last run ended while the next one is under way, and what was counted', async () => {
+  it('reports how the last run ended, and its counts, while the next one is under way', async () => {
     await using store = await EmbeddedStore.open(folder);
     const bytes = noise(20_000, 'cut');
     await store.put('/cut', 1, bytes);
@@ -129,7 +129,7 @@ describe('Verification.recorded()', () => {
 });
 
 describe('POST /admin/verify', () => {
-  it('begins a run, and GET /status tells of it', async () => {
+  it('begins a run, and GET /status reports it', async () => {
     const status = { state: 'finished', checkedBlobs: 3 };
     let runs = 0;
     const verification = {

@@ -36,8 +36,7 @@ import {
 } from './backup-layout.ts';
 import { BackupSource, isReadOnly } from './backup-source.ts';
 import { copyDeletions } from '../../store/import/tombstones.ts';
-import { findStore } from '../folder-kind.ts';
-import { refuseNewerFormats } from '../newer-formats.ts';
+import { findStore, refuseNewerFormats } from '../folder-kind.ts';
 import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { storeFolders, type StoreFolders } from '../store-folders.ts';
 import { checkApart, writingTo } from '../target-folder.ts';
@@ -256,8 +255,8 @@ class Backup {
     for (const segment of snapshot.segments) {
       const { end, folder } = snapshot;
       // A server that serves the backup appends to the last one, so it is a copy.
-      const take = segment === end.segment ? copyOf(end.offset) : linkOrCopyOf;
-      await replace(segmentPath(journal, segment), segmentPath(folder, segment), take);
+      const sizeBytes = segment === end.segment ? end.offset : undefined;
+      await replace(segmentPath(journal, segment), segmentPath(folder, segment), sizeBytes);
     }
     await syncFolder(journal);
     const wanted = new Set(snapshot.segments);
@@ -313,7 +312,7 @@ async function shareSegment(
   const needed = segment === before.end.segment ? before.end.offset : Infinity;
   const reaches = segments.includes(segment) && (segment < end.segment || needed <= end.offset);
   if (!reaches || !(await isSameSegment(before.folder, folder, segment))) return;
-  await replace(segmentPath(before.folder, segment), segmentPath(folder, segment), linkOrCopyOf);
+  await replace(segmentPath(before.folder, segment), segmentPath(folder, segment));
 }
 
 /** Prefers the segment in the snapshot before, unless the journal's own has other bytes after its end by now. */
@@ -324,22 +323,12 @@ async function keptFirst(kept: string, journal: string, segment: number): Promis
   return sizes[0] === sizes[1] ? [kept, journal] : [journal, kept];
 }
 
-type Take = (source: string, target: string) => Promise<void>;
-
-const linkOrCopyOf: Take = async (source, target) => {
-  await linkOrCopy(source, target, `${target}2`);
-};
-
-const copyOf =
-  (sizeBytes: number): Take =>
-  (source, target) =>
-    copyUpTo(source, target, sizeBytes);
-
-/** Replaces a file by what `take` makes of a source. */
-async function replace(path: string, source: string, take: Take): Promise<void> {
+/** Replaces a file by a link to a source, or if a size is given, by a copy of so many bytes. */
+async function replace(path: string, source: string, sizeBytes?: number): Promise<void> {
   const temporary = `${path}.temporary`;
   await rm(temporary, { force: true });
-  await take(source, temporary);
+  if (sizeBytes === undefined) await linkOrCopy(source, temporary, `${temporary}2`);
+  else await copyUpTo(source, temporary, sizeBytes);
   await rename(temporary, path);
   // If both are names of the same file already, a rename leaves both.
   await rm(temporary, { force: true });

@@ -9,7 +9,7 @@ import { systemClock } from '../../core/clock.ts';
 import { cannot } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import { copyDeletions } from '../../store/import/tombstones.ts';
-import { refuseNewerFormats } from '../newer-formats.ts';
+import { refuseNewerFormats } from '../folder-kind.ts';
 import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { storeFolders, type StoreFolders } from '../store-folders.ts';
 import { checkApart, writingTo } from '../target-folder.ts';
