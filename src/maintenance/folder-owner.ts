@@ -47,14 +47,10 @@ export async function refuseOthersFolders(
   }
 }
 
-/** The owner of a folder, or of one of its parts, if that is not root. A missing folder has the owner of the one above. */
+/** The owner of a folder, or of one of its parts, if that is not root. */
 async function otherOwnerOf(folder: string, mayMake: boolean): Promise<Owner | undefined> {
-  let existing = folder;
-  let owner = await ownerOf(existing);
-  while (owner === undefined && mayMake && existing !== dirname(existing)) {
-    existing = dirname(existing);
-    owner = await ownerOf(existing);
-  }
+  const existing = mayMake ? await existingFolder(folder) : folder;
+  const owner = await ownerOf(existing);
   if (owner === undefined || owner.uid !== root) return owner;
   for (const part of existing === folder ? parts : []) {
     for (const path of [join(folder, part), join(folder, 'store-3', part)]) {
@@ -63,6 +59,12 @@ async function otherOwnerOf(folder: string, mayMake: boolean): Promise<Owner | u
     }
   }
   return undefined;
+}
+
+/** The folder, or if it is missing, the nearest one above it. */
+async function existingFolder(folder: string): Promise<string> {
+  const above = dirname(folder);
+  return above === folder || (await ownerOf(folder)) !== undefined ? folder : existingFolder(above);
 }
 
 async function ownerOf(path: string): Promise<Owner | undefined> {
