@@ -27,7 +27,8 @@ const phrases = [
 const known = {
   'src/access': 2,
   'src/blobs': 26,
-  'src/catalog': 91,
+  // In migrations, which never change.
+  'src/catalog': 4,
   'src/cli': 27,
   'src/core': 9,
   'src/fs': 16,

@@ -3,7 +3,7 @@ import type { Digest } from '../core/digest.ts';
 import type { FileName } from '../core/file-name.ts';
 import type { FileVersion, Precondition } from '../core/file-version.ts';
 
-/** A row of the catalog: one name and what is stored under it. */
+/** A row of the catalog: a name and the blob that is stored under it. */
 export interface Entry extends BlobDescription {
   readonly name: FileName;
   readonly version: FileVersion;
@@ -14,63 +14,62 @@ export type BlobLocation =
   /** In the blob store, under this key. */
   | { readonly kind: 'object'; readonly key: string }
   /**
-   * In the catalog itself. `read` gives the stored bytes, or undefined where they have been moved or
-   * collected since the look-up (look up again), and throws `damaged-blob` where they are not what was stored.
+   * In the catalog. `read` returns the stored bytes, or `undefined` if they were moved or collected since the look-up
+   * (look up again). @throws FiletrackerError `damaged-blob`.
    */
   | { readonly kind: 'inline'; read(): Promise<Buffer | undefined> };
 
-/** What a look-up gives: the entry and the way to its bytes, of the same instant. */
+/** An entry and the location of its bytes, of the same instant. */
 export interface LocatedEntry {
   readonly entry: Entry;
   readonly location: BlobLocation;
-  /** Set where the blob is known to be bad (verification, adoption): reading it must be refused. */
+  /** The blob is known to be damaged (by verification or adoption): reading it must fail. */
   readonly damaged: boolean;
 }
 
 /** A blob as the catalog knows it. */
 export interface BlobRecord extends BlobDescription {
   readonly location: BlobLocation;
-  /** Number of entries that name it. */
+  /** The number of entries that name it. */
   readonly references: number;
   readonly damaged: boolean;
 }
 
-/** What stands under a name; of one without an entry the version that was removed, as long as that is remembered. */
+/** The entry under a name; without one, the version that was removed, as long as that is remembered. */
 export type NameStanding =
   | { readonly kind: 'entry'; readonly version: FileVersion; readonly digest: Digest }
   | { readonly kind: 'removed'; readonly version: FileVersion; readonly timeMs: number }
   | { readonly kind: 'nothing' };
 
-/** Where the bytes of a put come from. */
+/** Where the bytes of a put are. */
 export type PutContent =
   /** In the change; at most `capabilities.inlineSizeMaxBytes`. */
   | { readonly kind: 'inline'; readonly bytes: Buffer }
-  /** Sealed in the blob store; placed only if the blob is not there already. */
+  /** Sealed in the blob store; placed only if the blob is not stored already. */
   | { readonly kind: 'staged'; readonly stagedId: string }
-  /** Nowhere: the caller has seen that the blob is stored. */
+  /** In the store already, as the caller has seen. */
   | { readonly kind: 'stored' };
 
-/** A put; what it says of its content but for the digest is ignored where the blob is stored already. */
+/** A put. If the blob is stored already, its description is ignored but for the digest. */
 export interface PutChange extends BlobDescription {
   readonly name: FileName;
   readonly version: FileVersion;
   readonly content: PutContent;
   /**
-   * Size of the content as its sender brought it. Where it is given, a bound on all contents is held against it,
-   * whether the content is stored already or not, so that the outcome does not tell.
+   * Size of the content as the client sent it. It is held against the bound on all blobs whether the blob is stored already
+   * or not, so that the outcome does not reveal that.
    */
   readonly offeredSize?: number | undefined;
   readonly precondition?: Precondition;
   /**
-   * Set if this put repeats a request that was sent before: when that was, in milliseconds since 1970 by the clock of
-   * this machine. A removal of this version or a newer one that was made since then stays in effect, because the put
-   * may have taken effect before it. Any other put is stored, whatever was removed.
+   * Set if this put repeats an earlier request: its time, in milliseconds since 1970 by the clock of this machine. A removal
+   * of this version or a newer one since then stays in effect, because the put may have taken effect before it. Any other
+   * put is stored, whatever was removed.
    */
   readonly firstSentMs?: number | undefined;
   /**
-   * Set where this change was asked for before and its answer was lost, so that it may have been made: what stood
-   * under the name just before it was asked for first. If that has changed, it is not made once more over what others
-   * have changed since: see `outcomeOfRepeatedPut`.
+   * Set if this change may have been made already, because the response to an earlier request was lost: the state of the
+   * name just before that request. See `outcomeOfRepeatedPut`.
    */
   readonly stoodBefore?: NameStanding | undefined;
 }
@@ -79,27 +78,27 @@ export type PutOutcome =
   | {
       readonly kind: 'stored';
       readonly version: FileVersion;
-      /** The blob was there already; what the change brought was not taken: the caller discards it. */
+      /** The blob was stored already; the change's content was not used: the caller discards it. */
       readonly deduplicated: boolean;
-      /** Of what was there already, if it is in the blob store: whether its bytes still are is for the caller to see. */
+      /** The object of a blob that was stored already: the caller checks that its bytes still exist. */
       readonly object?: { readonly key: string; readonly storedSize: number } | undefined;
     }
-  /** A newer version is stored and stays; of a put with `firstSentMs`, also: it was removed since then and stays removed. */
+  /** A newer version is stored; for a put with `firstSentMs` also: it was removed since then. */
   | { readonly kind: 'superseded'; readonly version: FileVersion }
   | { readonly kind: 'precondition-failed' }
-  /** `other` is a file above the name, or a file below it: both cannot be files (invariant 8). */
+  /** `other` is a file above or below the name: both cannot be files (invariant 8). */
   | { readonly kind: 'name-conflict'; readonly other: FileName }
-  /** A limit of the catalog stands in the way; `limit` says which, in words. */
+  /** A limit of the catalog would be exceeded; `limit` describes it in words. */
   | { readonly kind: 'limit-reached'; readonly limit: string }
-  /** The change said `stored` but the blob is gone, or is damaged: bring the content. */
+  /** The content was `stored`, but the blob is gone or damaged: send the content. */
   | { readonly kind: 'content-missing' };
 
 export interface RemoveChange {
   readonly name: FileName;
-  /** Stored versions up to and including this one go. */
+  /** Stored versions up to and including this one are removed. */
   readonly version: FileVersion;
   readonly precondition?: Precondition;
-  /** As of a put: see `outcomeOfRepeatedRemove`. */
+  /** As in a put: see `outcomeOfRepeatedRemove`. */
   readonly stoodBefore?: NameStanding | undefined;
 }
 
@@ -109,10 +108,7 @@ export type RemoveOutcome =
   | { readonly kind: 'precondition-failed' }
   | { readonly kind: 'absent' };
 
-/**
- * The part of a blob store that a catalog needs while it commits; app/ hands it over. The blob store
- * documents the guarantees of these methods.
- */
+/** The part of a blob store that a catalog needs while it commits. `BlobStore` documents the guarantees. */
 export interface BlobPlacer {
   place(
     placements: readonly {
@@ -122,21 +118,21 @@ export interface BlobPlacer {
     }[],
   ): Promise<readonly string[]>;
   remove(keys: readonly string[]): Promise<void>;
-  /** Stored size in bytes, or undefined where there are no such bytes; asked while a lost index is rebuilt. */
+  /** Stored size in bytes, or `undefined` if there is no such object; for the rebuild of a lost index. */
   size(key: string): Promise<number | undefined>;
 }
 
-/** A blob whose bytes lie in the blob store already, whole and durable. */
+/** A blob whose bytes are complete and durable in the blob store. */
 export interface PlacedBlob extends BlobDescription {
   readonly key: string;
-  /** Whether the bytes are known to be bad. */
+  /** Whether the bytes are known to be damaged. */
   readonly damaged?: boolean | undefined;
 }
 
 export interface ListOptions {
   /** Only names after this one, in byte order. */
   readonly after?: FileName | undefined;
-  /** At most so many names. */
+  /** The maximum number of names. */
   readonly limit?: number | undefined;
   /** Only versions up to and including this one. */
   readonly upTo?: FileVersion | undefined;
@@ -148,49 +144,46 @@ export interface CatalogStats {
   readonly blobs: number;
   /** Sum of the logical sizes of all entries, each name counted. */
   readonly logicalBytes: number;
-  /** The same of all blobs, each content counted once; undefined where the catalog does not count it. */
+  /** Sum of the logical sizes of all blobs, each counted once; `undefined` if the catalog does not count it. */
   readonly uniqueLogicalBytes: number | undefined;
-  /** Sum of the stored sizes of all blobs, each content counted once. */
+  /** Sum of the stored sizes of all blobs, each counted once. */
   readonly storedBytes: number;
   /** Blobs that no entry names, waiting for collection. */
   readonly unreferencedBlobs: number;
-  /** Bytes that the journal takes on disk, and those of them that are still needed; 0 where there is none. */
+  /** Bytes of the journal on disk, and its live bytes; 0 without a journal. */
   readonly journalBytes: number;
   readonly journalLiveBytes: number;
 }
 
 export interface CatalogCapabilities {
-  /** Stored size up to which blobs lie in the catalog; 0 where it holds none. */
+  /** Stored size up to which blobs are kept in the catalog; 0 if none are. */
   readonly inlineSizeMaxBytes: number;
 }
 
-/** Reading the catalog, which every process may do. */
+/** Reads the catalog, in any process. */
 export interface CatalogReader {
   readonly capabilities: CatalogCapabilities;
 
-  /** The entry under a name and the way to its bytes, as of the last change acknowledged by any process. */
+  /** The entry under a name and the location of its bytes, as of the last acknowledged change of any process. */
   find(name: FileName): Promise<LocatedEntry | undefined>;
 
   findBlob(digest: Digest): Promise<BlobRecord | undefined>;
 
-  /**
-   * Whether `directory` ("/" or "/a/") holds files: for a list's 400. `file` where its path without the
-   * slash is a file.
-   */
+  /** Whether `directory` ("/" or "/a/") holds files; `file` if its path without the slash is a file. */
   kindOfDirectory(directory: string): Promise<'directory' | 'file' | 'absent'>;
 
   /**
-   * Names below `directory`, in byte order, in batches. Each page of some hundred names is read from a snapshot of its own
-   * and goes on after the last name of the page before: a name that is there all the time is given exactly once, one that
-   * comes or goes meanwhile at most once. Nothing is held between two pages, however long the receiver takes. Cost per name
-   * is constant.
+   * Names below `directory`, in byte order, in batches. Each page of some hundred names is read from its own snapshot and
+   * starts after the last name of the page before: a name that exists all the time is yielded exactly once, one that
+   * appears or disappears meanwhile at most once. Nothing is held between two pages, however slow the consumer. The cost
+   * per name is constant.
    */
   listNames(directory: string, options?: ListOptions): AsyncIterable<readonly FileName[]>;
 
-  /** The same with whole entries. */
+  /** As `listNames`, with whole entries. */
   listEntries(directory: string, options?: ListOptions): AsyncIterable<readonly Entry[]>;
 
-  /** Every blob, in byte order of the digests, in batches, with the promises of a list of names; for collection and integrity. */
+  /** All blobs, in byte order of the digests, in batches, with the guarantees of `listNames`. */
   listBlobs(options?: { after?: Digest; signal?: AbortSignal }): AsyncIterable<readonly BlobRecord[]>;
 
   /** Blobs that no entry has named since before `beforeMs`, oldest first, at most `limit`. */
@@ -200,54 +193,52 @@ export interface CatalogReader {
 
   /**
    * Milliseconds since 1970 by the clock that stamps changes: that of the database, if servers share one. Times that are
-   * held against those stamps, as by `listUnreferenced` and `collect`, are taken from it.
+   * compared with those stamps, as in `listUnreferenced` and `collect`, come from it.
    */
   timeMs(): Promise<number>;
 }
 
 /**
- * Names → entries, digests → blobs and their reference counts. Changes of one catalog form one sequence;
- * each is applied whole or not at all, durable before its promise resolves, and seen by every later look-up.
- * A change that rejects has not been applied, unless the error is retryable `unavailable`: then it is
- * unknown, and repeating the same change is safe (the outcome is the same but for `deduplicated`).
+ * Names → entries, digests → blobs and their reference counts. The changes of one catalog form one sequence; each is
+ * applied whole or not at all, durable before its promise resolves, and visible to every later look-up. A change that
+ * rejects has not been applied, unless the error is retryable `unavailable`: then that is unknown, and repeating the same
+ * change is safe (the outcome is the same but for `deduplicated`).
  */
 export interface Catalog extends CatalogReader {
   /**
-   * Stores an entry if no newer version is there, the precondition holds and the name fits the tree.
-   * Staged content is placed inside the same step of the sequence. Where the outcome does not use what the
-   * change brought, a staged upload is left to the caller to discard.
+   * Stores an entry if no newer version is stored, the precondition holds and the name fits the tree. Staged content is
+   * placed inside the same step of the sequence. If the outcome does not use it, the caller discards the staged upload.
    */
   put(change: PutChange): Promise<PutOutcome>;
 
   remove(change: RemoveChange): Promise<RemoveOutcome>;
 
   /**
-   * Forgets blobs that no entry names and that have been so since before `beforeMs`, and removes their
-   * bytes inside the same step; others are left. Gives the records that were collected.
+   * Forgets those of the blobs that no entry has named since before `beforeMs`, and removes their bytes inside the same
+   * step. Returns the collected records.
    */
   collect(digests: readonly Digest[], beforeMs: number): Promise<readonly BlobRecord[]>;
 
   /**
-   * Keeps a blob from collection until released (or until the process that asked is gone). Undefined where
-   * there is no such blob. For a put that relies on stored content.
+   * Keeps a blob from collection until it is released or the calling process ends; for a put that relies on a stored blob.
+   * `undefined` if there is no such blob.
    */
   pin(digest: Digest): Promise<BlobPin | undefined>;
 
-  /** Marks a blob as damaged or sound. A put of sound content over a damaged blob replaces its bytes and clears the mark. */
+  /** Marks a blob as damaged or intact. A put of intact content replaces the bytes of a damaged blob and clears the mark. */
   markDamaged(digest: Digest, damaged: boolean): Promise<void>;
 
   /**
-   * Takes blobs into the catalog whose bytes lie in the blob store already (adoption, recovery), named by no
-   * entry at first. A blob that is known and sound is left as it is, unless what is given corrects its
-   * sizes under the same key; a damaged one is replaced. Idempotent. The caller sees to it that the
-   * bytes stay until this has resolved: nobody may take them for strays meanwhile.
+   * Adds blobs whose bytes are in the blob store already (adoption, recovery), without an entry at first. A known intact
+   * blob stays, unless the new description corrects its sizes under the same key; a damaged one is replaced. Idempotent. The
+   * caller makes sure that the bytes stay until this resolves: nothing may remove them as orphans meanwhile.
    */
   addBlobs(blobs: readonly PlacedBlob[]): Promise<void>;
 
   /** Resolves if changes can be made; for readiness. @throws FiletrackerError `unavailable`, `no-space` … */
   probe(): Promise<void>;
 
-  /** Waits for changes under way, refuses new ones, makes all durable. Idempotent. */
+  /** Waits for changes under way, refuses new ones, makes everything durable. Idempotent. */
   close(): Promise<void>;
 }
 

@@ -1,7 +1,6 @@
-import { ancestorsOf, type FileName } from '../core/file-name.ts';
-import type { FileVersion } from '../core/file-version.ts';
 import type { Digest } from '../core/digest.ts';
-import type { Precondition } from '../core/file-version.ts';
+import { ancestorsOf, type FileName } from '../core/file-name.ts';
+import type { FileVersion, Precondition } from '../core/file-version.ts';
 import type {
   BlobRecord,
   NameStanding,
@@ -12,7 +11,7 @@ import type {
   RemoveOutcome,
 } from './catalog.ts';
 
-// What a change leads to, given what is stored: the rules that every catalog shares.
+// The outcome of a change, given what is stored: the rules that all catalogs share.
 
 /** The part of a stored entry that decisions depend on. */
 export interface StoredVersion {
@@ -35,13 +34,13 @@ function preconditionHolds(current: StoredVersion | undefined, precondition: Pre
   return precondition.digests === undefined || precondition.digests.includes(current.digest);
 }
 
-/** The outcomes of a put that leave everything as it was, for what is stored under the name itself. */
+/** The outcomes of a put that change nothing because of what is stored under the name itself. */
 export type PutRefusal = Extract<PutOutcome, { readonly kind: 'precondition-failed' | 'superseded' }>;
 
 /**
- * Why a put must not happen, or undefined where nothing in the entry itself stands in its way. A failed
- * precondition is told before a newer version is, because it is the stricter wish. Versions are compared with
- * what is stored alone; a removal, if one is remembered, only counts for a put that repeats an earlier request.
+ * Why a put must not happen, or `undefined` if the entry itself allows it. A failed precondition comes before a newer
+ * version, because it is the stricter condition. Versions are compared with what is stored only; a remembered removal
+ * counts only for a put that repeats an earlier request.
  */
 export function refusalOfPut(
   current: StoredVersion | undefined,
@@ -60,7 +59,7 @@ export function refusalOfPut(
   return isRemoved ? { kind: 'superseded', version: removal.version } : undefined;
 }
 
-/** Why a removal must not happen, or undefined where it may. */
+/** Why a removal must not happen, or `undefined` if it may. */
 export function refusalOfRemove(
   current: StoredVersion | undefined,
   change: { readonly version: FileVersion; readonly precondition?: Precondition | undefined },
@@ -69,8 +68,7 @@ export function refusalOfRemove(
     return { kind: 'precondition-failed' };
   }
   if (current === undefined) return { kind: 'absent' };
-  if (current.version > change.version) return { kind: 'superseded', version: current.version };
-  return undefined;
+  return current.version > change.version ? { kind: 'superseded', version: current.version } : undefined;
 }
 
 function entryOf(standing: NameStanding): StoredVersion | undefined {
@@ -81,53 +79,49 @@ function removalOf(standing: NameStanding): Removal | undefined {
   return standing.kind === 'removed' ? standing : undefined;
 }
 
-function sameStanding(one: NameStanding, other: NameStanding): boolean {
+function isSameStanding(one: NameStanding, other: NameStanding): boolean {
   if (one.kind === 'nothing' || other.kind === 'nothing') return one.kind === other.kind;
-  const sameEntry = entryOf(one)?.digest === entryOf(other)?.digest;
-  return one.version === other.version && sameEntry && removalOf(one)?.timeMs === removalOf(other)?.timeMs;
+  const isSameEntry = entryOf(one)?.digest === entryOf(other)?.digest;
+  return one.version === other.version && isSameEntry && removalOf(one)?.timeMs === removalOf(other)?.timeMs;
 }
 
 /**
- * The outcome of a put that is asked for again and must not be made now; undefined where it is decided like any other.
+ * The outcome of a repeated put that must not be made now; `undefined` if it is decided like any other.
  *
- * With what stood under the name when it was asked for first unchanged, it has not been made. With something older
- * than itself there now, it has not, or was removed before the older one was put: it is made, as losing an acknowledged
- * file is worse than bringing a removed one back. Else it may have been made and overtaken, and made once more it would
- * undo what others were told is there, or is gone. It counts as made right at the first asking then, and overtaken
- * since, which nobody can tell from what has happened.
+ * If the state of the name is as before the first request, the put was not made. If an older version is stored now, it was
+ * not made, or was removed before the older one was put: it is made, as losing an acknowledged file is worse than
+ * restoring a removed one. Otherwise it may have been made and overtaken, and making it again would undo changes that
+ * others know of. Then it counts as made at the first request and overtaken since, which no observer can disprove.
  */
 export function outcomeOfRepeatedPut(
   now: NameStanding,
   change: Pick<PutChange, 'version' | 'digest' | 'precondition' | 'firstSentMs' | 'stoodBefore'>,
 ): PutOutcome | undefined {
   const { version, digest, stoodBefore } = change;
-  if (stoodBefore === undefined || sameStanding(now, stoodBefore)) return undefined;
+  if (stoodBefore === undefined || isSameStanding(now, stoodBefore)) return undefined;
   if (now.kind === 'nothing' || now.version < version) return undefined;
-  const made = now.version === version && entryOf(now)?.digest === digest;
-  const refused = refusalOfPut(entryOf(stoodBefore), change, removalOf(stoodBefore)) !== undefined;
-  return made || !refused ? { kind: 'stored', version, deduplicated: true } : undefined;
+  const isMade = now.version === version && entryOf(now)?.digest === digest;
+  const isRefused = refusalOfPut(entryOf(stoodBefore), change, removalOf(stoodBefore)) !== undefined;
+  return isMade || !isRefused ? { kind: 'stored', version, deduplicated: true } : undefined;
 }
 
 /**
- * The same of a removal. Where anything has changed since it was first asked for, it counts as made then, by what stood
- * there: what stands there now came after it, and it may be what it has removed already that is put again.
+ * The outcome of a repeated removal that must not be made now. If the name has changed since the first request, the removal
+ * counts as made then: the present entry came later, and may be the removed one, put again.
  */
 export function outcomeOfRepeatedRemove(
   now: NameStanding,
   change: Pick<RemoveChange, 'version' | 'precondition' | 'stoodBefore'>,
 ): RemoveOutcome | undefined {
   const { stoodBefore } = change;
-  if (stoodBefore === undefined || sameStanding(now, stoodBefore)) return undefined;
+  if (stoodBefore === undefined || isSameStanding(now, stoodBefore)) return undefined;
   const before = entryOf(stoodBefore);
   const refusal = refusalOfRemove(before, change);
   if (refusal !== undefined || before === undefined) return refusal ?? { kind: 'absent' };
   return { kind: 'removed', version: before.version };
 }
 
-/**
- * The file that keeps `name` from being one (invariant 8): a file above it, or one below. Look-ups are given,
- * so that each catalog brings its own.
- */
+/** The file above or below `name` that keeps it from being a file (invariant 8). */
 export function conflictingName(
   name: FileName,
   isFile: (ancestor: FileName) => boolean,
@@ -136,7 +130,7 @@ export function conflictingName(
   return ancestorsOf(name).find((ancestor) => isFile(ancestor)) ?? firstBelow(`${name}/`);
 }
 
-/** Whether a blob that is brought in shall take the place of the one that is known under its digest. */
+/** Whether a blob that `addBlobs` adds replaces the known one of its digest. */
 export function corrects(
   blob: PlacedBlob,
   known: Pick<BlobRecord, 'damaged' | 'logicalSize' | 'storedSize' | 'encoding'> & {

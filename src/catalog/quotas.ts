@@ -1,4 +1,5 @@
 import type { FileName } from '../core/file-name.ts';
+import type { CatalogReader } from './catalog.ts';
 
 /** Bounds on the names below a directory. */
 export interface Quota {
@@ -9,49 +10,52 @@ export interface Quota {
   readonly filesMax: number | undefined;
 }
 
-/** How much a catalog may take in. */
+/** Bounds on a whole catalog. */
 export interface CatalogLimits {
-  /** Of all blobs as they are stored. */
+  /** Sum of the stored sizes of all blobs. */
   readonly storedBytesMax: number | undefined;
   readonly quotas: readonly Quota[];
 }
 
-/** What lies below the prefix of a quota. */
+/** What is stored below the prefix of a quota. */
 export interface QuotaUsage {
   readonly quota: Quota;
   readonly files: number;
   readonly logicalBytes: number;
 }
 
-/** What a change adds under its name; negative where it takes away. */
+/** What a change adds; negative for what it removes. */
 export interface UsageChange {
   readonly name: FileName;
   readonly files: number;
   readonly logicalBytes: number;
+  readonly storedBytes: number;
 }
 
-interface Counted {
-  readonly quota: Quota;
+interface Counted extends QuotaUsage {
   files: number;
   logicalBytes: number;
-  /** Of changes that are decided but not made yet; only what they add, so that it errs to the safe side. */
+  /** What admitted changes add until they are made; what they remove is not counted. */
   pendingFiles: number;
   pendingBytes: number;
 }
 
 /**
- * Counts what lies below the prefixes of quotas, in the memory of the process that makes all changes.
+ * The capacity that is left below the limits of a catalog, in the memory of the process that makes all changes.
  *
- * Invariant: the counts are those of the catalog after the changes that were made, and a change is admitted only
- * if they stay within the quotas with it and with all that is admitted but not made yet. So quotas hold exactly,
- * however many processes ask for changes. They are counted anew when another process takes over: about a second
- * for a million names, which only stores with quotas pay.
+ * Invariant: the counts are those of the catalog after the changes that were made, and a change is admitted only if they
+ * stay within the limits with it and with everything admitted but not made yet. So the limits hold exactly, however many
+ * processes request changes. A process that becomes the leader counts again: about a second for a million names, which
+ * only stores with quotas pay.
  */
-export class QuotaBook {
+export class Capacity {
+  readonly #limits: CatalogLimits;
   readonly #counted: readonly Counted[];
+  #pendingStoredBytes = 0;
 
-  constructor(quotas: readonly Quota[]) {
-    this.#counted = quotas.map((quota) => ({
+  constructor(limits: CatalogLimits) {
+    this.#limits = limits;
+    this.#counted = limits.quotas.map((quota) => ({
       quota,
       files: 0,
       logicalBytes: 0,
@@ -60,48 +64,72 @@ export class QuotaBook {
     }));
   }
 
+  /** Counts what is stored, in one pass for all quotas. */
+  static async of(limits: CatalogLimits, reader: CatalogReader): Promise<Capacity> {
+    const capacity = new Capacity(limits);
+    if (limits.quotas.length > 0) {
+      for await (const batch of reader.listEntries('/')) {
+        for (const { name, logicalSize } of batch) {
+          capacity.add({ name, files: 1, logicalBytes: logicalSize, storedBytes: 0 });
+        }
+      }
+    }
+    return capacity;
+  }
+
   get usages(): readonly QuotaUsage[] {
     return this.#counted;
   }
 
-  /** Counts what is there, or was made. */
-  add(change: UsageChange): void {
+  /** Counts a change that was made. */
+  add({ name, files, logicalBytes }: UsageChange): void {
     for (const counted of this.#counted) {
-      if (!covers(counted.quota.prefix, change.name)) continue;
-      counted.files += change.files;
-      counted.logicalBytes += change.logicalBytes;
+      if (!covers(counted.quota.prefix, name)) continue;
+      counted.files += files;
+      counted.logicalBytes += logicalBytes;
     }
   }
 
-  /** Why a change must not be made, in words; undefined where it may, and is then to be made or given up. */
-  admit(change: UsageChange): string | undefined {
-    for (const counted of this.#counted) {
-      const { quota, files, logicalBytes, pendingFiles, pendingBytes } = counted;
+  /**
+   * Admits a change; `made` or `givenUp` must follow. Returns the limit in its way, in words, or `undefined`.
+   * @param stored what all blobs take now, and what the client offers even if it is stored already.
+   */
+  admit(
+    change: UsageChange,
+    stored: { readonly bytes: number; readonly offered?: number },
+  ): string | undefined {
+    const { storedBytesMax = Infinity } = this.#limits;
+    const neededBytes = Math.max(change.storedBytes, stored.offered ?? 0);
+    if (neededBytes > 0 && stored.bytes + this.#pendingStoredBytes + neededBytes > storedBytesMax) {
+      return `the store would take more than the ${storedBytesMax} bytes that it may`;
+    }
+    for (const { quota, files, logicalBytes, pendingFiles, pendingBytes } of this.#counted) {
       if (!covers(quota.prefix, change.name)) continue;
       const { filesMax = Infinity, logicalBytesMax = Infinity } = quota;
       if (change.files > 0 && files + pendingFiles + change.files > filesMax) {
-        return `"${quota.prefix}" holds the ${filesMax} files that it may`;
+        return `"${quota.prefix}" holds its maximum of ${filesMax} files`;
       }
       if (change.logicalBytes > 0 && logicalBytes + pendingBytes + change.logicalBytes > logicalBytesMax) {
-        return `"${quota.prefix}" would hold more than the ${logicalBytesMax} bytes that it may`;
+        return `"${quota.prefix}" would exceed its maximum of ${logicalBytesMax} bytes`;
       }
     }
     this.#pend(change, 1);
     return undefined;
   }
 
-  /** The change that was admitted is made. */
+  /** The admitted change is made. */
   made(change: UsageChange): void {
     this.#pend(change, -1);
     this.add(change);
   }
 
-  /** The change that was admitted is not made. */
+  /** The admitted change is not made. */
   givenUp(change: UsageChange): void {
     this.#pend(change, -1);
   }
 
   #pend(change: UsageChange, sign: 1 | -1): void {
+    this.#pendingStoredBytes += sign * change.storedBytes;
     for (const counted of this.#counted) {
       if (!covers(counted.quota.prefix, change.name)) continue;
       counted.pendingFiles += sign * Math.max(0, change.files);

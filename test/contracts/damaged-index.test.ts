@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { EmbeddedFolders } from '../../src/catalog/lmdb/embedded-folders.ts';
+import type { EmbeddedFolders } from '../../src/catalog/lmdb/index/database.ts';
 import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { totalsKey } from '../../src/catalog/lmdb/index/rows.ts';

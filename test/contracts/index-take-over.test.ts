@@ -4,7 +4,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { JournalLock } from '../../src/catalog/lmdb/writer/journal-lock.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
-import { SharedCatalog, type SharedCatalogOptions } from '../../src/catalog/leader/shared-catalog.ts';
+import type { LeadershipOptions } from '../../src/catalog/leader/leadership.ts';
+import { SharedCatalog } from '../../src/catalog/leader/shared-catalog.ts';
 import { makeFolders } from '../../src/fs/folders.ts';
 import { SharedCounter } from '../../src/fs/shared-counter.ts';
 import { putOf, RecordingPlacer } from '../support/catalogs.ts';
@@ -26,7 +27,7 @@ describe('IndexDatabase.takeOver()', () => {
 });
 
 describe('SharedCatalog', () => {
-  const optionsIn = (folder: string): SharedCatalogOptions => ({
+  const optionsIn = (folder: string): LeadershipOptions => ({
     folders: { journal: join(folder, 'journal'), catalog: join(folder, 'catalog') },
     placer: new RecordingPlacer(),
   });

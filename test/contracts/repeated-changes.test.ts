@@ -7,7 +7,7 @@ import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { ChangeClient } from '../../src/catalog/leader/change-client.ts';
 import { ChangeServer } from '../../src/catalog/leader/change-server.ts';
 import { SharedCatalog } from '../../src/catalog/leader/shared-catalog.ts';
-import { socketPathIn } from '../../src/catalog/leader/socket-path.ts';
+import { socketPathIn } from '../../src/catalog/leader/change-server.ts';
 import { name, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 

@@ -1,7 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { scanSegment, type ScannedRecord } from '../../src/catalog/journal/segment.ts';
+import type { PlacedRecord } from '../../src/catalog/journal/record.ts';
+import { scanSegment } from '../../src/catalog/journal/segment.ts';
 import { segmentPath } from '../../src/catalog/journal/segment-header.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { namesOf, putOf, RecordingPlacer, textOf } from '../support/catalogs.ts';
@@ -25,8 +26,8 @@ function open(more: Partial<LmdbCatalogOptions> = {}): Promise<LmdbCatalog> {
   });
 }
 
-async function recordsOf(segment: number): Promise<ScannedRecord[]> {
-  const records: ScannedRecord[] = [];
+async function recordsOf(segment: number): Promise<PlacedRecord[]> {
+  const records: PlacedRecord[] = [];
   for await (const batch of scanSegment(journal, segment)) records.push(...batch);
   return records;
 }

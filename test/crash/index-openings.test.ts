@@ -1,8 +1,8 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { EmbeddedFolders } from '../../src/catalog/lmdb/embedded-folders.ts';
-import type { PlacedRecord } from '../../src/catalog/lmdb/index/changes.ts';
+import type { EmbeddedFolders } from '../../src/catalog/lmdb/index/database.ts';
+import type { PlacedRecord } from '../../src/catalog/journal/record.ts';
 import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { FolderLock } from '../../src/fs/locks/folder-lock.ts';
 import { name, putOf } from '../support/catalogs.ts';

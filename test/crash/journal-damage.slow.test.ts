@@ -8,7 +8,8 @@ import {
   segmentHeaderSizeBytes,
   segmentPath,
 } from '../../src/catalog/journal/segment-header.ts';
-import { scanSegment, type ScannedRecord } from '../../src/catalog/journal/segment.ts';
+import type { PlacedRecord } from '../../src/catalog/journal/record.ts';
+import { scanSegment } from '../../src/catalog/journal/segment.ts';
 import { LmdbCatalog } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { name, namesOf, putOf, RecordingPlacer } from '../support/catalogs.ts';
 
@@ -29,12 +30,12 @@ describe('a damaged journal', () => {
     });
 
   /** Five files, each its own group, and where their records lie. */
-  async function fiveFiles(): Promise<ScannedRecord[]> {
+  async function fiveFiles(): Promise<PlacedRecord[]> {
     const catalog = await openIn(folder);
     for (const path of ['/1', '/2', '/3', '/4', '/5'])
       await catalog.put(putOf(path, 1, `content of ${path}`));
     await catalog.close();
-    const records: ScannedRecord[] = [];
+    const records: PlacedRecord[] = [];
     for await (const batch of scanSegment(journal, 1)) records.push(...batch);
     expect(records).toHaveLength(5);
     return records;

@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { type Clock } from '../../core/clock.ts';
-import { errnoOf, FiletrackerError, fromSystemError } from '../../core/errors.ts';
+import { cannot, errnoOf, fromSystemError } from '../../core/errors.ts';
 import { segmentSizeBytes } from '../../core/limits.ts';
 import { freeBytes, makeFolders, privateFolderMode, syncFolder } from '../../fs/folders.ts';
+import { syncFile } from '../../fs/durable-file.ts';
 import {
   encodeRecord,
   recordSizeBytes,
@@ -24,36 +25,40 @@ const prefillMinBytes = 256 * 1024;
 const prefillMaxBytes = 8 * 1024 * 1024;
 
 export interface WrittenGroup {
-  /** Where each record of the group lies, in order. */
+  /** The positions of the records, in order. */
   readonly positions: readonly RecordPosition[];
   /** The end of the journal after the group. */
   readonly end: RecordPosition;
 }
 
-/** Where the journal ends when a writer opens it. */
-export interface JournalEnd {
-  /** The last segment, or 0 where there is none yet. */
-  readonly segment: number;
-  /** Its sound end in bytes. */
-  readonly offset: number;
-  /** Whether the last segment may be written on: it ends exactly at `offset`, in nothing torn. */
+/** The end of the journal when a writer opens it; segment 0 if the journal is empty. */
+export interface JournalEnd extends RecordPosition {
+  /** Whether the last segment ends exactly at `offset`, without a torn write, so that it may be continued. */
   readonly clean: boolean;
 }
 
+export interface JournalWriterOptions {
+  readonly clock: Clock;
+  readonly segmentSizeBytes?: number | undefined;
+  /** Called before a segment is begun; if it throws, none is. */
+  readonly check?: (() => void) | undefined;
+}
+
 /**
- * Appends groups of records to the journal, each group durable on return.
+ * Appends groups of records to the journal; a group is durable when `append` resolves.
  *
- * Invariant: all before `#offset` of the current segment is durable and sound. A group that fails is cut off
- * by beginning a new segment whose header names the end of the one before, so that nothing of it is ever read
- * back, and one that is taken back is wiped out where it stands. One `append` or `takeBack` runs at a time.
+ * Invariant: everything before `#offset` of the current segment is durable and intact. A group that fails is cut off
+ * by a new segment whose header records the end of the one before, so that nothing of it is ever read back; a group that
+ * is taken back is overwritten in place. One `append` or `takeBack` runs at a time.
  *
- * A group is one write to a file opened with O_DSYNC into space that was filled with zeros before: measured,
- * that takes half the time of a write that lets the file grow (0.28 against 0.6 ms), for the sync has no
- * metadata to flush, and one call of the thread pool in the place of two.
+ * A group is one write to a file opened with O_DSYNC, into space that was filled with zeros before: measured, that takes
+ * half the time of a write that lets the file grow (0.28 against 0.6 ms), because the sync has no metadata to flush, and
+ * one call of the thread pool instead of two.
  */
 export class JournalWriter {
   readonly #folder: string;
   readonly #clock: Clock;
+  readonly #check: (() => void) | undefined;
   readonly #segmentSizeBytes: number;
   #file: FileHandle | undefined;
   #segment: number;
@@ -63,36 +68,21 @@ export class JournalWriter {
   #prefillBytes = prefillMinBytes;
   #prefill: Promise<void> | undefined;
   #endIsCertain = true;
-  #check: (() => void) | undefined;
-  /** A segment of which this writer has not made more than a beginning. */
+  /** A segment that this writer could not finish creating. */
   #unfinished: number | undefined;
 
-  private constructor(folder: string, clock: Clock, end: JournalEnd, segmentSize: number) {
+  private constructor(folder: string, end: JournalEnd, options: JournalWriterOptions) {
     this.#folder = folder;
-    this.#clock = clock;
+    this.#clock = options.clock;
+    this.#check = options.check;
+    this.#segmentSizeBytes = options.segmentSizeBytes ?? segmentSizeBytes;
     this.#segment = end.segment;
     this.#seed = makeSeed(end.segment);
     this.#offset = end.offset;
-    this.#segmentSizeBytes = segmentSize;
   }
 
-  static async open(
-    folder: string,
-    end: JournalEnd,
-    options: {
-      clock: Clock;
-      segmentSizeBytes?: number | undefined;
-      /** Called before a segment is begun; where it throws, none is. */
-      check?: (() => void) | undefined;
-    },
-  ): Promise<JournalWriter> {
-    const writer = new JournalWriter(
-      folder,
-      options.clock,
-      end,
-      options.segmentSizeBytes ?? segmentSizeBytes,
-    );
-    writer.#check = options.check;
+  static async open(folder: string, end: JournalEnd, options: JournalWriterOptions): Promise<JournalWriter> {
+    const writer = new JournalWriter(folder, end, options);
     try {
       makeFolders(folder, privateFolderMode);
       if (end.segment > 0) await makeEndDurable(folder, end.segment);
@@ -104,19 +94,19 @@ export class JournalWriter {
     return writer;
   }
 
-  /** The segment being written; older ones never change. */
+  /** The current segment; older ones never change. */
   get segment(): number {
     return this.#segment;
   }
 
-  /** The end of the journal: all before is durable. */
+  /** The end of the journal: everything before it is durable. */
   get end(): RecordPosition {
     return { segment: this.#segment, offset: this.#offset };
   }
 
   /**
-   * Whether nothing of a group that failed can be read back, whatever happens. Not so where neither the group
-   * nor its removal could be written for certain: then it may stand in the journal until the next group is written.
+   * Whether nothing of a failed group can be read back. False if neither the group nor its removal was written for certain:
+   * then the group may be in the journal until the next one is written.
    */
   get endIsCertain(): boolean {
     return this.#endIsCertain;
@@ -134,7 +124,7 @@ export class JournalWriter {
         await this.#beginSegment();
       const group = Buffer.allocUnsafe(size);
       const positions = this.#encode(records, group);
-      // A prefill that is still writing zeros where this group goes would wipe it out.
+      // A prefill that is still writing zeros here would overwrite the group.
       if (this.#prefill !== undefined && this.#offset + size > this.#filledTo) await this.#prefill;
       this.#endIsCertain = false;
       await writeAll(this.#file, group, this.#offset);
@@ -149,8 +139,8 @@ export class JournalWriter {
   }
 
   /**
-   * Wipes the group that was appended last out of the journal, in the very space that it took, as a full disk may have
-   * no other. Gives whether nothing of it can be read back (`endIsCertain`).
+   * Overwrites the last group with zeros, in its own space, as a full disk may have no other.
+   * @returns whether nothing of it can be read back (`endIsCertain`).
    */
   async takeBack({ positions, end }: WrittenGroup): Promise<boolean> {
     const start = positions[0]?.offset ?? end.offset;
@@ -167,7 +157,16 @@ export class JournalWriter {
 
   /** Cuts the current segment at its end and closes it. Idempotent. */
   async close(): Promise<void> {
-    await this.#sealSegment();
+    const file = this.#file;
+    this.#file = undefined;
+    await this.#prefill;
+    if (file === undefined) return;
+    try {
+      await file.truncate(this.#offset);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
   }
 
   #encode(records: readonly JournalRecord[], group: Buffer): RecordPosition[] {
@@ -183,7 +182,7 @@ export class JournalWriter {
   async #beginSegment(): Promise<void> {
     this.#check?.();
     const previousEnd = this.#offset;
-    await this.#sealSegment();
+    await this.close();
     const number = this.#segment + 1;
     const seed = makeSeed(number);
     await noteSeed(this.#folder, seed);
@@ -201,23 +200,20 @@ export class JournalWriter {
     this.#adopt(file, seed, segmentHeaderSizeBytes);
   }
 
-  /** One that is there already is another process's, which must not be written over; or this one's, which failed to begin it. */
+  /** An existing file belongs to another process and must not be overwritten, unless this writer failed to finish it. */
   async #createSegment(number: number): Promise<FileHandle> {
     const { O_WRONLY, O_CREAT, O_EXCL, O_TRUNC, O_DSYNC } = constants;
-    const manner = this.#unfinished === number ? O_TRUNC : O_EXCL;
+    const mode = this.#unfinished === number ? O_TRUNC : O_EXCL;
     try {
-      return await open(segmentPath(this.#folder, number), O_WRONLY | O_CREAT | O_DSYNC | manner, 0o644);
-    } catch (error) {
-      if (errnoOf(error) !== 'EEXIST') throw error;
-      throw new FiletrackerError(
-        'unavailable',
-        `Cannot begin segment ${number} of the journal: it is there already; another process writes to this store`,
-        { cause: error },
-      );
+      return await open(segmentPath(this.#folder, number), O_WRONLY | O_CREAT | O_DSYNC | mode, 0o644);
+    } catch (cause) {
+      if (errnoOf(cause) !== 'EEXIST') throw cause;
+      const state = 'it exists already; another process writes to this store';
+      throw cannot('unavailable', `begin segment ${number} of the journal`, state, { cause });
     }
   }
 
-  /** Writes on in the last segment, if that has the format of new ones. */
+  /** Continues the last segment, if it has the current format. */
   async #continueSegment(): Promise<boolean> {
     const header = await readSegmentHeader(this.#folder, this.#segment);
     if (header?.format !== 2) return false;
@@ -236,36 +232,21 @@ export class JournalWriter {
     this.#prefillBytes = prefillMinBytes;
   }
 
-  async #sealSegment(): Promise<void> {
-    const file = this.#file;
-    this.#file = undefined;
-    await this.#prefill;
-    if (file === undefined) return;
-    try {
-      await file.truncate(this.#offset);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  }
-
-  /** After a failed write: what was written of the group is cut off now if the disk lets us, and by the next header in any case. */
+  /** After a failed write: cuts off the group now if the disk allows it; the next header does so in any case. */
   async #abandonSegment(): Promise<void> {
-    const file = this.#file;
-    this.#file = undefined;
-    await this.#prefill;
-    if (file === undefined) return;
+    if (this.#file === undefined) {
+      await this.#prefill;
+      return;
+    }
     try {
-      await file.truncate(this.#offset);
-      await file.sync();
+      await this.close();
       this.#endIsCertain = true;
     } catch {
-      // The disk that refused the group refuses its removal too; the next header will do.
+      // A disk that refused the group may refuse its removal too.
     }
-    await file.close().catch(() => undefined);
   }
 
-  /** Fills zeros ahead of the end, in the background, once half of what was filled is used up. */
+  /** Fills zeros ahead of the end, in the background, once half of the filled space is used up. */
   #prefillAhead(): void {
     const ahead = this.#filledTo - this.#offset;
     if (this.#prefill !== undefined || ahead > this.#prefillBytes / 2) return;
@@ -277,7 +258,7 @@ export class JournalWriter {
       .then((filled) => {
         if (filled) this.#filledTo = end;
       })
-      // Only the speed depends on it: where the disk is full, groups are written without.
+      // Only the speed depends on it: on a full disk groups are written without it.
       .catch(() => undefined)
       .finally(() => {
         this.#prefill = undefined;
@@ -294,7 +275,7 @@ async function writeAll(file: FileHandle | undefined, bytes: Buffer, position: n
   }
 }
 
-/** False where the disk has not much more than that left: what is there is for changes. */
+/** False if the disk has little more than that left, which is for changes. */
 async function fillZeros(path: string, start: number, end: number): Promise<boolean> {
   if (freeBytes(path) < 2 * (end - start)) return false;
   const file = await open(path, constants.O_WRONLY);
@@ -308,16 +289,11 @@ async function fillZeros(path: string, start: number, end: number): Promise<bool
 }
 
 /**
- * Makes what was read of the last segment durable. A process that was killed in the midst of a write, or before it had
- * synced the name of a new segment, leaves what the next one reads as if it were on the disk; were it not
- * made so, power loss might take it from under the changes that were made upon it since.
+ * Makes the last segment, as it was read, durable. A process that was killed during a write, or before it had synced the
+ * name of a new segment, leaves bytes that the next process reads although they are not on the disk yet: power loss could
+ * take them from under the changes that were made on top of them.
  */
 async function makeEndDurable(folder: string, segment: number): Promise<void> {
-  const file = await open(segmentPath(folder, segment), constants.O_RDWR);
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await syncFile(segmentPath(folder, segment));
   await syncFolder(folder);
 }

@@ -4,18 +4,17 @@ import { digestFromBytes, type Digest } from '../../core/digest.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 
-// The on-disk form of one change. All numbers are little endian.
+// The form of a record on disk. All numbers are little endian.
 //
 //   offset  size  field
-//        0     4  crc32 of the bytes from 4 to the end, started with a number that belongs to the segment, so
-//                 that other bytes never pass for a record of it: see `RecordSeed`
+//        0     4  crc32 of the bytes from 4 to the end, seeded by a number of the segment: see `RecordSeed`
 //        4     4  length of the whole record: a multiple of 8
-//        8     1  type: 1 put, 2 removal, 3 blob (content without a name), 4 mark (damaged or sound)
-//        9     1  flags: bit 0 the content is gzip; bits 1-2 where the content is: 0 not told here, 1 in this
-//                 record, 2 in the blob store; bit 3 the content is damaged
+//        8     1  type: 1 put, 2 removal, 3 blob (without a name), 4 mark (damaged or intact)
+//        9     1  flags: bit 0 the blob is gzip; bits 1-2 where its bytes are: 0 not stated, 1 in this record,
+//                 2 in the blob store; bit 3 the blob is damaged
 //       10     2  length of the name
-//       12     4  offset in the segment at which the group of this record begins: all before was durable
-//                 when the group was written, so a bad record before it is damage, not a torn write
+//       12     4  offset in the segment at which the group of this record begins: everything before it was
+//                 durable when the group was written, so a bad record before it is damage, not a torn write
 //       16     6  version (signed)
 //       22     6  time of the change, milliseconds since 1970
 //       28     6  logical size
@@ -24,10 +23,10 @@ import type { FileVersion } from '../../core/file-version.ts';
 //       42     2  mark of the segment: see `RecordSeed`
 //       44     4  origin: the segment in which a removal was first recorded; else zero
 //       48    32  digest (zero in removals)
-//       80     …  name, key of the blob store, stored bytes (where they are in this record), zeros up to the length
+//       80     …  name, key of the blob store, stored bytes (if they are in this record), zeros up to the length
 
 export const recordHeaderSizeBytes = 80;
-/** Longer than any record that is written; guards a reader against a damaged length. */
+/** Longer than any record; guards against a damaged length. */
 export const recordSizeMaxBytes = 64 * 1024;
 
 export type RecordContent =
@@ -46,7 +45,7 @@ export type JournalRecord = { readonly timeMs: number } & (
       readonly type: 'remove';
       readonly name: FileName;
       readonly version: FileVersion;
-      /** Undefined: the segment that the record is written to. */
+      /** `undefined`: the segment that the record is written to. */
       readonly origin: number | undefined;
     }
   | ({ readonly type: 'blob' } & BlobFields)
@@ -61,21 +60,26 @@ const contentMask = 3;
 const contentCodes = { none: 0, inline: 1, object: 2 } as const;
 
 /**
- * What the records of one segment have in common. Both numbers are secrets of the segment, so that nobody can store
- * a file whose content passes for a record. In segments of format 1 they are known: its number, and zero.
+ * What the records of one segment have in common. Both numbers are secrets of the segment, so that a file cannot be
+ * crafted whose content passes for a record. In segments of format 1 they are known: the segment's number, and zero.
  */
 export interface RecordSeed {
   readonly segment: number;
   /** Starts the checksums. */
   readonly checksum: number;
-  /** Stands in every record. */
+  /** Is part of every record. */
   readonly mark: number;
 }
 
-/** Where a record lies, as the catalog refers to it. */
+/** A position in the journal: of a record, or of the end. */
 export interface RecordPosition {
   readonly segment: number;
   readonly offset: number;
+}
+
+export interface PlacedRecord extends RecordPosition {
+  readonly record: JournalRecord;
+  readonly length: number;
 }
 
 function variableSize(record: JournalRecord): number {
@@ -100,7 +104,7 @@ function flagsOf(record: JournalRecord): number {
 }
 
 /**
- * Writes a record of a segment into `target` at `at`; its group begins at `groupStart` of the segment.
+ * Writes a record into `target` at `at`; its group begins at offset `groupStart` of the segment.
  * @returns the number of bytes written.
  */
 export function encodeRecord(
@@ -143,7 +147,7 @@ export function encodeRecord(
   return length;
 }
 
-/** Whether a whole, sound record of a segment lies at `at`; gives its length, or 0. */
+/** The length of the intact record of the segment at `at`, or 0 if there is none. */
 export function checkRecord(source: Buffer, at: number, seed: RecordSeed): number {
   if (at + recordHeaderSizeBytes > source.length) return 0;
   const length = source.readUInt32LE(at + 4);
@@ -152,10 +156,7 @@ export function checkRecord(source: Buffer, at: number, seed: RecordSeed): numbe
   return crc32(source.subarray(at + 4, at + length), seed.checksum) === source.readUInt32LE(at) ? length : 0;
 }
 
-/**
- * The length of an unsound record at `at` whose header is whole by all signs: the parts that it names make up the length
- * that it names. Gives 0 otherwise.
- */
+/** The length of a bad record at `at` whose header seems intact: its parts add up to its length. Otherwise 0. */
 export function lengthByHeader(source: Buffer, at: number): number {
   if (at + recordHeaderSizeBytes > source.length) return 0;
   const length = source.readUInt32LE(at + 4);
@@ -191,8 +192,8 @@ function decodeContent(source: Buffer, at: number, flags: number, storedSize: nu
 }
 
 /**
- * Reads the record at `at`, which `checkRecord` has found sound. Inline bytes are a view of `source`.
- * Undefined for a type that this version does not know.
+ * Reads the record at `at`, which has passed `checkRecord`. Inline bytes are a view of `source`.
+ * @returns `undefined` for a type that this release does not know.
  */
 export function decodeRecord(source: Buffer, at: number): JournalRecord | undefined {
   const type = source[at + 8];

@@ -6,39 +6,38 @@ import { errnoOf, fromSystemError } from '../../core/errors.ts';
 import { newerFormat } from '../../core/release.ts';
 import { recordHeaderSizeBytes, type RecordSeed } from './record.ts';
 
-// A segment is a file of the journal: a header, then records one after the other. `<number>.log`, the number
-// of ten digits, counted up and never used twice.
+// A segment is a file of the journal, `<number>.log`: a header, then records one after the other. The number has ten
+// digits, counts up and is never reused.
 //
 //   offset  size  field of the header
 //        0     8  "FTJRNL02"; segments of format 1 have "FTJRNL01"
 //        8     4  crc32 of the bytes from 12 to 64
 //       12     4  number of the segment
 //       16     6  time of its creation, milliseconds since 1970
-//       22     6  end of the segment before it: what lies beyond there was never acknowledged
-//       28     4  random: starts the checksums of the records
-//       32     2  random: stands in every record
+//       22     6  end of the segment before it: bytes beyond it were never acknowledged
+//       28     4  random: seeds the checksums of the records
+//       32     2  random: is part of every record
 //       34    38  zeros
-//       72    80  guard: a sound record of format 1, of a type that no release knows
+//       72    80  guard: an intact record of format 1, of a type that no release knows
 //      152        the first record
 //
-// In a segment of format 1 everything from 28 to 64 is zero, the first record follows at 64, and what starts the checksums
-// is the number of the segment.
+// In format 1 the bytes from 28 to 64 are zero, the first record follows at 64, and the number of the segment seeds the
+// checksums.
 //
 // Release 3.0 does not know format 2: it takes such a segment for an empty one, and would write over it. The guard
-// keeps it from that: a record that it can read, behind something that it can't, is damage to it, and it does not start.
+// prevents that: a record that it can read, behind bytes that it cannot, is damage to it, and it does not start.
 //
-// Without the random numbers no record can be read. So the file `seeds` beside the segments repeats them: for each
-// segment a line with its number, what starts the checksums, and what stands in every record.
+// Without the random numbers no record can be read. So the file `seeds` beside the segments repeats them: one line for
+// each segment, with its number, the seed of the checksums, and the part of every record.
 
 const fieldsSizeBytes = 64;
 const guardOffset = 72;
-/** Of the format that is written. */
+/** In the format that is written. */
 export const segmentHeaderSizeBytes = guardOffset + recordHeaderSizeBytes;
 const magicForm = /^FTJRNL(\d\d)$/;
 const knownFormats = [1, 2];
 export const seedsFileName = 'seeds';
 
-/** What a new segment begins with. */
 export interface NewSegment {
   readonly number: number;
   readonly createdMs: number;
@@ -50,13 +49,13 @@ export interface SegmentHeader extends NewSegment {
   readonly format: 1 | 2;
 }
 
-/** What has to be known of a segment to read its records. */
+/** What is needed to read the records of a segment. */
 export interface SegmentLayout {
   readonly format: 1 | 2;
   /** Offset of the first record. */
   readonly start: number;
   readonly seed: RecordSeed;
-  /** False if neither the header nor `seeds` names the seed, so that format 1 is only a guess. */
+  /** False if neither the header nor `seeds` has the seed, so that format 1 is a guess. */
   readonly isKnown: boolean;
 }
 
@@ -68,13 +67,13 @@ export function segmentPath(folder: string, number: number): string {
   return join(folder, segmentFileName(number));
 }
 
-/** A seed that nobody can guess. */
+/** A secret seed. */
 export function makeSeed(segment: number): RecordSeed {
   const random = randomBytes(6);
   return { segment, checksum: random.readUInt32LE(0), mark: random.readUInt16LE(4) };
 }
 
-/** The seed of segments of format 1, which everybody knows. */
+/** The seed of a segment of format 1, which is no secret. */
 function openSeed(segment: number): RecordSeed {
   return { segment, checksum: segment, mark: 0 };
 }
@@ -95,7 +94,7 @@ export function encodeSegmentHeader({ number, createdMs, previousEnd, seed }: Ne
   return bytes;
 }
 
-/** Undefined where the bytes are no sound header. @throws FiletrackerError `corrupt-store` for a newer format. */
+/** `undefined` if the bytes are no intact header. @throws FiletrackerError `corrupt-store` for a newer format. */
 function decodeSegmentHeader(bytes: Buffer, number: number): SegmentHeader | undefined {
   if (bytes.length < fieldsSizeBytes) return undefined;
   const format = Number(magicForm.exec(bytes.toString('latin1', 0, 8))?.[1] ?? 0);
@@ -113,32 +112,28 @@ function decodeSegmentHeader(bytes: Buffer, number: number): SegmentHeader | und
   };
 }
 
-/** The header of an open segment, or undefined where it is damaged or was never finished. */
-async function readHeaderOf(file: FileHandle, number: number): Promise<SegmentHeader | undefined> {
-  const bytes = Buffer.alloc(fieldsSizeBytes);
+async function readBytes(file: FileHandle, number: number, start: number, end: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(end - start);
   const { bytesRead } = await file
-    .read(bytes, 0, bytes.length, 0)
+    .read(bytes, 0, bytes.length, start)
     .catch((error: unknown) => failToRead(number, error));
-  return decodeSegmentHeader(bytes.subarray(0, bytesRead), number);
+  return bytes.subarray(0, bytesRead);
+}
+
+async function readHeaderOf(file: FileHandle, number: number): Promise<SegmentHeader | undefined> {
+  return decodeSegmentHeader(await readBytes(file, number, 0, fieldsSizeBytes), number);
 }
 
 /**
- * The header of a segment, or undefined where it is damaged or was never finished.
+ * The header of a segment, or `undefined` if it is damaged or was never finished.
  * @throws FiletrackerError `corrupt-store` for a newer format.
  */
 export async function readSegmentHeader(folder: string, number: number): Promise<SegmentHeader | undefined> {
-  const file = await open(segmentPath(folder, number), 'r');
-  try {
-    return await readHeaderOf(file, number);
-  } finally {
-    await file.close();
-  }
+  await using file = await open(segmentPath(folder, number), 'r');
+  return await readHeaderOf(file, number);
 }
 
-/**
- * How an open segment of a folder is to be read. Where its header is damaged, `seeds` tells; and if that does not know
- * the segment, it is read as one of format 1.
- */
+/** The layout of an open segment. If its header is damaged, the seed is in `seeds`; if not there, it is read as format 1. */
 export async function readLayout(folder: string, file: FileHandle, number: number): Promise<SegmentLayout> {
   const header = await readHeaderOf(file, number);
   const seed = header === undefined ? await readSeed(folder, number) : header.seed;
@@ -148,40 +143,28 @@ export async function readLayout(folder: string, file: FileHandle, number: numbe
   return { format: 2, start: segmentHeaderSizeBytes, seed, isKnown: true };
 }
 
-/** The same of a segment that is not open. */
+/** The layout of a segment that is not open. */
 export async function layoutOf(folder: string, number: number): Promise<SegmentLayout> {
-  const file = await open(segmentPath(folder, number), 'r');
-  try {
-    return await readLayout(folder, file, number);
-  } finally {
-    await file.close();
-  }
+  await using file = await open(segmentPath(folder, number), 'r');
+  return await readLayout(folder, file, number);
 }
 
-/** Whether a segment was begun and not finished: a crash left it without a whole header, and so without a record. */
+/** Whether a crash left a segment without a whole header, and so without a record. */
 export async function isUnfinished(folder: string, number: number): Promise<boolean> {
-  const file = await open(segmentPath(folder, number), 'r');
-  try {
-    const { size } = await file.stat();
-    if (size > segmentHeaderSizeBytes) return false;
-    const header = await readHeaderOf(file, number);
-    if (header !== undefined) return header.format === 2 && size < segmentHeaderSizeBytes;
-    const bytes = Buffer.alloc(guardOffset - fieldsSizeBytes);
-    const { bytesRead } = await file
-      .read(bytes, 0, bytes.length, fieldsSizeBytes)
-      .catch((error: unknown) => failToRead(number, error));
-    // A record of format 1 begins here with its checksum and its length.
-    return bytes.subarray(0, bytesRead).every((byte) => byte === 0);
-  } finally {
-    await file.close();
-  }
+  await using file = await open(segmentPath(folder, number), 'r');
+  const { size } = await file.stat();
+  if (size > segmentHeaderSizeBytes) return false;
+  const header = await readHeaderOf(file, number);
+  if (header !== undefined) return header.format === 2 && size < segmentHeaderSizeBytes;
+  // A record of format 1 begins here with its checksum and its length.
+  return (await readBytes(file, number, fieldsSizeBytes, guardOffset)).every((byte) => byte === 0);
 }
 
-/** Writes the seed of a new segment down beside the segments, durably. */
+/** Appends the seed of a new segment to `seeds`, durably. */
 export async function noteSeed(folder: string, { segment, checksum, mark }: RecordSeed): Promise<void> {
   const file = await open(join(folder, seedsFileName), 'a');
   try {
-    // It begins with the end of a line, as a crash may have cut the one before short.
+    // A crash may have cut the line before short, so this one starts with a line break.
     await file.write(`\n${segment} ${checksum} ${mark}\n`);
     await file.datasync();
   } finally {
@@ -196,7 +179,7 @@ async function readSeed(folder: string, segment: number): Promise<RecordSeed | u
   });
   if (file === undefined) return undefined;
   let seed: RecordSeed | undefined;
-  // Closes the file. A segment whose making failed may be in it twice.
+  // This closes the file. A segment that could not be created at first is in it twice.
   for await (const line of file.readLines({ encoding: 'latin1' })) {
     const [, number, checksum, mark] = /^(\d{1,10}) (\d{1,10}) (\d{1,5})$/.exec(line) ?? [];
     if (Number(number) === segment) seed = { segment, checksum: Number(checksum), mark: Number(mark) };
@@ -204,7 +187,7 @@ async function readSeed(folder: string, segment: number): Promise<RecordSeed | u
   return seed;
 }
 
-/** Tells which segment the disk does not give: its bytes may be right, so that this is not taken for damage. */
+/** The bytes that the disk does not return may be intact, so this is not damage. */
 export function failToRead(number: number, error: unknown): never {
   throw fromSystemError(error, `read journal/${segmentFileName(number)}`);
 }

@@ -1,12 +1,12 @@
 import { close, fstat, open, read } from 'node:fs';
 import { LRUCache } from 'lru-cache';
 import { crc32 } from 'node:zlib';
-import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
+import { cannot, errnoOf, fromSystemError } from '../../core/errors.ts';
 import { segmentPath } from './segment-header.ts';
 
 const openSegmentsMax = 128;
 
-/** One open segment. It is closed when it has left the cache and nobody reads from it. */
+/** An open segment. It is closed once it has left the cache and has no readers. */
 interface OpenSegment {
   readonly descriptor: Promise<number | undefined>;
   readers: number;
@@ -14,11 +14,11 @@ interface OpenSegment {
 }
 
 /**
- * Reads inline bytes out of journal segments.
+ * Reads inline bytes from journal segments.
  *
- * Invariant: a segment's bytes never change once written, so a descriptor that is open gives right bytes even
- * after compaction has removed the file; a file that is gone before it was opened gives `undefined`, and
- * whoever asked looks up the new place. A descriptor is closed only when `readers` is zero.
+ * Invariant: a segment's bytes never change once written, so an open descriptor returns the right bytes even after
+ * compaction has removed the file. If the file is gone before it was opened, the result is `undefined`, and the caller
+ * looks up the new position. A descriptor is closed only when `readers` is zero.
  */
 export class SegmentReader {
   readonly #folder: string;
@@ -36,8 +36,8 @@ export class SegmentReader {
   }
 
   /**
-   * Reads `length` bytes at `offset` of a segment and checks them. Undefined where the segment is gone.
-   * @throws FiletrackerError `damaged-blob` where the bytes are not those that were written.
+   * Reads `length` bytes at `offset` of a segment and checks them; `undefined` if the segment is gone.
+   * @throws FiletrackerError `damaged-blob` if the bytes are not those that were written.
    */
   async read(number: number, offset: number, length: number, crc: number): Promise<Buffer | undefined> {
     const segment = this.#open(number);
@@ -50,10 +50,7 @@ export class SegmentReader {
       }
       const bytes = await readAt(descriptor, offset, length);
       if (bytes.length === length && crc32(bytes) === crc) return bytes;
-      throw new FiletrackerError(
-        'damaged-blob',
-        'Cannot read the content: its bytes in the journal are damaged',
-      );
+      throw cannot('damaged-blob', 'read the blob', 'its bytes in the journal are damaged');
     } finally {
       segment.readers -= 1;
       closeIfUnused(segment);
@@ -74,12 +71,12 @@ export class SegmentReader {
     };
     this.#dropRemoved();
     this.#segments.set(number, segment);
-    // Whoever reads awaits it too; here only so that a failure is not kept for the next reader.
+    // The reader gets the failure; the next reader tries again.
     segment.descriptor.catch(() => this.#segments.delete(number));
     return segment;
   }
 
-  /** One that compaction has removed would keep its place on the disk; looked for whenever another is opened. */
+  /** Closes segments that compaction has removed, which would keep their space on the disk; runs at each opening. */
   #dropRemoved(): void {
     for (const [number, segment] of this.#segments.entries()) {
       const dropIfRemoved = (descriptor: number | undefined): void => {
@@ -98,7 +95,7 @@ function closeIfUnused(segment: OpenSegment): void {
   if (!segment.evicted || segment.readers > 0) return;
   segment.descriptor.then(
     (descriptor) => {
-      // A descriptor is closed once, and a failure to close a read-only one loses nothing.
+      // Close once; a failure to close a read-only descriptor loses nothing.
       if (descriptor !== undefined && segment.readers === 0 && segment.evicted) {
         segment.evicted = false;
         close(descriptor, () => undefined);
@@ -118,7 +115,7 @@ function openSegment(path: string): Promise<number | undefined> {
   });
 }
 
-/** The bytes at `offset`; fewer where the file ends. The callback form costs half of a FileHandle's read. */
+/** The bytes at `offset`; fewer if the file ends. The callback form costs half of a FileHandle's read. */
 function readAt(descriptor: number, offset: number, length: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     if (length === 0) {

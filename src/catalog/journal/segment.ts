@@ -1,13 +1,13 @@
-import { open, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
-import { FiletrackerError, errnoOf, fromSystemError } from '../../core/errors.ts';
-import { syncFolder } from '../../fs/folders.ts';
+import { open, rm, stat, type FileHandle } from 'node:fs/promises';
+import { cannot, errnoOf } from '../../core/errors.ts';
+import { namesIn, syncFolder } from '../../fs/folders.ts';
 import {
   checkRecord,
   decodeRecord,
   groupStartOf,
   lengthByHeader,
   recordSizeMaxBytes,
-  type JournalRecord,
+  type PlacedRecord,
 } from './record.ts';
 import {
   failToRead,
@@ -20,28 +20,17 @@ import {
 
 const windowSizeBytes = 4 * 1024 * 1024;
 
-/**
- * More than any record of format 1 takes. Sound records that follow each other for longer than this do not all lie in
- * the content of one record.
- */
+/** More than any record of format 1 takes: a longer run of intact records is not inside the content of one record. */
 const enclosedSizeMaxBytes = 18 * 1024;
 
-/** The numbers of all segments in a journal folder, ascending; empty where there is no folder. */
+/** The numbers of all segments in a journal folder, ascending; empty if there is no folder. */
 export async function listSegments(folder: string): Promise<number[]> {
-  try {
-    const names = await readdir(folder);
-    return names
-      .filter((name) => /^\d{10}\.log$/.test(name))
-      .map((name) => Number(name.slice(0, 10)))
-      .sort((one, other) => one - other);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return [];
-    throw fromSystemError(error, 'list the journal');
-  }
+  const names = (await namesIn(folder, 'list the journal')) ?? [];
+  return names.filter((name) => /^\d{10}\.log$/.test(name)).map((name) => Number(name.slice(0, 10)));
 }
 
-/** The end of a segment as the header of the next one tells it; undefined where there is none, or no sound one. */
-export async function endToldByNext(folder: string, number: number): Promise<number | undefined> {
+/** The end of a segment as recorded in the header of the next one; `undefined` if that is missing or damaged. */
+export async function recordedEnd(folder: string, number: number): Promise<number | undefined> {
   const next = await readSegmentHeader(folder, number + 1).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;
@@ -50,19 +39,19 @@ export async function endToldByNext(folder: string, number: number): Promise<num
 }
 
 /**
- * The end of a segment that is not the last: what the next one tells, even if the file has become shorter than that.
- * Once compaction has removed the next one nothing in the journal tells it, and it is where the file ends.
+ * The end of a segment that is not the last: as recorded in the next one, even if the file is shorter now. If compaction
+ * has removed the next one, it is the end of the file.
  */
 export async function endOfSealedSegment(folder: string, number: number): Promise<number> {
-  return (await endToldByNext(folder, number)) ?? (await stat(segmentPath(folder, number))).size;
+  return (await recordedEnd(folder, number)) ?? (await stat(segmentPath(folder, number))).size;
 }
 
 /**
- * Cuts a segment at the end that the header of the next one names: what lies beyond, of a write that failed,
- * must never be read. Does nothing where there is no next segment.
+ * Cuts a segment at its recorded end: the bytes beyond, of a write that failed, must never be read. Does nothing if there
+ * is no next segment.
  */
 export async function cutSegment(folder: string, number: number): Promise<void> {
-  const end = await endToldByNext(folder, number);
+  const end = await recordedEnd(folder, number);
   if (end === undefined) return;
   const file = await open(segmentPath(folder, number), 'r+');
   try {
@@ -74,7 +63,7 @@ export async function cutSegment(folder: string, number: number): Promise<void> 
   }
 }
 
-/** The same, for a segment that compaction may have removed. */
+/** As `cutSegment`, for a segment that compaction may have removed. */
 export async function cutSegmentIfThere(folder: string, number: number): Promise<void> {
   await cutSegment(folder, number).catch((error: unknown) => {
     if (errnoOf(error) !== 'ENOENT') throw error;
@@ -82,9 +71,9 @@ export async function cutSegmentIfThere(folder: string, number: number): Promise
 }
 
 /**
- * Removes a segment, durably. The one before it is cut first, as the end of it is told nowhere else. Idempotent.
- * Were it not durable, power loss might bring back a segment with a put after a younger one with its removal,
- * dropped later, is gone for good.
+ * Removes a segment, durably. The one before it is cut first, as its end is recorded nowhere else. Idempotent.
+ * If it were not durable, power loss might restore a segment with a put after a younger one with its removal, dropped
+ * later, is gone for good.
  */
 export async function removeSegment(folder: string, number: number): Promise<void> {
   await cutSegmentIfThere(folder, number - 1);
@@ -92,13 +81,7 @@ export async function removeSegment(folder: string, number: number): Promise<voi
   await syncFolder(folder);
 }
 
-export interface ScannedRecord {
-  readonly offset: number;
-  readonly length: number;
-  readonly record: JournalRecord;
-}
-
-/** Bytes of a segment that hold no sound record though they were durable once. */
+/** Bytes of a segment that were durable once and hold no intact record. */
 export interface DamagedRange {
   readonly segment: number;
   readonly start: number;
@@ -106,65 +89,60 @@ export interface DamagedRange {
 }
 
 export interface ScanOptions {
-  /** Where to begin; after the header by default. Must be the start of a record. */
+  /** Offset of the first record to read; by default that after the header. */
   readonly from?: number | undefined;
-  /** The end, if it is known: all before it was durable once. */
+  /** The end, if it is known: everything before it was durable once. */
   readonly end?: number | undefined;
-  /** Whether another segment follows, so that no write was cut short here; so if `end` is given. */
+  /** Whether another segment follows, so that no write was cut short here; true if `end` is given. */
   readonly sealed?: boolean | undefined;
-  /** Called for each damaged range that is skipped; without it damage is an error. */
+  /** Called for each damaged range, which is skipped; without it damage is an error. */
   readonly onDamage?: ((range: DamagedRange) => void) | undefined;
 }
 
 /**
- * Reads the records of a segment in order, in batches of what lies in a window of 4 MiB; inline bytes are
- * views that are valid until the next batch. Returns the offset at which the sound records end.
+ * Reads the records of a segment in order, in batches of one window (4 MiB); inline bytes are views that are valid until
+ * the next batch. Returns the offset at which the intact records end.
  *
- * In the last segment the first unsound record ends it, being a torn write, unless a record follows whose
- * group began after it: then what is unsound had been durable, and is damage.
- * @throws FiletrackerError `corrupt-store` for damage, unless `onDamage` takes it.
+ * In the last segment the first bad record ends it, as a torn write, unless a record follows whose group began after it:
+ * then the bad record was durable, and is damage.
+ * @throws FiletrackerError `corrupt-store` for damage, unless `onDamage` is given.
  */
 export async function* scanSegment(
   folder: string,
   number: number,
   options: ScanOptions = {},
-): AsyncGenerator<ScannedRecord[], number, void> {
-  const file = await open(segmentPath(folder, number), 'r').catch((error: unknown) =>
+): AsyncGenerator<PlacedRecord[], number, void> {
+  await using file = await open(segmentPath(folder, number), 'r').catch((error: unknown) =>
     failToRead(number, error),
   );
-  try {
-    const { size } = await file.stat();
-    const limit = Math.min(size, options.end ?? size);
-    const sealed = options.sealed ?? options.end !== undefined;
-    const layout = await readLayout(folder, file, number);
-    const begin = options.from ?? layout.start;
-    let at = begin;
-    while (at < limit) {
-      const window = await readWindow(file, number, at, limit);
-      const { records, consumed } = decodeWindow(window, at, layout, at + window.length >= limit);
-      if (records.length > 0) yield records;
-      at += consumed;
-      if (consumed > 0) continue;
-      const { wasDurable, next } = await lookBeyond(file, layout, { at, limit, sealed });
-      // Records follow a header that is durable. With the header lost, what cannot be read is no torn write.
-      const isUnreadable = !layout.isKnown && at === begin && size > segmentHeaderSizeBytes;
-      if (!wasDurable && !sealed && !isUnreadable) return at;
-      // A segment that was not cut when it was closed goes on with the zeros that it was filled with ahead.
-      if (next === undefined && options.end === undefined && (await isZero(file, number, at, limit)))
-        return at;
-      const range = { segment: number, start: at, end: next ?? options.end ?? limit };
-      reportDamage(range, options.onDamage);
-      at = range.end;
-    }
-    // The file is shorter than the segment was.
-    if (options.end !== undefined && at < options.end) {
-      reportDamage({ segment: number, start: at, end: options.end }, options.onDamage);
-      at = options.end;
-    }
-    return at;
-  } finally {
-    await file.close();
+  const { size } = await file.stat();
+  const limit = Math.min(size, options.end ?? size);
+  const sealed = options.sealed ?? options.end !== undefined;
+  const layout = await readLayout(folder, file, number);
+  const begin = options.from ?? layout.start;
+  let at = begin;
+  while (at < limit) {
+    const window = await readWindow(file, number, at, limit);
+    const { records, consumed } = decodeWindow(window, at, layout, at + window.length >= limit);
+    if (records.length > 0) yield records;
+    at += consumed;
+    if (consumed > 0) continue;
+    const { wasDurable, next } = await lookBeyond(file, layout, { at, limit, sealed });
+    // Records follow a header that is durable: if the header is lost, unreadable bytes are no torn write.
+    const isUnreadable = !layout.isKnown && at === begin && size > segmentHeaderSizeBytes;
+    if (!wasDurable && !sealed && !isUnreadable) return at;
+    // A segment that was not cut when it was closed continues with the zeros that were filled in ahead.
+    if (next === undefined && options.end === undefined && (await isZero(file, number, at, limit))) return at;
+    const range = { segment: number, start: at, end: next ?? options.end ?? limit };
+    reportDamage(range, options.onDamage);
+    at = range.end;
   }
+  // The file is shorter than the segment was.
+  if (options.end !== undefined && at < options.end) {
+    reportDamage({ segment: number, start: at, end: options.end }, options.onDamage);
+    at = options.end;
+  }
+  return at;
 }
 
 function reportDamage(range: DamagedRange, onDamage: ScanOptions['onDamage']): void {
@@ -173,9 +151,10 @@ function reportDamage(range: DamagedRange, onDamage: ScanOptions['onDamage']): v
     return;
   }
   const where = `segment ${range.segment}, bytes ${range.start} to ${range.end}`;
-  throw new FiletrackerError(
+  throw cannot(
     'corrupt-store',
-    `Cannot read the journal: ${where} are damaged; run filetracker-recover on the store`,
+    'read the journal',
+    `${where} are damaged; run filetracker-recover on the store`,
   );
 }
 
@@ -205,8 +184,9 @@ function decodeWindow(
   at: number,
   { seed }: SegmentLayout,
   last: boolean,
-): { records: ScannedRecord[]; consumed: number } {
-  const records: ScannedRecord[] = [];
+): { records: PlacedRecord[]; consumed: number } {
+  const records: PlacedRecord[] = [];
+  const { segment } = seed;
   let position = 0;
   // A record that reaches beyond the window is left for the next one, which begins with it.
   const stop = last ? window.length : window.length - recordSizeMaxBytes;
@@ -214,15 +194,15 @@ function decodeWindow(
     const length = checkRecord(window, position, seed);
     if (length === 0) break;
     const record = decodeRecord(window, position);
-    if (record !== undefined) records.push({ offset: at + position, length, record });
+    if (record !== undefined) records.push({ record, segment, offset: at + position, length });
     position += length;
   }
   return { records, consumed: position };
 }
 
 /**
- * Looks for sound records behind the unsound one at `at`, until it is known where reading goes on and whether what is at
- * `at` was durable: because `sealed` says so, or because a group began after it.
+ * Looks for intact records behind the bad one at `at`, until it is known where reading continues and whether the bad
+ * record was durable: because `sealed` says so, or because a group began after it.
  */
 async function lookBeyond(
   file: FileHandle,
@@ -243,22 +223,22 @@ async function lookBeyond(
 }
 
 /**
- * What lies behind an unsound record, as far as it was looked at.
+ * What follows a bad record, as far as it was looked at.
  *
- * Records are looked for at the ends of records that tell their length, sound or not; behind one that does not tell it,
- * everywhere, so that a part of its content may be taken for a record. In format 2 that does no harm: who stores a
- * content can't know the seed. In format 1 everybody knows it; so nothing that is found like this is read, until sound records
- * have followed each other for so long that they can't all lie in one content.
+ * Records are looked for at the ends of records that state their length, intact or not; behind one that does not, at
+ * every position, so that a part of its content may be taken for a record. In format 2 that does no harm: the author of a
+ * file cannot know the seed. In format 1 the seed is no secret, so nothing that is found like this is read until intact
+ * records have followed each other for longer than one content.
  */
 class Beyond {
   readonly #layout: SegmentLayout;
   readonly #at: number;
-  /** Whether the looking is at the end of a record. */
+  /** Whether the position is the end of a record. */
   #isAtEnd = true;
   #chainStart: number | undefined;
-  /** Whether what is unsound had been durable. */
+  /** Whether the bad record had been durable. */
   wasDurable: boolean;
-  /** Where reading goes on; undefined where nothing more can be read. */
+  /** Where reading continues; `undefined` if nothing more can be read. */
   next: number | undefined;
 
   constructor(layout: SegmentLayout, { at, sealed }: { readonly at: number; readonly sealed: boolean }) {
@@ -271,16 +251,16 @@ class Beyond {
     return this.wasDurable && this.next !== undefined;
   }
 
-  /** Looks at one position of the segment, which is `inner` in the window; gives how far it is to the next one. */
+  /** Looks at one position of the segment, at `inner` in the window; returns the distance to the next one. */
   step(window: Buffer, inner: number, position: number): number {
-    // Zeros, by far the most of what follows a torn write, are passed over without a checksum.
+    // Zeros, which are most of what follows a torn write, are skipped without a checksum.
     const isZero = window.readUInt32LE(inner + 4) === 0;
     const length = isZero || position === this.#at ? 0 : checkRecord(window, inner, this.#layout.seed);
     if (length === 0) {
       this.#chainStart = undefined;
-      const told = this.#isAtEnd && !isZero ? lengthByHeader(window, inner) : 0;
-      this.#isAtEnd = told > 0;
-      return told || 8;
+      const stated = this.#isAtEnd && !isZero ? lengthByHeader(window, inner) : 0;
+      this.#isAtEnd = stated > 0;
+      return stated || 8;
     }
     this.#chainStart ??= position;
     const isGenuine =

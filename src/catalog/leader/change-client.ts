@@ -1,21 +1,21 @@
-import { connect, type Socket } from 'node:net';
 import { once } from 'node:events';
-import { errorFromWire, readFrames, writeFrame, type ChangeAnswers, type ChangeRequest } from './frames.ts';
+import { connect, type Socket } from 'node:net';
+import { errorFromWire, readFrames, writeFrame, type ChangeRequest, type ChangeResults } from './frames.ts';
 
 interface Waiting {
   resolve(result: unknown): void;
   reject(error: unknown): void;
 }
 
-/** What a request rejects with when the connection ended before its answer: the change may have been made or not. */
+/** The error of a request whose connection ended before the response: the change may have been made or not. */
 export class ConnectionLost extends Error {}
 
-/** A connection to the process that makes the changes. */
+/** A connection to the leader. */
 export class ChangeClient {
   readonly #socket: Socket;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
-  /** Resolves when the connection has ended, for whatever reason. */
+  /** Resolves when the connection has ended, for any reason. */
   readonly ended: Promise<void>;
 
   private constructor(socket: Socket) {
@@ -23,7 +23,7 @@ export class ChangeClient {
     this.ended = this.#receive();
   }
 
-  /** Undefined where nobody listens. */
+  /** `undefined` if no process listens. */
   static async connect(path: string): Promise<ChangeClient | undefined> {
     const socket = connect(path);
     try {
@@ -38,19 +38,18 @@ export class ChangeClient {
   /** @throws ConnectionLost, or the error of the change itself. */
   async request<Method extends ChangeRequest['method']>(
     request: Extract<ChangeRequest, { method: Method }>,
-  ): Promise<ChangeAnswers[Method]> {
+  ): Promise<ChangeResults[Method]> {
     if (!this.#socket.writable) throw new ConnectionLost();
     const id = this.#nextId++;
     const result = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    const asked: ChangeRequest = request;
-    if (asked.method === 'put' && asked.change.content.kind === 'inline') {
-      const { bytes } = asked.change.content;
-      const change = { ...asked.change, content: { kind: 'inline' } };
-      writeFrame(this.#socket, { id, method: 'put', change }, bytes);
+    const sent: ChangeRequest = request;
+    if (sent.method === 'put' && sent.change.content.kind === 'inline') {
+      const change = { ...sent.change, content: { kind: 'inline' } };
+      writeFrame(this.#socket, { id, method: 'put', change }, sent.change.content.bytes);
     } else {
-      writeFrame(this.#socket, { id, ...asked });
+      writeFrame(this.#socket, { id, ...sent });
     }
-    return (await result) as ChangeAnswers[Method];
+    return (await result) as ChangeResults[Method];
   }
 
   close(): void {

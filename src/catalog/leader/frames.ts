@@ -1,15 +1,15 @@
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
+import type { Digest } from '../../core/digest.ts';
 import {
+  cannot,
   FiletrackerError,
   isFiletrackerError,
   type ErrorCode,
   type ErrorDetails,
 } from '../../core/errors.ts';
-import type { Digest } from '../../core/digest.ts';
 import type {
   BlobRecord,
-  Catalog,
   PlacedBlob,
   PutChange,
   PutOutcome,
@@ -17,12 +17,17 @@ import type {
   RemoveOutcome,
 } from '../catalog.ts';
 
-// How processes of one store talk about changes: frames over a Unix socket, in one direction requests, in the
-// other their answers, in any order. A frame is: length of what follows (4 bytes, little endian), length of
-// the JSON part (4 bytes), the JSON part, and the bytes of an inline content, if there are any.
+// The protocol between the processes of one store: frames over a Unix socket, requests in one direction, responses in the
+// other, in any order.
+//
+//   size  field of a frame; numbers are little endian
+//      4  length of what follows
+//      4  length of the JSON text
+//      …  JSON text: `{ id, method, … }`, or `{ id, result }` or `{ id, error }`
+//      …  bytes of an inline blob, if the request has one
 
 const prefixSizeBytes = 8;
-/** Longer than any frame: the largest inline content and a name. */
+/** Longer than any frame: the largest inline blob and a name. */
 const frameSizeMaxBytes = 1024 * 1024;
 
 export type ChangeRequest =
@@ -34,11 +39,11 @@ export type ChangeRequest =
   | { readonly method: 'mark'; readonly digest: Digest; readonly damaged: boolean }
   | { readonly method: 'add'; readonly blobs: readonly PlacedBlob[] }
   | { readonly method: 'probe' }
-  /** A damaged row was met in the index: the leader ends, so that the next one rebuilds it. */
+  /** The index has a damaged row: the leader ends, so that the next one rebuilds it. */
   | { readonly method: 'rebuild' };
 
-/** What each method gives back. */
-export interface ChangeAnswers {
+/** The result of each method. */
+export interface ChangeResults {
   put: PutOutcome;
   remove: RemoveOutcome;
   collect: readonly BlobRecord[];
@@ -48,30 +53,6 @@ export interface ChangeAnswers {
   add: null;
   probe: null;
   rebuild: null;
-}
-
-/** Makes a requested change in the catalog of this process; pins, and the process itself, are the business of the caller. */
-export async function carryOut(
-  catalog: Catalog,
-  request: Exclude<ChangeRequest, { method: 'pin' | 'release' | 'rebuild' }>,
-): Promise<ChangeAnswers[ChangeRequest['method']]> {
-  switch (request.method) {
-    case 'put':
-      return catalog.put(request.change);
-    case 'remove':
-      return catalog.remove(request.change);
-    case 'collect':
-      return catalog.collect(request.digests, request.beforeMs);
-    case 'mark':
-      await catalog.markDamaged(request.digest, request.damaged);
-      return null;
-    case 'add':
-      await catalog.addBlobs(request.blobs);
-      return null;
-    case 'probe':
-      await catalog.probe();
-      return null;
-  }
 }
 
 export interface Frame {
@@ -86,7 +67,7 @@ interface WireError {
   readonly details: ErrorDetails;
 }
 
-/** Writes a frame; frames of one turn of the event loop leave in one system call. */
+/** Writes a frame; the frames of one turn of the event loop leave in one system call. */
 export function writeFrame(socket: Socket, message: unknown, bytes?: Buffer): void {
   const text = Buffer.from(JSON.stringify(message));
   const prefix = Buffer.allocUnsafe(prefixSizeBytes);
@@ -102,7 +83,7 @@ export function writeFrame(socket: Socket, message: unknown, bytes?: Buffer): vo
 }
 
 /**
- * The frames that come in. Ends where the peer ends.
+ * The frames that arrive; ends when the peer ends.
  * @throws FiletrackerError `protocol` for bytes that are no frame.
  */
 export async function* readFrames(source: Readable): AsyncGenerator<Frame, void, void> {
@@ -114,10 +95,7 @@ export async function* readFrames(source: Readable): AsyncGenerator<Frame, void,
       const size = bytes.readUInt32LE(at);
       const textSize = bytes.readUInt32LE(at + 4);
       if (size > frameSizeMaxBytes || textSize + 4 > size) {
-        throw new FiletrackerError(
-          'protocol',
-          'Cannot read a message of another process: it has no sound form',
-        );
+        throw cannot('protocol', 'read a message of another process', 'it is malformed');
       }
       if (bytes.length - at < size + 4) break;
       const textEnd = at + prefixSizeBytes + textSize;
@@ -137,7 +115,6 @@ export function errorToWire(error: unknown): WireError {
   return { code: 'io', message: 'Cannot change the catalog: it failed', retryable: false, details: {} };
 }
 
-export function errorFromWire(error: WireError): FiletrackerError {
-  const { code, message, retryable, details } = error;
+export function errorFromWire({ code, message, retryable, details }: WireError): FiletrackerError {
   return new FiletrackerError(code, message, { retryable, details });
 }

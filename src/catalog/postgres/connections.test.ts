@@ -2,10 +2,10 @@ import { createServer, type Socket } from 'node:net';
 import { expect, it, onTestFinished } from 'vitest';
 import { Connections } from './connections.ts';
 
-/** What a database says that lets anybody in and is ready: AuthenticationOk, ReadyForQuery. */
+/** The start of a session without a password: AuthenticationOk, ReadyForQuery. */
 const ready = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49]);
 
-/** Why a call failed, as it is counted, at a server that does so with each connection. */
+/** The failure that is counted for a call to a server that does this with each connection. */
 async function countedFailure(serve: (socket: Socket) => void): Promise<string | undefined> {
   const server = createServer((socket) => serve(socket.on('error', () => undefined)));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -28,7 +28,7 @@ async function countedFailure(serve: (socket: Socket) => void): Promise<string |
   return counted;
 }
 
-it('counts a database that lets nobody in, hangs up, or does not answer, each as what it is', async () => {
+it('counts a database that refuses logins, hangs up, or stays silent under a failure of its own', async () => {
   expect(await countedFailure(() => undefined)).toBe('unavailable');
   expect(await countedFailure((socket) => socket.destroy())).toBe('unavailable');
   expect(await countedFailure((socket) => socket.once('data', () => socket.write(ready)))).toBe('timeout');

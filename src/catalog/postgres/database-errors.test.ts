@@ -7,14 +7,14 @@ function stated(code: string): Error {
 
 describe('fromDatabaseError()', () => {
   it.each(['57P01', '25006', '42P01', '42501', '0A000', '53300'])(
-    'takes %s for a condition of the database, which passes',
+    'translates %s, a condition of the database, into a retryable error',
     (state) => {
       const translated = fromDatabaseError(stated(state), 'use the catalog');
       expect(translated).toMatchObject({ code: 'unavailable', details: { retryAfterSeconds: 2 } });
     },
   );
 
-  it('leaves a statement that is wrong as it is', () => {
+  it('returns the error of a wrong statement as it is', () => {
     const error = stated('42601');
     expect(fromDatabaseError(error, 'use the catalog')).toBe(error);
   });
@@ -23,12 +23,12 @@ describe('fromDatabaseError()', () => {
 describe('failureOf()', () => {
   const translated = (error: Error): unknown => fromDatabaseError(error, 'use the catalog');
 
-  it('is what the database says, whenever that comes', () => {
+  it('returns the SQLSTATE of the database, whatever the duration', () => {
     expect(failureOf(translated(stated('57014')), true)).toBe('57014');
     expect(failureOf(stated('42601'), false)).toBe('42601');
   });
 
-  it('goes by the time where there is no word of the database', () => {
+  it('depends on the duration if the database sent no error', () => {
     expect(failureOf(translated(new Error('Query read timeout')), true)).toBe('timeout');
     expect(failureOf(translated(new Error('timeout exceeded when trying to connect')), false)).toBe(
       'unavailable',

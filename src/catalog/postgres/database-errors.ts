@@ -27,7 +27,7 @@ export function unavailable(action: string, state: string, cause: unknown): File
 }
 
 /**
- * Translates an error of the driver. A wrong statement is a bug of ours and is returned as it is; an error without
+ * Translates an error of the driver. A wrong statement is a bug of this project and is returned as it is; an error without
  * SQLSTATE is a failure of the connection: refused, lost, or silent for too long.
  */
 export function fromDatabaseError(error: unknown, action: string): unknown {

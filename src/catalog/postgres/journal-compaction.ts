@@ -84,13 +84,13 @@ async function compactPart(
     EXISTS (SELECT 1 FROM ${schema}.blob b WHERE b.digest = j.digest AND b.object_key = j.key)
     OR EXISTS (SELECT 1 FROM ${schema}.object o WHERE o.key = j.key AND o.doomed_ms IS NULL))`;
   const [counts] = await session.run<{ records: number; removed: number }>(
-    `WITH told AS MATERIALIZED (
+    `WITH recorded AS MATERIALIZED (
       SELECT sequence, kind, name, digest, object_key AS key, time_ms,
         row_number() OVER (PARTITION BY name ORDER BY sequence DESC) = 1 AS is_last
       FROM ${schema}.journal
       WHERE abs(hashtextextended(coalesce(name, ''), 0) % $2) = $3
     ), needless AS MATERIALIZED (
-      SELECT sequence, ${inUse} AS in_use FROM told j
+      SELECT sequence, ${inUse} AS in_use FROM recorded j
       WHERE CASE WHEN name IS NULL THEN time_ms < $1 AND NOT (kind = 'add' AND ${inUse})
         ELSE NOT is_last OR (kind = 'remove' AND time_ms < $1) END
     ), kept AS (
@@ -99,7 +99,7 @@ async function compactPart(
     ), gone AS (
       DELETE FROM ${schema}.journal j USING needless n WHERE NOT n.in_use AND j.sequence = n.sequence RETURNING 1
     )
-    SELECT (SELECT count(*) FROM told) AS records, (SELECT count(*) FROM gone) AS removed`,
+    SELECT (SELECT count(*) FROM recorded) AS records, (SELECT count(*) FROM gone) AS removed`,
     values,
   );
   return counts ?? { records: 0, removed: 0 };

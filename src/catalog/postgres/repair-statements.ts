@@ -24,15 +24,15 @@ function entryRepairs(schema: string) {
   return {
     lockTables: `LOCK TABLE ${lockedTables.map((table) => `${schema}.${table}`).join(', ')} IN SHARE ROW EXCLUSIVE MODE`,
     forgetShortening: `UPDATE ${schema}.journal_state SET shortened_at = NULL WHERE shortened_at IS NOT NULL`,
-    collectLastRecords: `CREATE TEMPORARY TABLE told ON COMMIT DROP AS
+    collectLastRecords: `CREATE TEMPORARY TABLE recorded ON COMMIT DROP AS
       SELECT DISTINCT ON (name) name, kind, version, digest, time_ms FROM ${schema}.journal
       WHERE name IS NOT NULL ORDER BY name, sequence DESC`,
-    restoreEntries: `INSERT INTO ${schema}.entry (name, version, digest) SELECT name, version, digest FROM told
-      WHERE kind = 'put' AND NOT EXISTS (SELECT 1 FROM ${schema}.entry e WHERE e.name = told.name)`,
-    correctEntries: `UPDATE ${schema}.entry e SET version = told.version, digest = told.digest FROM told
-      WHERE e.name = told.name AND told.kind = 'put' AND (e.version, e.digest) <> (told.version, told.digest)`,
-    removeEntries: `DELETE FROM ${schema}.entry e USING told WHERE e.name = told.name AND told.kind = 'remove'`,
-    restoreRemovals: `INSERT INTO ${schema}.removal (name, version, time_ms) SELECT name, version, time_ms FROM told
+    restoreEntries: `INSERT INTO ${schema}.entry (name, version, digest) SELECT name, version, digest FROM recorded
+      WHERE kind = 'put' AND NOT EXISTS (SELECT 1 FROM ${schema}.entry e WHERE e.name = recorded.name)`,
+    correctEntries: `UPDATE ${schema}.entry e SET version = recorded.version, digest = recorded.digest FROM recorded
+      WHERE e.name = recorded.name AND recorded.kind = 'put' AND (e.version, e.digest) <> (recorded.version, recorded.digest)`,
+    removeEntries: `DELETE FROM ${schema}.entry e USING recorded WHERE e.name = recorded.name AND recorded.kind = 'remove'`,
+    restoreRemovals: `INSERT INTO ${schema}.removal (name, version, time_ms) SELECT name, version, time_ms FROM recorded
       WHERE kind = 'remove' AND time_ms > $1 ON CONFLICT (name) DO NOTHING`,
   } as const;
 }
@@ -52,11 +52,11 @@ function blobRepairs(schema: string) {
     SELECT 1 FROM ${schema}.object o WHERE o.key = j.object_key AND o.doomed_ms IS NOT NULL)`;
   return {
     restoreBlobs: `INSERT INTO ${schema}.blob (digest, encoding, logical_size, stored_size, object_key, reference_count)
-      SELECT digest, encoding, logical_size, stored_size, object_key, 0 FROM (${lastRecords(usable)}) AS told`,
+      SELECT digest, encoding, logical_size, stored_size, object_key, 0 FROM (${lastRecords(usable)}) AS recorded`,
     entriesWithoutBlob: `SELECT e.name, e.version FROM ${schema}.entry e WHERE ${hasNoBlob}
       ORDER BY e.name LIMIT ${reportItemsMax}`,
     addLostBlobs: `INSERT INTO ${schema}.blob (digest, encoding, logical_size, stored_size, bytes, reference_count, damaged)
-      SELECT digest, encoding, logical_size, stored_size, '', 0, true FROM (${lastRecords('true')}) AS told`,
+      SELECT digest, encoding, logical_size, stored_size, '', 0, true FROM (${lastRecords('true')}) AS recorded`,
   } as const;
 }
 
@@ -71,7 +71,7 @@ function recordings(schema: string) {
         (time_ms, kind, name, version, digest, encoding, logical_size, stored_size, object_key)
       SELECT $1, 'put', e.name, e.version, e.digest, b.encoding, b.logical_size, b.stored_size, NULL
       FROM ${schema}.entry e JOIN ${schema}.blob b USING (digest)
-      WHERE NOT EXISTS (SELECT 1 FROM told WHERE told.name = e.name)`,
+      WHERE NOT EXISTS (SELECT 1 FROM recorded WHERE recorded.name = e.name)`,
     countLostReferences: `SELECT coalesce(sum(greatest(b.reference_count - coalesce(named.number, 0), 0)), 0)::bigint AS lost
       FROM ${schema}.blob b
       LEFT JOIN (SELECT digest, count(*) AS number FROM ${schema}.entry GROUP BY digest) AS named USING (digest)`,

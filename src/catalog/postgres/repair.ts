@@ -62,7 +62,7 @@ export async function repairTables(connections: Connections, options: RepairOpti
       const shorteningsForgotten = await change(sql.forgetShortening);
 
       await session.run(sql.collectLastRecords);
-      await session.run('ANALYZE told');
+      await session.run('ANALYZE recorded');
       const entriesRestored = await change(sql.restoreEntries);
       const entriesCorrected = await change(sql.correctEntries);
       const entriesRemoved = await change(sql.removeEntries);

@@ -1,7 +1,7 @@
 import type { PlacedBlob } from '../../catalog/catalog.ts';
 import type { DamagedRange } from '../../catalog/journal/segment.ts';
 import {
-  isToldSince,
+  hasRecordSince,
   type IndexComparison,
   type IndexedEntry,
   type IndexedRemoval,
@@ -61,7 +61,7 @@ export async function surveyCatalog(
   const state = stateOf(comparison, inspection);
   const mayForget = state === 'behind-journal' && mayHaveForgotten(inspection, comparison);
   const isLost = (indexed: IndexedEntry | IndexedRemoval): boolean =>
-    isPlaceLost(indexed, inspection, mayForget) && !isToldSince(inspection.index, indexed);
+    isPlaceLost(indexed, inspection, mayForget) && !hasRecordSince(inspection.index, indexed);
   const lostRecords: LostRecord[] = [];
   for (const entry of comparison.surplus.filter(isLost)) {
     lostRecords.push({ entry, blob: await blobOf(entry, parts.place, parts.reader) });

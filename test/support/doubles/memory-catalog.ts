@@ -30,11 +30,8 @@ import {
   type StoredVersion,
 } from '../../../src/catalog/decisions.ts';
 
-type Content =
-  { readonly kind: 'inline'; readonly bytes: Buffer } | { readonly kind: 'object'; readonly key: string };
-
-interface MemoryBlob extends Omit<BlobDescription, 'digest'> {
-  readonly content: Content;
+/** `location` is where the bytes are. */
+interface MemoryBlob extends BlobRecord {
   references: number;
   unreferencedSinceMs: number;
   damaged: boolean;
@@ -45,7 +42,7 @@ interface MemoryBlob extends Omit<BlobDescription, 'digest'> {
  * A catalog in memory: the model that the others are tested against, and a store for tests. Nothing is durable.
  *
  * Invariant: changes run one after the other (`#sequence`), so what a change has seen holds until it is done;
- * `references` of a blob is the number of entries that hold its digest.
+ * `references` of a blob is the number of entries with its digest.
  */
 export class MemoryCatalog implements Catalog {
   readonly capabilities: CatalogCapabilities = { inlineSizeMaxBytes };
@@ -66,12 +63,12 @@ export class MemoryCatalog implements Catalog {
     const stored = this.#entries.get(name);
     const blob = stored && this.#blobs.get(stored.digest);
     if (stored === undefined || blob === undefined) return undefined;
-    return { entry: entryOf(name, stored, blob), location: locationOf(blob), damaged: blob.damaged };
+    return { entry: entryOf(name, stored, blob), location: blob.location, damaged: blob.damaged };
   }
 
   async findBlob(digest: Digest): Promise<BlobRecord | undefined> {
     const blob = this.#blobs.get(digest);
-    return blob && recordOf(digest, blob);
+    return blob && recordOf(blob);
   }
 
   async kindOfDirectory(directory: string): Promise<'directory' | 'file' | 'absent'> {
@@ -101,12 +98,9 @@ export class MemoryCatalog implements Catalog {
     options: { after?: Digest; signal?: AbortSignal } = {},
   ): AsyncIterable<readonly BlobRecord[]> {
     const { after } = options;
-    const digests = [...this.#blobs.keys()].filter((digest) => after === undefined || digest > after).sort();
-    const records = digests.flatMap((digest) => {
-      const blob = this.#blobs.get(digest);
-      return blob ? [recordOf(digest, blob)] : [];
-    });
-    yield* batches(records, options.signal);
+    const blobs = [...this.#blobs.values()].filter(({ digest }) => after === undefined || digest > after);
+    blobs.sort((one, other) => compareUtf8(one.digest, other.digest));
+    yield* batches(blobs.map(recordOf), options.signal);
   }
 
   async listUnreferenced(beforeMs: number, limit: number): Promise<readonly Digest[]> {
@@ -150,13 +144,22 @@ export class MemoryCatalog implements Catalog {
       const known = this.#blobs.get(change.digest);
       const deduplicated = known !== undefined && !known.damaged;
       if (!deduplicated) {
-        const content = await this.#take(change);
-        if (content === undefined) return { kind: 'content-missing' };
-        await this.#replaceBlob(change, content, known);
+        const location = await this.#place(change);
+        if (location === undefined) return { kind: 'content-missing' };
+        this.#setBlob({ ...change, damaged: false }, location);
+        const old = known?.location;
+        const isReplaced = !(
+          location.kind === 'object' &&
+          old?.kind === 'object' &&
+          location.key === old.key
+        );
+        if (old?.kind === 'object' && isReplaced) await this.#placer.remove([old.key]);
       }
       this.#point(change.name, { version: change.version, digest: change.digest });
-      const there = deduplicated && known.content.kind === 'object' ? known.content.key : undefined;
-      const object = there === undefined ? undefined : { key: there, storedSize: known?.storedSize ?? 0 };
+      const object =
+        deduplicated && known.location.kind === 'object'
+          ? { key: known.location.key, storedSize: known.storedSize }
+          : undefined;
       return { kind: 'stored', version: change.version, deduplicated, object };
     });
   }
@@ -179,7 +182,7 @@ export class MemoryCatalog implements Catalog {
         const blob = this.#blobs.get(digest);
         if (!blob || blob.references > 0 || blob.pins > 0 || blob.unreferencedSinceMs >= beforeMs) continue;
         this.#blobs.delete(digest);
-        collected.push(recordOf(digest, blob));
+        collected.push(recordOf(blob));
       }
       await this.#placer.remove(
         collected.flatMap(({ location }) => (location.kind === 'object' ? [location.key] : [])),
@@ -198,7 +201,7 @@ export class MemoryCatalog implements Catalog {
         if (held) blob.pins -= 1;
         held = false;
       };
-      return { blob: recordOf(digest, blob), release };
+      return { blob: recordOf(blob), release };
     });
   }
 
@@ -213,18 +216,8 @@ export class MemoryCatalog implements Catalog {
     await this.#inSequence(async () => {
       for (const blob of blobs) {
         const known = this.#blobs.get(blob.digest);
-        const { key, digest, encoding, logicalSize, storedSize, damaged = false } = blob;
-        if (known !== undefined && !corrects(blob, recordOf(digest, known))) continue;
-        this.#blobs.set(digest, {
-          encoding,
-          logicalSize,
-          storedSize,
-          content: { kind: 'object', key },
-          references: known?.references ?? 0,
-          unreferencedSinceMs: known?.unreferencedSinceMs ?? this.#clock.nowMs(),
-          damaged,
-          pins: known?.pins ?? 0,
-        });
+        if (known !== undefined && !corrects(blob, known)) continue;
+        this.#setBlob(blob, { kind: 'object', key: blob.key });
       }
     });
   }
@@ -249,11 +242,11 @@ export class MemoryCatalog implements Catalog {
     return result;
   }
 
-  async #take(change: PutChange): Promise<Content | undefined> {
-    const { content, digest, encoding } = change;
+  /** Places the content of a put; `undefined` if it has none. */
+  async #place({ content, digest, encoding }: PutChange): Promise<BlobLocation | undefined> {
     switch (content.kind) {
       case 'inline':
-        return content;
+        return { kind: 'inline', read: async () => content.bytes };
       case 'staged': {
         const [key] = await this.#placer.place([{ stagedId: content.stagedId, digest, encoding }]);
         return key === undefined ? undefined : { kind: 'object', key };
@@ -263,25 +256,19 @@ export class MemoryCatalog implements Catalog {
     }
   }
 
-  async #replaceBlob(change: PutChange, content: Content, known: MemoryBlob | undefined): Promise<void> {
-    const { digest, encoding, logicalSize, storedSize } = change;
-    this.#blobs.set(digest, {
-      encoding,
-      logicalSize,
-      storedSize,
-      content,
-      references: known?.references ?? 0,
-      unreferencedSinceMs: known?.unreferencedSinceMs ?? this.#clock.nowMs(),
-      damaged: false,
-      pins: known?.pins ?? 0,
-    });
-    const old = known?.content;
-    if (old?.kind === 'object' && !(content.kind === 'object' && content.key === old.key)) {
-      await this.#placer.remove([old.key]);
-    }
+  /** Adds a blob, or replaces its bytes and description. */
+  #setBlob(blob: BlobDescription & { readonly damaged?: boolean | undefined }, location: BlobLocation): void {
+    const { digest, encoding, logicalSize, storedSize, damaged = false } = blob;
+    const {
+      references = 0,
+      unreferencedSinceMs = this.#clock.nowMs(),
+      pins = 0,
+    } = this.#blobs.get(digest) ?? {};
+    const kept = { references, unreferencedSinceMs, pins };
+    this.#blobs.set(digest, { digest, encoding, logicalSize, storedSize, damaged, location, ...kept });
   }
 
-  /** Lets a name point to a version, or to nothing, and keeps the counts. */
+  /** Sets or removes the entry of a name, and keeps the counts. */
   #point(name: FileName, stored: StoredVersion | undefined): void {
     const before = this.#entries.get(name);
     if (stored === undefined) this.#entries.delete(name);
@@ -311,14 +298,9 @@ function entryOf(name: FileName, stored: StoredVersion, blob: MemoryBlob): Entry
   return { name, version: stored.version, digest: stored.digest, logicalSize, storedSize, encoding };
 }
 
-function locationOf(blob: MemoryBlob): BlobLocation {
-  const { content } = blob;
-  return content.kind === 'object' ? content : { kind: 'inline', read: async () => content.bytes };
-}
-
-function recordOf(digest: Digest, blob: MemoryBlob): BlobRecord {
-  const { encoding, logicalSize, storedSize, references, damaged } = blob;
-  return { digest, encoding, logicalSize, storedSize, references, damaged, location: locationOf(blob) };
+function recordOf(blob: MemoryBlob): BlobRecord {
+  const { digest, encoding, logicalSize, storedSize, location, references, damaged } = blob;
+  return { digest, encoding, logicalSize, storedSize, references, damaged, location };
 }
 
 function* batches<Item>(items: readonly Item[], signal: AbortSignal | undefined): Iterable<readonly Item[]> {

@@ -1,7 +1,7 @@
 // A program that opens the index of a store and closes it again, over and over, as workers do that are started while
 // another changes it.
 import { IndexDatabase } from '../../../src/catalog/lmdb/index/database.ts';
-import type { EmbeddedFolders } from '../../../src/catalog/lmdb/embedded-folders.ts';
+import type { EmbeddedFolders } from '../../../src/catalog/lmdb/index/database.ts';
 
 export interface OpeningOrder {
   readonly folders: EmbeddedFolders;

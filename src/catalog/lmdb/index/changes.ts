@@ -1,6 +1,13 @@
 import { crc32 } from 'node:zlib';
 import { digestToBytes, type Digest } from '../../../core/digest.ts';
-import { inlineOffset, recordHeaderSizeBytes, type JournalRecord } from '../../journal/record.ts';
+import type { FileName } from '../../../core/file-name.ts';
+import {
+  inlineOffset,
+  recordHeaderSizeBytes,
+  type JournalRecord,
+  type PlacedRecord,
+  type RecordPosition,
+} from '../../journal/record.ts';
 import type { IndexTables } from './tables.ts';
 import {
   decodeEntryRow,
@@ -19,81 +26,86 @@ import {
   type IndexTotals,
 } from './rows.ts';
 
-/** A record with the place it was written to. */
-export interface PlacedRecord {
-  readonly record: JournalRecord;
-  readonly segment: number;
-  readonly offset: number;
-  readonly length: number;
-}
+type PutRecord = Extract<JournalRecord, { type: 'put' }>;
+type RemoveRecord = Extract<JournalRecord, { type: 'remove' }>;
+type BlobRecord = Extract<JournalRecord, { type: 'put' | 'blob' }>;
 
 const noValue = Buffer.alloc(0);
+const knownDirectoriesMax = 8192;
 
 /**
- * The one place that knows how a record of the journal changes the rows of the index. Every method runs inside a transaction of LMDB.
+ * Applies records of the journal to the rows of the index; the only place that knows how. Every method runs inside a
+ * transaction of LMDB.
  *
- * Invariant: between two transactions the totals are those of the rows, and nothing waits to be counted for a
- * segment. A transaction that changes rows ends with `writeSums`, one that fails with `discard`.
+ * Invariant: between two transactions the totals are those of the rows, and no change of a segment's sums is pending. A
+ * transaction that changes rows ends with `writeSums`, one that fails with `discard`.
  */
 export class IndexChanges {
   readonly #tables: IndexTables;
   #knownTotals: IndexTotals | undefined;
   readonly #segmentChanges = new Map<number, { size: number; live: number }>();
+  /** Directories in which a file was stored and none was removed since: they are no files. */
+  readonly #directories = new Set<string>();
 
   constructor(tables: IndexTables) {
     this.#tables = tables;
   }
 
-  /** What the transactions so far, and the one under way, have come to. */
+  /** The totals after the transactions so far and the one under way. */
   get totals(): Readonly<IndexTotals> {
     return this.#totals;
   }
 
-  /** Goes on from what the tables hold. */
+  /** Whether a directory ("/a") is known to hold a file. */
+  isKnownDirectory(path: string): boolean {
+    return this.#directories.has(path);
+  }
+
+  /** Continues from what the tables hold, which another process may have changed. */
   startOver(): void {
-    this.#knownTotals = this.#tables.readTotals();
+    this.discard(this.#tables.readTotals());
   }
 
   get #totals(): IndexTotals {
     return (this.#knownTotals ??= this.#tables.readTotals());
   }
 
-  /** Takes the sum that an index of an older release does not have; counted over all its rows. */
+  /** Sets the sum that an index of an older release lacks. */
   complete(uniqueLogicalBytes: number): void {
     this.#totals.uniqueLogicalBytes = uniqueLogicalBytes;
   }
 
-  /** The end of the journal that the rows stand for now. */
-  reach(end: { readonly segment: number; readonly offset: number }): void {
-    this.#totals.segment = end.segment;
-    this.#totals.offset = end.offset;
+  /** Sets the end of the journal that the rows reflect. */
+  reach({ segment, offset }: RecordPosition): void {
+    this.#totals.segment = segment;
+    this.#totals.offset = offset;
   }
 
-  /** The last step of a transaction: writes what was counted on its way. */
+  /** Writes the totals and the sums of the segments; the last step of a transaction. */
   writeSums(): void {
     this.#writeSegmentChanges();
     this.#tables.state.putSync(totalsKey, encodeTotals(this.#totals));
   }
 
-  /** Counts as before a transaction that failed. */
+  /** Restores the totals of before a transaction that failed. */
   discard(totalsBefore: IndexTotals): void {
     this.#knownTotals = totalsBefore;
     this.#segmentChanges.clear();
+    this.#directories.clear();
   }
 
   apply(placed: PlacedRecord): void {
     const { record, segment, length } = placed;
     this.#account(segment, length, 0);
     switch (record.type) {
-      case 'put':
-        this.#applyPut(record, placed);
-        break;
-      case 'blob': {
-        const known = this.#tables.blob(record.digest);
-        if (known === undefined) this.#addBlob(record, placed, 0);
-        else this.#takeContent(record, placed, known);
+      case 'put': {
+        const isKnown = this.#applyBlob(record, placed, 1);
+        this.#pointTo(record, placed, isKnown);
         break;
       }
+      case 'blob':
+        this.#applyBlob(record, placed, 0);
+        break;
       case 'remove':
         this.#removeEntry(record, placed);
         break;
@@ -113,50 +125,39 @@ export class IndexChanges {
     this.#tables.blobs.removeSync(digestToBytes(digest));
     this.#totals.blobs -= 1;
     this.#totals.storedBytes -= row.storedSize;
-    this.#countContent(-row.logicalSize);
-    if (row.references === 0) {
-      this.#tables.unreferenced.removeSync(unreferencedKey(row.unreferencedSinceMs, digest));
-      this.#totals.unreferencedBlobs -= 1;
-    }
+    this.#countUnique(-row.logicalSize);
+    if (row.references === 0) this.#dropUnreferenced(digest, row.unreferencedSinceMs);
     if (row.place.kind === 'journal') this.#account(row.segment, 0, -row.storedSize);
   }
 
   forgetRemoval(key: Buffer): void {
     const bytes = this.#tables.removals.getBinaryFast(key);
     if (bytes === undefined) return;
-    this.#account(
-      this.#tables.decode(decodeRemovalRow, bytes).segment,
-      0,
-      -(recordHeaderSizeBytes + key.length),
-    );
+    const { segment } = this.#tables.decode(decodeRemovalRow, bytes);
+    this.#account(segment, 0, -(recordHeaderSizeBytes + key.length));
     this.#tables.removals.removeSync(key);
   }
 
-  #applyPut(record: Extract<JournalRecord, { type: 'put' }>, placed: PlacedRecord): void {
+  /**
+   * Stores the blob of a record; returns whether it was known. A new blob is written once, with its first reference, not
+   * first as an unreferenced one: four writes less.
+   */
+  #applyBlob(record: BlobRecord, placed: PlacedRecord, references: 0 | 1): boolean {
     const known = this.#tables.blob(record.digest);
-    // A new blob is written once, with its first reference, not as one that waits for it: four writes less.
-    if (known === undefined) this.#addBlob(record, placed, 1);
-    else this.#takeContent(record, placed, known);
-    this.#pointTo(record, placed, known !== undefined);
+    if (known === undefined) this.#addBlob(record, placed, references);
+    else if (record.content.kind !== 'none') this.#replaceContent(record, placed, known);
+    return known !== undefined;
   }
 
-  #addBlob(
-    record: Extract<JournalRecord, { type: 'put' | 'blob' }>,
-    placed: PlacedRecord,
-    references: 0 | 1,
-  ): void {
+  #addBlob(record: BlobRecord, placed: PlacedRecord, references: 0 | 1): void {
     const { digest, encoding, logicalSize, storedSize, damaged, timeMs } = record;
     const place = placeOf(record, placed);
-    const lost = place.kind === 'lost';
+    const isLost = place.kind === 'lost';
     this.#totals.blobs += 1;
     this.#totals.storedBytes += storedSize;
-    this.#countContent(logicalSize);
-    if (references === 0) {
-      this.#totals.unreferencedBlobs += 1;
-      this.#tables.unreferenced.putSync(unreferencedKey(timeMs, digest), noValue);
-    } else {
-      this.#totals.logicalBytes += logicalSize;
-    }
+    this.#countUnique(logicalSize);
+    if (references === 0) this.#addUnreferenced(digest, timeMs);
+    else this.#totals.logicalBytes += logicalSize;
     if (place.kind === 'journal') this.#account(placed.segment, 0, storedSize);
     this.putBlob(digest, {
       encoding,
@@ -165,73 +166,69 @@ export class IndexChanges {
       references,
       unreferencedSinceMs: references === 0 ? timeMs : 0,
       damaged,
-      segment: lost ? 0 : placed.segment,
-      offset: lost ? 0 : placed.offset,
+      segment: isLost ? 0 : placed.segment,
+      offset: isLost ? 0 : placed.offset,
       place,
     });
   }
 
-  /** Makes a record's content that of its blob; a record without content leaves a blob that is known as it is. */
-  #takeContent(
-    record: Extract<JournalRecord, { type: 'put' | 'blob' }>,
-    placed: PlacedRecord,
-    known: BlobRow,
-  ): void {
-    if (record.content.kind === 'none') return;
+  #replaceContent(record: BlobRecord, placed: PlacedRecord, known: BlobRow): void {
     const { segment, offset } = placed;
     const { digest, encoding, logicalSize, storedSize, damaged } = record;
     const place = placeOf(record, placed);
     if (known.place.kind === 'journal') this.#account(known.segment, 0, -known.storedSize);
     if (place.kind === 'journal') this.#account(segment, 0, storedSize);
     this.#totals.storedBytes += storedSize - known.storedSize;
-    this.#countContent(logicalSize - known.logicalSize);
+    this.#countUnique(logicalSize - known.logicalSize);
     this.#totals.logicalBytes += (logicalSize - known.logicalSize) * known.references;
     this.putBlob(digest, { ...known, encoding, logicalSize, storedSize, damaged, segment, offset, place });
   }
 
-  /** `counts`: whether the blob's row still has to be given this reference. */
-  #pointTo(record: Extract<JournalRecord, { type: 'put' }>, placed: PlacedRecord, counts: boolean): void {
-    const key = Buffer.from(record.name);
-    const bytes = this.#tables.entries.getBinaryFast(key);
-    const before = bytes && this.#tables.decode(decodeEntryRow, bytes);
-    const { version, digest, timeMs } = record;
+  /** `counts`: whether this reference must still be added to the blob's row. */
+  #pointTo(record: PutRecord, placed: PlacedRecord, counts: boolean): void {
+    const { name, version, digest, timeMs } = record;
     const { segment, offset } = placed;
+    const key = Buffer.from(name);
+    const before = this.#entryAt(key);
     this.#tables.entries.putSync(key, encodeEntryRow({ version, segment, offset, digest }));
     this.#account(segment, 0, recordHeaderSizeBytes + key.length);
     if (before) this.#account(before.segment, 0, -(recordHeaderSizeBytes + key.length));
     else {
       this.#totals.entries += 1;
       this.forgetRemoval(key);
+      this.#rememberDirectory(name);
     }
     if (before?.digest === digest) return;
     if (counts) this.#addReference(digest);
     if (before) this.#dropReference(before.digest, timeMs);
   }
 
-  #removeEntry(record: Extract<JournalRecord, { type: 'remove' }>, placed: PlacedRecord): void {
+  #removeEntry(record: RemoveRecord, placed: PlacedRecord): void {
     const { name, version, timeMs } = record;
     const { segment, offset } = placed;
     const key = Buffer.from(name);
+    this.#directories.delete(parentOf(name));
     this.forgetRemoval(key);
     const origin = record.origin ?? segment;
     this.#tables.removals.putSync(key, encodeRemovalRow({ version, timeMs, segment, offset, origin }));
     this.#account(segment, 0, recordHeaderSizeBytes + key.length);
-    const bytes = this.#tables.entries.getBinaryFast(key);
-    if (bytes === undefined) return;
-    const before = this.#tables.decode(decodeEntryRow, bytes);
+    const before = this.#entryAt(key);
+    if (before === undefined) return;
     this.#tables.entries.removeSync(key);
     this.#totals.entries -= 1;
     this.#account(before.segment, 0, -(recordHeaderSizeBytes + key.length));
     this.#dropReference(before.digest, timeMs);
   }
 
+  #entryAt(key: Buffer) {
+    const bytes = this.#tables.entries.getBinaryFast(key);
+    return bytes && this.#tables.decode(decodeEntryRow, bytes);
+  }
+
   #addReference(digest: Digest): void {
     const row = this.#tables.blob(digest);
     if (row === undefined) return;
-    if (row.references === 0) {
-      this.#tables.unreferenced.removeSync(unreferencedKey(row.unreferencedSinceMs, digest));
-      this.#totals.unreferencedBlobs -= 1;
-    }
+    if (row.references === 0) this.#dropUnreferenced(digest, row.unreferencedSinceMs);
     this.#totals.logicalBytes += row.logicalSize;
     this.putBlob(digest, { ...row, references: row.references + 1, unreferencedSinceMs: 0 });
   }
@@ -241,15 +238,27 @@ export class IndexChanges {
     if (row === undefined) return;
     const references = row.references - 1;
     this.#totals.logicalBytes -= row.logicalSize;
-    if (references === 0) {
-      this.#tables.unreferenced.putSync(unreferencedKey(timeMs, digest), noValue);
-      this.#totals.unreferencedBlobs += 1;
-    }
+    if (references === 0) this.#addUnreferenced(digest, timeMs);
     this.putBlob(digest, { ...row, references, unreferencedSinceMs: references === 0 ? timeMs : 0 });
   }
 
-  #countContent(logicalBytes: number): void {
+  #addUnreferenced(digest: Digest, sinceMs: number): void {
+    this.#tables.unreferenced.putSync(unreferencedKey(sinceMs, digest), noValue);
+    this.#totals.unreferencedBlobs += 1;
+  }
+
+  #dropUnreferenced(digest: Digest, sinceMs: number): void {
+    this.#tables.unreferenced.removeSync(unreferencedKey(sinceMs, digest));
+    this.#totals.unreferencedBlobs -= 1;
+  }
+
+  #countUnique(logicalBytes: number): void {
     if (this.#totals.uniqueLogicalBytes !== undefined) this.#totals.uniqueLogicalBytes += logicalBytes;
+  }
+
+  #rememberDirectory(name: FileName): void {
+    if (this.#directories.size >= knownDirectoriesMax) this.#directories.clear();
+    this.#directories.add(parentOf(name));
   }
 
   #account(segment: number, size: number, live: number): void {
@@ -266,25 +275,23 @@ export class IndexChanges {
     for (const [segment, change] of this.#segmentChanges) {
       const key = segmentKey(segment);
       const bytes = this.#tables.segments.getBinaryFast(key);
-      // Nothing is counted for a segment that is gone: a rebuild may know entries whose segment was lost.
+      // A segment that is gone gets no row: a rebuild may know entries whose segment was lost.
       if (bytes === undefined && change.size === 0) continue;
       const row = bytes ? this.#tables.decode(decodeSegmentRow, bytes) : { sizeBytes: 0, liveBytes: 0 };
-      this.#tables.segments.putSync(
-        key,
-        encodeSegmentRow({
-          sizeBytes: row.sizeBytes + change.size,
-          liveBytes: row.liveBytes + change.live,
-        }),
-      );
+      const sizeBytes = row.sizeBytes + change.size;
+      const liveBytes = row.liveBytes + change.live;
+      this.#tables.segments.putSync(key, encodeSegmentRow({ sizeBytes, liveBytes }));
     }
     this.#segmentChanges.clear();
   }
 }
 
-function placeOf(
-  record: Extract<JournalRecord, { type: 'put' | 'blob' }>,
-  placed: PlacedRecord,
-): ContentPlace {
+/** "/a" for "/a/b"; empty for "/b". */
+function parentOf(name: FileName): string {
+  return name.slice(0, name.lastIndexOf('/'));
+}
+
+function placeOf(record: BlobRecord, placed: PlacedRecord): ContentPlace {
   const { content } = record;
   switch (content.kind) {
     case 'inline': {

@@ -3,59 +3,47 @@ import { isFiletrackerError } from '../../../core/errors.ts';
 import { parseFileName, type FileName } from '../../../core/file-name.ts';
 import { checkVersion, type FileVersion } from '../../../core/file-version.ts';
 import type { Entry } from '../../catalog.ts';
-import type { JournalRecord } from '../../journal/record.ts';
+import type { JournalRecord, RecordPosition } from '../../journal/record.ts';
 import { IndexDatabase } from './database.ts';
+import { decodeBlobRow, decodeEntryRow, decodeNameKey, decodeRemovalRow, type BlobRow } from './rows.ts';
 import type { IndexTables } from './tables.ts';
-import {
-  decodeBlobRow,
-  decodeEntryRow,
-  decodeNameKey,
-  decodeRemovalRow,
-  type BlobRow,
-  type EntryRow,
-} from './rows.ts';
 
-/** An entry as an index has it, with the way to its content. All of it is plain data, fit for JSON. */
-export interface IndexedEntry extends Entry {
-  /** Where the record lies that stored it. */
-  readonly segment: number;
-  readonly offset: number;
-}
+// All of these are plain data, fit for JSON.
 
-/** A removal as an index remembers it, with the place of its record. */
-export interface IndexedRemoval {
+/** An entry of an index, with the position of the record that stored it. */
+export interface IndexedEntry extends Entry, RecordPosition {}
+
+/** A removal in an index, with the position of its record. */
+export interface IndexedRemoval extends RecordPosition {
   readonly name: FileName;
   readonly version: FileVersion;
   readonly timeMs: number;
-  readonly segment: number;
-  readonly offset: number;
 }
 
-/** How an index differs from one that was made anew from the journal. */
+/** How an index differs from one that was rebuilt from the journal. */
 export interface IndexComparison {
-  /** The journal's end as the index knows it. */
-  readonly end: { readonly segment: number; readonly offset: number };
+  /** The end of the journal according to the index. */
+  readonly end: RecordPosition;
   readonly entries: number;
-  /** Entries that it has and the new one has not, or has in another version or content; at most `differencesMax`. */
+  /** Entries that the rebuilt index lacks, or has with another version or digest; at most `differencesMax`. */
   readonly surplus: readonly IndexedEntry[];
-  /** Names that only the new one has; at most `differencesMax`. */
+  /** Names that only the rebuilt index has; at most `differencesMax`. */
   readonly missing: readonly FileName[];
-  /** Removals that it remembers, of names of which the new one knows nothing as late; at most `differencesMax`. */
+  /** Removals of names for which the rebuilt index has nothing as late; at most `differencesMax`. */
   readonly removals: readonly IndexedRemoval[];
-  /** Blobs that entries name and that are described otherwise. */
+  /** Referenced blobs that the two describe differently. */
   readonly differingBlobs: number;
   /** Whether sums and counts differ. */
   readonly countsDiffer: boolean;
-  /** Rows that cannot be read. */
   readonly unreadableRows: number;
 }
 
 const differencesMax = 1_000_000;
 
 /**
- * Compares two indexes. LMDB maps its file into memory and trusts it: one that is damaged may end the process,
- * so run this in a process of its own.
- * @throws whatever LMDB throws of a file that is no index.
+ * Compares two indexes. LMDB maps its file into memory and trusts it: a damaged one may end the process, so run this in a
+ * process of its own.
+ * @throws the error of LMDB for a file that is no index.
  */
 export async function compareIndexes(folder: string, rebuiltFolder: string): Promise<IndexComparison> {
   const index = IndexDatabase.open(folder, { readOnly: true });
@@ -71,22 +59,22 @@ export async function compareIndexes(folder: string, rebuiltFolder: string): Pro
   }
 }
 
-/** The record that makes a removal once more. */
+/** The record that repeats a removal. */
 export function recordOfRemoval({ name, version, timeMs }: IndexedRemoval): JournalRecord {
   return { type: 'remove', timeMs, name, version, origin: undefined };
 }
 
 /**
- * Whether a journal, by the index that was made of it, tells of a name what was recorded at a place or after it. What
- * compaction writes again it writes at the end, so that later places always tell later things.
+ * Whether the index that was rebuilt from a journal has, for a name, a record at or after a position. Compaction writes at
+ * the end, so later positions always hold later changes.
  */
-export function isToldSince(
+export function hasRecordSince(
   rebuilt: IndexTables,
   { name, segment, offset }: Pick<IndexedRemoval, 'name' | 'segment' | 'offset'>,
 ): boolean {
-  const told = rebuilt.entry(name) ?? rebuilt.removal(name);
-  if (told === undefined) return false;
-  return told.segment > segment || (told.segment === segment && told.offset >= offset);
+  const found = rebuilt.entry(name) ?? rebuilt.removal(name);
+  if (found === undefined) return false;
+  return found.segment > segment || (found.segment === segment && found.offset >= offset);
 }
 
 function compare(index: IndexDatabase, rebuilt: IndexDatabase): IndexComparison {
@@ -113,7 +101,7 @@ function compare(index: IndexDatabase, rebuilt: IndexDatabase): IndexComparison 
   for (const { key, value } of index.removals.getRange({})) {
     const removal = readRow(() => readRemoval(key, value));
     if (removal === undefined) unreadableRows += 1;
-    else if (!isToldSince(rebuilt, removal) && removals.length < differencesMax) removals.push(removal);
+    else if (!hasRecordSince(rebuilt, removal) && removals.length < differencesMax) removals.push(removal);
   }
   const { segment, offset, ...sums } = index.readTotals();
   const expected = rebuilt.readTotals();
@@ -123,7 +111,7 @@ function compare(index: IndexDatabase, rebuilt: IndexDatabase): IndexComparison 
   return { end, entries, surplus, missing, removals, differingBlobs, countsDiffer, unreadableRows };
 }
 
-/** Blobs without references are left out: what was collected cannot be told from the journal. */
+/** Ignores blobs without references: the journal does not record what was collected. */
 function countDifferingBlobs(index: IndexDatabase, rebuilt: IndexDatabase): number {
   let differing = 0;
   for (const { key, value } of rebuilt.blobs.getRange({})) {
@@ -131,12 +119,12 @@ function countDifferingBlobs(index: IndexDatabase, rebuilt: IndexDatabase): numb
     if (expected.references === 0) continue;
     const found = index.blobs.getBinaryFast(key);
     const row = found && readRow(() => decodeBlobRow(found));
-    if (row === undefined || !sameBlob(row, expected)) differing += 1;
+    if (row === undefined || !isSameBlob(row, expected)) differing += 1;
   }
   return differing;
 }
 
-function sameBlob(one: BlobRow, other: BlobRow): boolean {
+function isSameBlob(one: BlobRow, other: BlobRow): boolean {
   const { unreferencedSinceMs: _since, ...left } = one;
   const { unreferencedSinceMs: _otherSince, ...right } = other;
   return JSON.stringify(left) === JSON.stringify(right);
@@ -144,11 +132,9 @@ function sameBlob(one: BlobRow, other: BlobRow): boolean {
 
 function readEntry(index: IndexTables, key: Buffer, value: Buffer): IndexedEntry | undefined {
   const name = parseFileName(decodeNameKey(key));
-  const row: EntryRow = decodeEntryRow(value);
-  if (!isDigest(row.digest)) return undefined;
-  const blob = index.blob(row.digest);
+  const { version, digest, segment, offset } = decodeEntryRow(value);
+  const blob = isDigest(digest) ? index.blob(digest) : undefined;
   if (blob === undefined) return undefined;
-  const { version, digest, segment, offset } = row;
   const { encoding, logicalSize, storedSize } = blob;
   checkVersion(version);
   return { name, version, digest, encoding, logicalSize, storedSize, segment, offset };
@@ -161,7 +147,7 @@ function readRemoval(key: Buffer, value: Buffer): IndexedRemoval {
   return { name, version, timeMs, segment, offset };
 }
 
-/** What a row says; undefined where it is none that we have written. */
+/** `undefined` for a row that was never written. */
 function readRow<Row>(read: () => Row | undefined): Row | undefined {
   try {
     return read();

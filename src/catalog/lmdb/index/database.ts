@@ -1,15 +1,13 @@
 import { join } from 'node:path';
 import type { RootDatabase } from 'lmdb';
 import type { Digest } from '../../../core/digest.ts';
-import { FiletrackerError } from '../../../core/errors.ts';
+import { cannot } from '../../../core/errors.ts';
 import { FileGuard } from '../../../fs/locks/file-guard.ts';
 import { SharedCounter } from '../../../fs/shared-counter.ts';
 import type { BlobPlacer } from '../../catalog.ts';
-import type { EmbeddedFolders } from '../embedded-folders.ts';
-import { IndexChanges, type PlacedRecord } from './changes.ts';
+import type { PlacedRecord, RecordPosition } from '../../journal/record.ts';
+import { IndexChanges } from './changes.ts';
 import { indexWriteError, type DamagedIndexError } from './failures.ts';
-import { distrustIndex, indexDataFileName, inodeOfIndex } from './state.ts';
-import { IndexTables, openIndexFile } from './tables.ts';
 import {
   decodeBlobRow,
   decodeDigestKey,
@@ -20,28 +18,40 @@ import {
   type BlobRow,
   type IndexTotals,
 } from './rows.ts';
+import { distrustIndex, indexDataFileName, inodeOfIndex } from './state.ts';
+import { IndexTables, openIndexFile } from './tables.ts';
 
-/** Questions to the blob store that are under way at once. */
-const questionsAtOnce = 64;
+/** The folders of the embedded catalog, below that of the store. */
+export interface EmbeddedFolders {
+  readonly journal: string;
+  readonly catalog: string;
+}
+
+/** Concurrent look-ups in the blob store. */
+const lookUpsAtOnce = 64;
+
+interface FoundBlob {
+  readonly digest: Digest;
+  readonly row: BlobRow;
+}
 
 /**
  * The LMDB file that indexes journal and blobs: each method that changes it is one transaction.
  *
- * Invariant: the rows are what comes of applying all records up to `totals` in their order, less the blobs
- * that were collected. `apply` runs in the same way when a change is made, rolled forward and rebuilt.
+ * Invariant: the rows are the result of all records up to `totals`, applied in order, less the blobs that were
+ * collected. `apply` works the same when a change is made, rolled forward and rebuilt.
  */
 export class IndexDatabase extends IndexTables {
   readonly #changes: IndexChanges;
   readonly #commits: SharedCounter | undefined;
   readonly #folder: string;
   readonly #inode: number | undefined;
-
-  /** Keeps others from opening the index while it is changed: see `openBesideOthers`. */
+  /** Keeps others from opening the index during a change: see `openBesideOthers`. */
   #guard: FileGuard | undefined;
   #damage: DamagedIndexError | undefined;
   /**
-   * Called once if a damaged row is met in an index that was opened as shared. It is rebuilt by the next process that
-   * leads, so this one may close it but has nothing more to do with it.
+   * Called once if a damaged row is read in a shared index. The next process that leads rebuilds it, so this process may
+   * only close it.
    */
   onDamage: ((error: DamagedIndexError) => void) | undefined;
 
@@ -57,21 +67,18 @@ export class IndexDatabase extends IndexTables {
     this.#inode = inodeOfIndex(folder);
   }
 
-  /**
-   * Of an index that no other process has open. `readOnly` changes nothing, and fails where there is no index; else one
-   * is made.
-   */
+  /** Opens or creates an index that no other process has open; `readOnly` changes nothing, and fails if there is none. */
   static open(folder: string, options: { readOnly?: boolean } = {}): IndexDatabase {
     return new IndexDatabase(folder, openIndexFile(folder, options), undefined);
   }
 
-  /** To read the index of a store that may be in use. */
+  /** Opens the index of a store that may be in use, to read it. */
   static async openToRead(folder: string): Promise<IndexDatabase> {
     const root = await openBesideOthers(folder, { readOnly: true });
     return new IndexDatabase(folder, root, undefined);
   }
 
-  /** For a process that serves the store, with the counter by which such processes tell each other of changes. */
+  /** Opens the index for a process that serves the store, with the counter of commits that such processes share. */
   static async openShared(folders: EmbeddedFolders): Promise<IndexDatabase> {
     const commits = await SharedCounter.open(join(folders.journal, 'commits'));
     const root = await openBesideOthers(folders.catalog, {});
@@ -86,22 +93,22 @@ export class IndexDatabase extends IndexTables {
   }
 
   /**
-   * Differs from what it was where any process has changed the index since; a change is counted before anyone
-   * is told of it. Undefined where the index was not opened as shared.
+   * Changes with every change of the index by any process, before the change is acknowledged. `undefined` if the index is
+   * not shared.
    */
   get commitCount(): number | undefined {
     return this.#commits?.value;
   }
 
   /**
-   * Whether what is open here is the index of the store. Not so where another process has made it anew, because it was
-   * removed or nothing vouched for it: what is open here never changes any more then.
+   * Whether the open file is the index of the store. False once another process has created a new one, because this one was
+   * removed or not trusted: then this one never changes any more.
    */
   get isInPlace(): boolean {
     return this.#inode !== undefined && inodeOfIndex(this.#folder) === this.#inode;
   }
 
-  /** Whether a damaged row was met. */
+  /** Whether a damaged row was read. */
   get isDamaged(): boolean {
     return this.#damage !== undefined;
   }
@@ -109,20 +116,21 @@ export class IndexDatabase extends IndexTables {
   override noteDamage(error: DamagedIndexError): void {
     if (this.isDamaged || this.#commits === undefined) return;
     this.#damage = error;
-    // Another process may have rebuilt it meanwhile: what is damaged is the old one, which this one still has open.
+    // If another process has rebuilt the index meanwhile, the damage is in the old file, which is still open here.
     if (this.isInPlace) distrustIndex(this.#folder);
     this.onDamage?.(error);
   }
 
-  /** What this process has applied last. */
+  /** The totals after the last change by this process. */
   get totals(): Readonly<IndexTotals> {
     return this.#changes.totals;
   }
 
-  /**
-   * Whether the index is certain to be what this process has applied: after a write that failed, that nothing of it was
-   * taken.
-   */
+  isKnownDirectory(path: string): boolean {
+    return this.#changes.isKnownDirectory(path);
+  }
+
+  /** Whether the index is what this process has applied: after a failed write, that none of it was taken. */
   get isAsApplied(): boolean {
     try {
       this.root.resetReadTxn();
@@ -134,9 +142,9 @@ export class IndexDatabase extends IndexTables {
   }
 
   /**
-   * Makes this process the one that applies: takes over where the last one stopped. That one may have died within a
-   * commit. To begin a write makes LMDB settle what it left, so that what is read next is its last commit; and as it
-   * may not have come to count that commit, others are told to look again.
+   * Makes this process the one that applies records. Its predecessor may have died during a commit: beginning a write makes
+   * LMDB settle what it left, so that the next read returns its last commit. It may not have counted that commit, so other
+   * processes are made to look again.
    */
   takeOver(): void {
     this.forgetDeadReaders();
@@ -146,7 +154,7 @@ export class IndexDatabase extends IndexTables {
     this.#changes.startOver();
   }
 
-  /** Counts what an index of an older release does not tell; one pass over its blobs, at its first opening alone. */
+  /** Adds the sum that an index of an older release lacks: one pass over its blobs, at its first opening only. */
   completeTotals(): void {
     if (this.totals.uniqueLogicalBytes !== undefined) return;
     let uniqueLogicalBytes = 0;
@@ -155,13 +163,13 @@ export class IndexDatabase extends IndexTables {
     this.#transaction(() => this.#changes.complete(uniqueLogicalBytes));
   }
 
-  /** Frees the places of readers whose process died, which would keep old pages from being used again. */
+  /** Frees the places of readers whose process died, which would keep old pages in use. */
   forgetDeadReaders(): void {
     this.root.readerCheck();
   }
 
-  /** Applies records in their order, in one transaction; `end` is the journal's end after them. */
-  apply(records: readonly PlacedRecord[], end: { segment: number; offset: number }): void {
+  /** Applies records in order, in one transaction; `end` is the end of the journal after them. */
+  apply(records: readonly PlacedRecord[], end: RecordPosition): void {
     this.#transaction(() => {
       for (const placed of records) this.#changes.apply(placed);
       this.#changes.reach(end);
@@ -179,8 +187,8 @@ export class IndexDatabase extends IndexTables {
   }
 
   /**
-   * Forgets removals of before `beforeMs` whose older puts are gone with their segments. Looks at no more than
-   * `limit` names, after `after`; gives the last of them, or undefined at the end.
+   * Forgets removals from before `beforeMs` whose older puts are gone with their segments. Looks at no more than `limit`
+   * names, after `after`; returns the last of them, or `undefined` at the end.
    */
   forgetRemovals(
     beforeMs: number,
@@ -198,7 +206,7 @@ export class IndexDatabase extends IndexTables {
     return found.length < limit ? undefined : found.at(-1)?.key;
   }
 
-  /** Forgets a segment that holds nothing that is needed. */
+  /** Forgets a segment without live records. */
   forgetSegment(number: number): void {
     this.#transaction(() => {
       this.segments.removeSync(segmentKey(number));
@@ -206,29 +214,30 @@ export class IndexDatabase extends IndexTables {
   }
 
   /**
-   * The last step of a rebuild. Blobs whose content no record carried are marked as damaged where an entry
-   * names them. Unnamed ones of the blob store are forgotten if it has them no more, because the journal does
-   * not tell what was collected; those that are there wait for collection again. Gives the digests of the damaged.
+   * The last step of a rebuild. Blobs whose bytes are in no record are marked as damaged if an entry names them.
+   * Unreferenced blobs of the blob store are forgotten if their bytes are gone, because the journal does not record what
+   * was collected; the others wait for collection again. Returns the digests of the damaged.
    */
   async settleRebuild(placer: Pick<BlobPlacer, 'size'>): Promise<Digest[]> {
     const lost: Digest[] = [];
-    const unnamed: { digest: Digest; row: BlobRow }[] = [];
+    const unreferenced: FoundBlob[] = [];
     for (const { key, value } of this.blobs.getRange({})) {
       const row = this.decode(decodeBlobRow, value);
       const digest = this.decode(decodeDigestKey, key);
-      if (row.references === 0 && row.place.kind !== 'journal') unnamed.push({ digest, row });
+      if (row.references === 0 && row.place.kind !== 'journal') unreferenced.push({ digest, row });
       else if (row.place.kind === 'lost') lost.push(digest);
     }
-    const dropped: { digest: Digest; row: BlobRow }[] = [];
-    for (let at = 0; at < unnamed.length; at += questionsAtOnce) {
-      const asked = unnamed.slice(at, at + questionsAtOnce).map(async ({ digest, row }) => {
-        const there = row.place.kind === 'object' && (await placer.size(row.place.key)) !== undefined;
-        if (!there) dropped.push({ digest, row });
+    const gone: FoundBlob[] = [];
+    for (let at = 0; at < unreferenced.length; at += lookUpsAtOnce) {
+      const lookUps = unreferenced.slice(at, at + lookUpsAtOnce).map(async (found) => {
+        const { place } = found.row;
+        const size = place.kind === 'object' ? await placer.size(place.key) : undefined;
+        if (size === undefined) gone.push(found);
       });
-      await Promise.all(asked);
+      await Promise.all(lookUps);
     }
     this.#transaction(() => {
-      for (const { digest, row } of dropped) this.#changes.dropBlob(digest, row);
+      for (const { digest, row } of gone) this.#changes.dropBlob(digest, row);
       for (const digest of lost) {
         const row = this.blob(digest);
         if (row) this.#changes.putBlob(digest, { ...row, damaged: true });
@@ -260,32 +269,38 @@ export class IndexDatabase extends IndexTables {
     } finally {
       this.#commits?.increment();
     }
-    // A look-up made later in this turn must see the change too.
+    // A look-up later in this turn must see the change too.
     this.root.resetReadTxn();
   }
 
   /**
-   * Where the write of its meta page has failed, LMDB refuses every later call in this process, reads too
-   * (MDB_PANIC), and only a new process can go on: so this one ends, as it would of a bug. Nothing is lost: what the
-   * index has not taken is in the journal.
+   * Ends the process if LMDB is unusable. After a failed write of its meta page, LMDB refuses every later call in this
+   * process, reads too (MDB_PANIC); only a new process can continue. Nothing is lost: what the index lacks is in the
+   * journal.
    */
   #endIfUnusable(): void {
     try {
       this.root.resetReadTxn();
       this.state.get(totalsKey);
     } catch (cause) {
-      const text = 'Cannot use the index of the catalog any more: a write to it has failed for good';
       setImmediate(() => {
-        throw new FiletrackerError('unavailable', text, { cause });
+        throw cannot(
+          'unavailable',
+          'use the index of the catalog any more',
+          'a write to it has failed for good',
+          {
+            cause,
+          },
+        );
       });
     }
   }
 }
 
 /**
- * Opens the file of an index while nobody changes it. LMDB puts the number of the last commit, which all processes
- * share, to what it has read of the file a moment before, without a lock (`mdb_env_open2`): a commit made in between is
- * not seen by anybody any more, and the next one is made upon the state before it, so that it is lost.
+ * Opens the file of an index while no process changes it. LMDB sets the number of the last commit, which all processes
+ * share, to what it read from the file a moment before, without a lock (`mdb_env_open2`): a commit in between becomes
+ * invisible to all, and the next one is based on the state before it, so that it is lost.
  */
 async function openBesideOthers(
   folder: string,

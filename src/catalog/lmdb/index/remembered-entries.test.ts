@@ -13,7 +13,7 @@ function found(version: number): Promise<LocatedEntry> {
 }
 
 describe('RememberedEntries', () => {
-  it('gives what was found until the index changes', async () => {
+  it('returns what was found until the index changes', async () => {
     const remembered = new RememberedEntries();
     expect(remembered.isCurrent(7)).toBe(false);
     remembered.remember(name, found(1));
@@ -23,7 +23,7 @@ describe('RememberedEntries', () => {
     expect(remembered.get(name)).toBeUndefined();
   });
 
-  it('remembers nothing where it is not known when the index changes', () => {
+  it('remembers nothing if the changes of the index are not counted', () => {
     const remembered = new RememberedEntries();
     expect(remembered.isCurrent(undefined)).toBe(false);
     remembered.remember(name, found(1));

@@ -5,16 +5,16 @@ const namesMax = 16_384;
 const nameLengthMax = 512;
 
 /**
- * What look-ups have found since the index last changed, so that workers that read the same files again and
- * again are answered without a look at it: 3 of the 20 microseconds of a small GET.
+ * The results of look-ups since the index last changed, so that workers that read the same files repeatedly need not read
+ * the index: 3 of the 20 microseconds of a small GET.
  *
- * Invariant: everything here was read after the change with which `commitCount` came to be what it is.
+ * Invariant: everything here was read after the change that set `commitCount` to its value.
  */
 export class RememberedEntries {
   readonly #found = new Map<FileName, Promise<LocatedEntry>>();
   #commitCount: number | undefined;
 
-  /** Whether what was read before is still so; if not, or if that is not known, it is forgotten. */
+  /** Whether the results are still current; if not, or if `commitCount` is unknown, they are dropped. */
   isCurrent(commitCount: number | undefined): boolean {
     if (commitCount !== undefined && commitCount === this.#commitCount) return true;
     this.#commitCount = commitCount;

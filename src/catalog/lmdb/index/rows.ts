@@ -2,15 +2,15 @@ import type { BlobDescription } from '../../../core/blob.ts';
 import { digestFromBytes, type Digest } from '../../../core/digest.ts';
 import type { FileName } from '../../../core/file-name.ts';
 import type { FileVersion } from '../../../core/file-version.ts';
-import { recordSizeMaxBytes } from '../../journal/record.ts';
+import { recordSizeMaxBytes, type RecordPosition } from '../../journal/record.ts';
 import { damagedRow } from './failures.ts';
 
-// The values of the index, byte by byte. Numbers are little endian unless a key's order asks for big endian.
+// The rows of the index, byte by byte. Numbers are little endian, except in keys, whose order requires big endian.
 //
-// The buffer that lmdb returns is often longer than the row: only its own `length` property says where the row
-// ends, and the methods of Buffer read past that end. So every decoder compares `length` with what the row must have,
-// reads at fixed offsets below it, and gives both bounds of a text. A value that was never written is damage of
-// the index, which is then rebuilt from the journal: nothing of such a row is used.
+// The buffer that lmdb returns is often longer than the row: only its own `length` property marks the end of the row, and
+// the methods of Buffer read past it. So every decoder checks `length`, reads at fixed offsets below it, and passes both
+// bounds of a text. A value that is never written is damage of the index, which is then rebuilt from the journal: nothing
+// of such a row is used.
 //
 // entries   key: the name, UTF-8
 //   offset  size
@@ -20,32 +20,35 @@ import { damagedRow } from './failures.ts';
 //       14    32  digest
 //
 // blobs     key: the digest, 32 bytes
-//        0     1  flags: bit 0 gzip; bits 1-2 where the content is: 0 lost, 1 in the journal, 2 in the blob
-//                 store; bit 3 damaged
+//        0     1  flags: bit 0 gzip; bits 1-2 where the bytes are: 0 lost, 1 in the journal, 2 in the blob store;
+//                 bit 3 damaged
 //        1     6  logical size
 //        7     6  stored size
-//       13     5  number of entries that name it
-//       18     6  since when no entry has, milliseconds since 1970; zero where one does
-//       24     4  segment of the record that carries the content or its key
+//       13     5  number of entries that refer to it
+//       18     6  when the last of them was removed, milliseconds since 1970; zero if there are any
+//       24     4  segment of the record with the bytes or their key
 //       28     4  offset of that record
 //       32     4  offset of the inline bytes, else zero
 //       36     4  crc32 of the inline bytes, else zero
 //       40     …  key of the blob store
 //
-// removals  key: the name; value: version (6, signed), time (6), segment (4) and offset (4) of the record, origin (4)
+// removals       key: the name
+//        0     6  version (signed)
+//        6     6  time, milliseconds since 1970
+//       12     4  segment of the record
+//       16     4  offset of the record
+//       20     4  origin
+//
 // unreferenced   key: since when, 6 bytes big endian, then the digest; no value
 // segments       key: number, 4 bytes big endian; value: size of its records, and of those still needed, as doubles
-// state          key: a word; value: see IndexTotals
+// state          key: "totals"; value: the numbers of `totalsFields`, as doubles
 
-export interface EntryRow {
+export interface EntryRow extends RecordPosition {
   readonly version: FileVersion;
-  readonly segment: number;
-  readonly offset: number;
   readonly digest: Digest;
 }
 
 const entryRowSizeBytes = 46;
-/** Where the digest stands in the row, for look-ups that need no string of it. */
 const entryDigestOffset = 14;
 
 export function encodeEntryRow(row: EntryRow): Buffer {
@@ -72,23 +75,21 @@ export function versionOfEntryRow(bytes: Buffer): FileVersion {
 }
 
 export type ContentPlace =
-  /** The record that carried it is not there any more: damage. */
+  /** The record that had it is gone: damage. */
   | { readonly kind: 'lost' }
   | { readonly kind: 'journal'; readonly bytesOffset: number; readonly crc: number }
   | { readonly kind: 'object'; readonly key: string };
 
-export interface BlobRow extends Omit<BlobDescription, 'digest'> {
+/** The position is that of the record with the bytes or their key; zeros if they are lost. */
+export interface BlobRow extends Omit<BlobDescription, 'digest'>, RecordPosition {
   readonly references: number;
   readonly unreferencedSinceMs: number;
   readonly damaged: boolean;
-  /** The record that carries the content or its key; zeros where it is lost. */
-  readonly segment: number;
-  readonly offset: number;
   readonly place: ContentPlace;
 }
 
 const fixedSizeBytes = 40;
-/** Longer than any key of a blob store on a disk; guards a reader against a damaged row. */
+/** Longer than any key of a blob store; guards against a damaged row. */
 const keySizeMaxBytes = 255;
 const placeCodes = { lost: 0, journal: 1, object: 2 } as const;
 
@@ -148,7 +149,7 @@ export function decodeBlobRow(bytes: Buffer): BlobRow {
     storedSize: bytes.readUIntLE(7, 6),
     references: bytes.readUIntLE(13, 5),
     unreferencedSinceMs: bytes.readUIntLE(18, 6),
-    // What no record has brought is not there: a put of it must bring it, whatever has been said of it since.
+    // A lost blob is damaged whatever its mark says: a put of it must bring the content.
     damaged: (flags & 8) !== 0 || place.kind === 'lost',
     segment: bytes.readUInt32LE(24),
     offset: bytes.readUInt32LE(28),
@@ -163,11 +164,10 @@ function isPossible({ place, segment, offset, storedSize }: BlobRow): boolean {
   if (place.kind === 'lost') return true;
   if (segment === 0) return false;
   if (place.kind === 'object') return true;
-  // Inline bytes stand in their record.
+  // Inline bytes are inside their record.
   return place.bytesOffset > offset && place.bytesOffset - offset + storedSize <= recordSizeMaxBytes;
 }
 
-/** Of a whole row, without decoding the rest. */
 export function logicalSizeOfBlobRow(bytes: Buffer): number {
   if (bytes.length < fixedSizeBytes) throw damagedRow('blob');
   return bytes.readUIntLE(1, 6);
@@ -216,13 +216,10 @@ export function decodeSegmentKey(key: Buffer): number {
   return key.readUInt32BE(0);
 }
 
-/** A removal that is remembered, and the record that tells of it. */
-export interface RemovalRow {
+export interface RemovalRow extends RecordPosition {
   readonly version: FileVersion;
   readonly timeMs: number;
-  readonly segment: number;
-  readonly offset: number;
-  /** The segment in which it was first recorded: older ones may hold puts that it ended. */
+  /** The segment in which it was first recorded: older ones may hold puts that it cancels. */
   readonly origin: number;
 }
 
@@ -266,46 +263,45 @@ export function encodeSegmentRow(row: SegmentRow): Buffer {
 export function decodeSegmentRow(bytes: Buffer): SegmentRow {
   if (bytes.length !== segmentRowSizeBytes) throw damagedRow('segment');
   const row = { sizeBytes: bytes.readDoubleLE(0), liveBytes: bytes.readDoubleLE(8) };
-  if (!Number.isSafeInteger(row.sizeBytes) || !Number.isSafeInteger(row.liveBytes))
-    throw damagedRow('segment');
+  const isWhole = Number.isSafeInteger(row.sizeBytes) && Number.isSafeInteger(row.liveBytes);
+  if (!isWhole) throw damagedRow('segment');
   return row;
 }
 
-/** What the index has taken in, and its sums; written with every group. */
-export interface IndexTotals {
-  /** The journal up to here is in the index. */
-  segment: number;
-  offset: number;
-  entries: number;
-  blobs: number;
-  logicalBytes: number;
-  storedBytes: number;
-  unreferencedBlobs: number;
-  /** Logical bytes of all blobs; undefined in an index of an older release that has not been counted yet. */
+/** The numbers of the totals, in their order in the row. */
+const totalsFields = [
+  'segment',
+  'offset',
+  'entries',
+  'blobs',
+  'logicalBytes',
+  'storedBytes',
+  'unreferencedBlobs',
+  'uniqueLogicalBytes',
+] as const;
+
+/** The end of the journal that is in the index, and the sums of the rows; written with every group. */
+export type IndexTotals = Record<Exclude<(typeof totalsFields)[number], 'uniqueLogicalBytes'>, number> & {
+  /** Logical bytes of all blobs; `undefined` in an index of an older release until they are counted. */
   uniqueLogicalBytes: number | undefined;
-}
+};
 
 export const totalsKey = Buffer.from('totals');
 
-/** Releases before `uniqueLogicalBytes` wrote the shorter form, and do so again if one of them changes the index. */
+/** Releases before `uniqueLogicalBytes` write the shorter form, also into an index that had the longer one. */
 const totalsSizeBytes = { old: 56, current: 64 } as const;
 
 export function encodeTotals(totals: IndexTotals): Buffer {
-  const { uniqueLogicalBytes } = totals;
   const { old, current } = totalsSizeBytes;
-  const bytes = Buffer.allocUnsafe(uniqueLogicalBytes === undefined ? old : current);
-  bytes.writeDoubleLE(totals.segment, 0);
-  bytes.writeDoubleLE(totals.offset, 8);
-  bytes.writeDoubleLE(totals.entries, 16);
-  bytes.writeDoubleLE(totals.blobs, 24);
-  bytes.writeDoubleLE(totals.logicalBytes, 32);
-  bytes.writeDoubleLE(totals.storedBytes, 40);
-  bytes.writeDoubleLE(totals.unreferencedBlobs, 48);
-  if (uniqueLogicalBytes !== undefined) bytes.writeDoubleLE(uniqueLogicalBytes, 56);
+  const bytes = Buffer.allocUnsafe(totals.uniqueLogicalBytes === undefined ? old : current);
+  for (let at = 0; at < bytes.length; at += 8) {
+    const field = totalsFields[at / 8];
+    if (field !== undefined) bytes.writeDoubleLE(totals[field] ?? 0, at);
+  }
   return bytes;
 }
 
-/** `undefined` stands for an index that has taken in nothing yet. */
+/** The totals of a row; all zero for `undefined`, an index without any record. */
 export function decodeTotals(bytes: Buffer | undefined): IndexTotals {
   const { old, current } = totalsSizeBytes;
   if (bytes !== undefined && bytes.length !== old && bytes.length !== current) throw damagedRow('totals');

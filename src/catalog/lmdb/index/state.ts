@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { checkStoredFormat } from '../../../core/release.ts';
 import { writeFileDurably } from '../../../fs/durable-file.ts';
 
-// `catalog/state.json` says whether the index may be trusted. LMDB runs without syncs, so what it wrote is
-// certain only as long as the system's page cache that took it: until the next boot of the kernel, and for
-// the very file that was written, not a copy of it that was made meanwhile.
+// `catalog/state.json` records whether the index may be trusted. LMDB runs without syncs, so its writes are certain only
+// as long as the page cache that took them: until the next boot of the kernel, and for the very file that was written,
+// not for a copy made meanwhile.
 //
-// Format 2 differs from format 1 only in its number: release 3.0 does not take over an index that belongs to a journal
-// with segments of format 2, but reads the journal, and finds that it can't.
+// Format 2 differs from format 1 only in its number: release 3.0 then does not take over an index that belongs to a
+// journal with segments of format 2, but reads the journal, and finds that it cannot.
 
 interface IndexState {
   readonly format: 2;
@@ -28,7 +28,7 @@ async function currentBootId(): Promise<string> {
   try {
     return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
   } catch {
-    // Without a boot id nothing can be said after a crash: an id that equals no other makes the index be rebuilt.
+    // Without a boot id nothing is known after a crash: an id that equals no other causes a rebuild.
     return `unknown-${process.pid}-${process.hrtime.bigint()}`;
   }
 }
@@ -39,7 +39,7 @@ async function readState(folder: string): Promise<IndexState | undefined> {
   try {
     content = JSON.parse(await readFile(join(folder, stateFileName), 'utf8'));
   } catch {
-    // Absent or unreadable: the index is rebuilt, which is always right.
+    // Without a readable state the index is rebuilt, which is always right.
     return undefined;
   }
   checkStoredFormat(`catalog/${stateFileName}`, content, knownFormats);
@@ -48,17 +48,20 @@ async function readState(folder: string): Promise<IndexState | undefined> {
   return { format: 2, clean, bootId, inode };
 }
 
-/** Sees to it that this release may use the index of a folder, if one is there. @throws as `trustOfIndex`. */
+/** Checks that this release may use the index of a folder, if there is one. @throws as `trustOfIndex`. */
 export async function checkIndexFormat(folder: string): Promise<void> {
   await readState(folder);
 }
 
-/** The inode of the data file in a folder; undefined where there is none. */
+/** The inode of the data file in a folder; `undefined` if there is none. */
 export function inodeOfIndex(folder: string): number | undefined {
   return statSync(join(folder, dataFileName), { throwIfNoEntry: false })?.ino;
 }
 
-/** How far the index in a folder may be trusted. @throws FiletrackerError `corrupt-store` for a newer format. */
+/**
+ * How far the index in a folder may be trusted: `clean` after it was closed, `alive` after its process died, else `none`.
+ * @throws FiletrackerError `corrupt-store` for a newer format.
+ */
 export async function trustOfIndex(folder: string): Promise<'clean' | 'alive' | 'none'> {
   const state = await readState(folder);
   const data = await stat(join(folder, dataFileName)).catch(() => undefined);
@@ -67,14 +70,14 @@ export async function trustOfIndex(folder: string): Promise<'clean' | 'alive' | 
   return state.inode === data.ino && state.bootId === (await currentBootId()) ? 'alive' : 'none';
 }
 
-/** Notes that the index is in use (`clean: false`) or was closed and synced. */
+/** Records that the index is in use (`clean: false`) or was closed and synced. */
 export async function writeIndexState(folder: string, clean: boolean): Promise<void> {
   const { ino } = await stat(join(folder, dataFileName));
   const state: IndexState = { format: 2, clean, bootId: await currentBootId(), inode: ino };
   await writeFileDurably(join(folder, stateFileName), Buffer.from(`${JSON.stringify(state)}\n`));
 }
 
-/** Sees to it that the index in a folder is rebuilt at its next opening. Not `async`: nothing is read of it meanwhile. */
+/** Makes the next opening rebuild the index in a folder. Not `async`, so that nothing reads the index meanwhile. */
 export function distrustIndex(folder: string): void {
   rmSync(join(folder, stateFileName), { force: true });
   const descriptor = openSync(folder, 'r');

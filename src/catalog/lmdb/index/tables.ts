@@ -24,9 +24,10 @@ import {
   type SegmentRow,
 } from './rows.ts';
 
-type BinaryDatabase = Database<Buffer, Buffer>;
+/** A table of LMDB whose keys and values are bytes. */
+export type BinaryTable = Database<Buffer, Buffer>;
 
-/** Address space reserved for the map; a sparse figure, no memory and no disk. LMDB grows it when it is used up. */
+/** Address space reserved for the map: no memory and no disk. LMDB grows it when it is used up. */
 const mapSizeBytes = 64 * 1024 ** 3;
 
 const binary = { encoding: 'binary', keyEncoding: 'binary' } as const;
@@ -34,17 +35,17 @@ const binary = { encoding: 'binary', keyEncoding: 'binary' } as const;
 /**
  * The tables of the index in their LMDB file, and the look-ups in them.
  *
- * LMDB is opened without syncing: its file follows the journal, which alone is durable. It survives the death
- * of the process, as what was written is in the system's page cache; after a power loss it is not trusted.
+ * LMDB is opened without syncing: its file follows the journal, which alone is durable. It survives the death of the
+ * process, as its writes are in the system's page cache; after a power loss it is not trusted.
  */
 export class IndexTables {
   readonly root: RootDatabase<Buffer, Buffer>;
-  readonly entries: BinaryDatabase;
-  readonly blobs: BinaryDatabase;
-  readonly unreferenced: BinaryDatabase;
-  readonly segments: BinaryDatabase;
-  readonly removals: BinaryDatabase;
-  readonly state: BinaryDatabase;
+  readonly entries: BinaryTable;
+  readonly blobs: BinaryTable;
+  readonly unreferenced: BinaryTable;
+  readonly segments: BinaryTable;
+  readonly removals: BinaryTable;
+  readonly state: BinaryTable;
 
   protected constructor(root: RootDatabase<Buffer, Buffer>) {
     this.root = root;
@@ -57,7 +58,7 @@ export class IndexTables {
   }
 
   /**
-   * Reads a row or a key. What is no row of ours is damage of the index.
+   * Decodes a row or a key. Bytes that were never written are damage of the index.
    * @throws DamagedIndexError after `noteDamage`.
    */
   decode<Row, Bytes extends Buffer | undefined>(decoder: (bytes: Bytes) => Row, bytes: Bytes): Row {
@@ -69,12 +70,10 @@ export class IndexTables {
     }
   }
 
-  /** Called for each damaged row that is met. */
-  noteDamage(_error: DamagedIndexError): void {
-    // A reader of an index that it does not serve reports the error alone.
-  }
+  /** Called for each damaged row that is read; does nothing unless the index is shared. */
+  noteDamage(_error: DamagedIndexError): void {}
 
-  /** What any process has applied last. */
+  /** The totals after the last change by any process. */
   readTotals(): IndexTotals {
     return this.decode(decodeTotals, this.state.get(totalsKey));
   }
@@ -84,13 +83,12 @@ export class IndexTables {
     return bytes && this.decode(decodeEntryRow, bytes);
   }
 
-  /** The removal of a name that is remembered. */
   removal(name: FileName): RemovalRow | undefined {
     const bytes = this.removals.getBinaryFast(Buffer.from(name));
     return bytes && this.decode(decodeRemovalRow, bytes);
   }
 
-  /** What stands under a name. */
+  /** The entry under a name, or its removal. */
   standing(name: FileName): NameStanding {
     const entry = this.entry(name);
     if (entry !== undefined) return { kind: 'entry', version: entry.version, digest: entry.digest };
@@ -129,7 +127,7 @@ export class IndexTables {
   }
 }
 
-/** `readOnly` changes nothing, and fails where there is no file; else one is made. */
+/** Opens the file of an index, or creates it; `readOnly` changes nothing, and fails if there is no file. */
 export function openIndexFile(folder: string, options: { readOnly?: boolean }): RootDatabase<Buffer, Buffer> {
   checkPermissions(folder, options);
   return open<Buffer, Buffer>({
@@ -144,12 +142,12 @@ export function openIndexFile(folder: string, options: { readOnly?: boolean }): 
   });
 }
 
-/** LMDB does not name a file that the system keeps from it, or ends the process over it. */
+/** Checks access first: LMDB reports no file name if the system denies access, or ends the process. */
 function checkPermissions(folder: string, { readOnly = false }: { readOnly?: boolean }): void {
   const mode = constants.R_OK | (readOnly ? 0 : constants.W_OK);
   const checks = [
     () => accessSync(folder, mode),
-    // This asks for root who works with the rights of another user, too; closed, it would free LMDB's locks on the other file.
+    // `access` knows only the real user, so the data file is opened. (Closing the lock file would free LMDB's locks on it.)
     () => closeSync(openSync(join(folder, indexDataFileName), readOnly ? 'r' : 'r+')),
     () => accessSync(join(folder, indexLockFileName), constants.R_OK | constants.W_OK),
   ];
@@ -158,14 +156,14 @@ function checkPermissions(folder: string, { readOnly = false }: { readOnly?: boo
       check();
     } catch (error) {
       const errno = errnoOf(error);
-      // Who only reads needs no lock file where nobody can write.
+      // On a read-only file system a reader needs no lock file.
       if (errno === 'ENOENT' || (readOnly && errno === 'EROFS')) continue;
       throw fromSystemError(error, 'open the index of the catalog');
     }
   }
 }
 
-/** Keys of all names below a directory, after a name if one is given: no byte of UTF-8 is 0xff, and no name holds a NUL. */
+/** Keys of all names below a directory, after a name if one is passed. No byte of UTF-8 is 0xff; no name has a NUL. */
 export function boundsOf(directory: string, after?: FileName): { start: Buffer; end: Buffer } {
   const prefix = Buffer.from(directory);
   const next = after === undefined ? prefix : Buffer.concat([Buffer.from(after), Buffer.alloc(1)]);

@@ -1,11 +1,12 @@
+import { setImmediate as afterInput } from 'node:timers/promises';
 import type { Clock } from '../../../core/clock.ts';
-import { FiletrackerError, isFiletrackerError } from '../../../core/errors.ts';
+import { cannot, isFiletrackerError } from '../../../core/errors.ts';
 import { pendingChangesMax } from '../../../core/limits.ts';
 import type { BlobPlacer } from '../../catalog.ts';
-import { ChangeGroup, type GroupMember, type PendingChange } from './change-group.ts';
+import type { Capacity } from '../../quotas.ts';
 import type { IndexDatabase } from '../index/database.ts';
+import { ChangeGroup, type GroupMember, type PendingChange } from './change-group.ts';
 import type { RecordCommitter } from './record-committer.ts';
-import type { Room } from './room.ts';
 
 type Step = PendingChange | { readonly kind: 'exclusive'; run(): Promise<void> };
 
@@ -14,21 +15,18 @@ export interface ChangeSequenceParts {
   readonly placer: BlobPlacer;
   readonly committer: RecordCommitter;
   readonly clock: Clock;
-  readonly room: Room | undefined;
-  /** The memory of directories that hold files: see `ChangeGroup`. */
-  readonly directories: Set<string>;
-  /** Told of failures that no caller waits for. */
+  readonly capacity: Capacity | undefined;
   readonly onBackgroundError: (error: unknown) => void;
-  /** Told when a group has begun a new segment of the journal. */
+  /** Called when a group has begun a new segment of the journal. */
   readonly onNewSegment: () => void;
 }
 
 /**
- * The one sequence of all changes of a catalog: puts and removals run in groups that share one write to the
- * journal, every other step alone.
+ * The one sequence of all changes of a catalog: puts and removals run in groups that share one write to the journal, every
+ * other step alone.
  *
- * Invariant: steps run in the order in which they came, each group and each other step only after the one before
- * has ended: one `#drain` is under way while any step waits or runs, and never two.
+ * Invariant: steps run in the order of their arrival, each group and each other step only after the one before has ended:
+ * one `#drain` runs while any step waits or runs, and never two.
  */
 export class ChangeSequence {
   readonly #parts: ChangeSequenceParts;
@@ -40,33 +38,31 @@ export class ChangeSequence {
     this.#parts = parts;
   }
 
-  /** @throws FiletrackerError `busy` where too many wait, `unavailable` after `end`. */
+  /** @throws FiletrackerError `busy` if too many steps wait, `unavailable` after `end`. */
   enqueue(step: Step): void {
     this.checkOpen();
     if (this.#queue.length >= pendingChangesMax) {
-      throw new FiletrackerError('busy', 'Cannot change the catalog: too many changes wait for the disk');
+      throw cannot('busy', 'change the catalog', 'too many changes wait for the disk');
     }
     this.#queue.push(step);
     this.#draining ??= this.#drain();
   }
 
   /**
-   * Runs a step alone, with an index that knows all that the journal may hold: what a step finds unnamed may be
-   * removed, and what it finds live may be written again. @throws as `RecordCommitter.settle`.
+   * Runs a step alone, with an index that has everything that the journal may hold: what it does not reference may be
+   * removed, and what it references may be written again. @throws as `RecordCommitter.settle`.
    */
   run<Result>(step: () => Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const run = (): Promise<void> => this.#settled(step).then(resolve, reject);
-      this.enqueue({ kind: 'exclusive', run });
+      const settled = async (): Promise<Result> => {
+        await this.#parts.committer.settle();
+        return step();
+      };
+      this.enqueue({ kind: 'exclusive', run: () => settled().then(resolve, reject) });
     });
   }
 
-  async #settled<Result>(step: () => Promise<Result>): Promise<Result> {
-    await this.#parts.committer.settle();
-    return step();
-  }
-
-  /** Takes no more steps. */
+  /** Accepts no more steps. */
   end(): void {
     this.#ended = true;
   }
@@ -77,15 +73,13 @@ export class ChangeSequence {
   }
 
   checkOpen(): void {
-    if (this.#ended) {
-      throw new FiletrackerError('unavailable', 'Cannot change the catalog: it is closed');
-    }
+    if (this.#ended) throw cannot('unavailable', 'change the catalog', 'it is closed');
   }
 
-  /** Runs the sequence until the queue is empty. Never rejects: each step tells its own failure. */
+  /** Runs steps until the queue is empty. Never rejects: each step handles its own failure. */
   async #drain(): Promise<void> {
     while (this.#queue.length > 0) {
-      // Requests whose bytes lie ready in this turn of the event loop shall share the group and its sync.
+      // Requests that arrive in this turn of the event loop share the group and its sync.
       await afterInput();
       const [first] = this.#queue;
       if (first?.kind === 'exclusive') {
@@ -99,8 +93,8 @@ export class ChangeSequence {
   }
 
   async #runGroup(): Promise<void> {
-    const { index, directories, clock, room, committer } = this.#parts;
-    const group = new ChangeGroup(index, directories, clock.nowMs(), room);
+    const { index, clock, capacity, committer } = this.#parts;
+    const group = new ChangeGroup(index, clock.nowMs(), capacity);
     let taken = 0;
     try {
       committer.checkInPlace();
@@ -110,7 +104,7 @@ export class ChangeSequence {
         taken += 1;
       }
     } catch (error) {
-      // The step that failed to be decided is refused; those before it keep their places in the group.
+      // The step whose decision failed is rejected; those before it stay in the group.
       const step = this.#queue[taken];
       taken += 1;
       if (step !== undefined && step.kind !== 'exclusive') step.reject(error);
@@ -126,21 +120,21 @@ export class ChangeSequence {
     const { segment } = committer;
     const made = await this.#write(ready);
     for (const member of made) member.settle();
-    // What the journal may name after all, now or after a crash, must stay; a later put of it finds it in its way.
+    // Objects that the journal may name after all, now or after a crash, must stay; a later put of them finds them.
     if (made.length < ready.length) await this.#removeObjects(committer.endIsCertain ? placedKeys : []);
     const replaced = made.flatMap(({ replacedKey }) => (replacedKey === undefined ? [] : [replacedKey]));
     await this.#removeObjects(replaced.filter((key) => !placedKeys.includes(key)));
     if (committer.segment !== segment) this.#parts.onNewSegment();
   }
 
-  /** Makes all of a group, or on a full disk its removals alone. Gives what was made; the others are told why not. */
+  /** Commits a group, or on a full disk its removals alone. Returns what was committed; the others are rejected. */
   async #write(members: readonly GroupMember[]): Promise<readonly GroupMember[]> {
     const { committer } = this.#parts;
     const removals = members.filter(({ record }) => record.type === 'remove');
     let left = members;
     try {
       if (removals.length < members.length) {
-        committer.checkRoom();
+        committer.checkSpace();
         await committer.commit(left.map(({ record }) => record));
         return left;
       }
@@ -159,12 +153,15 @@ export class ChangeSequence {
 
   async #removeObjects(keys: readonly string[]): Promise<void> {
     if (keys.length === 0) return;
-    // What is left behind are stray bytes, which recovery finds; the changes themselves are not touched.
+    // A failure leaves orphans, which recovery finds; the changes themselves are not affected.
     await this.#parts.placer.remove(keys).catch((error: unknown) => this.#parts.onBackgroundError(error));
   }
 }
 
-/** Places the staged uploads of a group; members whose upload cannot be placed are refused, the others returned. */
+/**
+ * Places the staged uploads of a group, and adds their keys to `placedKeys`. Members whose upload cannot be placed are
+ * rejected; the others are returned.
+ */
 async function placeStaged(
   placer: BlobPlacer,
   members: readonly GroupMember[],
@@ -185,7 +182,7 @@ async function placeStaged(
   try {
     await place(staged);
   } catch {
-    // One of them stands in the way of all: each is tried alone, so that it costs only its own change.
+    // One upload fails all: each is tried alone, so that it costs only its own change.
     for (const member of staged) {
       await place([member]).catch((error: unknown) => {
         failed.add(member);
@@ -196,15 +193,7 @@ async function placeStaged(
   return failed.size === 0 ? members : members.filter((member) => !failed.has(member));
 }
 
-function placementOf(member: GroupMember): Parameters<BlobPlacer['place']>[0] {
-  const { record, stagedId } = member;
+function placementOf({ record, stagedId }: GroupMember): Parameters<BlobPlacer['place']>[0] {
   if (stagedId === undefined || record.type !== 'put') return [];
   return [{ stagedId, digest: record.digest, encoding: record.encoding }];
-}
-
-/** Resolves when the input of this turn of the event loop has been handled. */
-function afterInput(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }

@@ -1,8 +1,10 @@
+import { SingleFlight } from '../../../core/concurrency.ts';
 import { fromSystemError } from '../../../core/errors.ts';
 import { removalMemoryMs, segmentSizeBytes } from '../../../core/limits.ts';
 import { syncFolder } from '../../../fs/folders.ts';
 import { moveFile } from '../../../fs/copy-and-move.ts';
-import { recordHeaderSizeBytes, type JournalRecord } from '../../journal/record.ts';
+import { recordHeaderSizeBytes, type JournalRecord, type PlacedRecord } from '../../journal/record.ts';
+import { segmentPath } from '../../journal/segment-header.ts';
 import {
   cutSegment,
   cutSegmentIfThere,
@@ -10,20 +12,18 @@ import {
   removeSegment,
   scanSegment,
   type DamagedRange,
-  type ScannedRecord,
 } from '../../journal/segment.ts';
-import { segmentPath } from '../../journal/segment-header.ts';
 import type { IndexDatabase } from '../index/database.ts';
 import { isRetained, unlessRetained } from './retention.ts';
 import { endOfIndexedSegment } from './sealed-segments.ts';
 
 /**
- * The journal may take 1.5 times what is live in it, plus about one segment. Compaction begins earlier than that, so
- * that the copies it writes stay within.
+ * The journal may take 1.5 times its live records, plus about one segment. Compaction begins earlier, so that the copies
+ * that it writes stay within.
  */
 const startFactor = 1.35;
 const forgettingIntervalMs = 3_600_000;
-/** Looked at in one step: about a millisecond. */
+/** Removals looked at in one step: about a millisecond. */
 const removalsAtOnce = 1000;
 const relocatedAtOnceBytes = 512 * 1024;
 
@@ -39,20 +39,19 @@ export interface CompactorParts {
 }
 
 /**
- * Keeps the journal within its bound: copies what is live in mostly dead segments to the end of the journal and
- * removes these.
+ * Keeps the journal within its bound: copies the live records of mostly dead segments to the end of the journal and
+ * removes these segments.
  *
- * Invariant: a segment is removed only after, in one step of the sequence each, all its records were looked at
- * and the live ones written again. A record is live if the index points to it: as an entry, as the carrier of a
- * content, as a removal that is remembered, as a mark that still holds. A removal is remembered until its name
- * is stored again, or until it is old and no segment is there any more that may hold a put which it ended. Because each copy is
- * made in the sequence, at a moment when it says what is true, replaying it later in the journal than where
- * it first stood gives the same state.
+ * Invariant: a segment is removed only after, in steps of the sequence, all its records were looked at and the live ones
+ * written again. A record is live if the index points to it: as an entry, as the position of a blob's bytes, as a removal
+ * that is remembered, as a mark that still holds. A removal is remembered until its name is stored again, or until it is
+ * old and no segment exists that may hold a put that it cancels. Each copy is made in the sequence, at a moment when it is
+ * true, so replaying it at its later position gives the same state.
  */
 export class Compactor {
   readonly #parts: CompactorParts;
   readonly #segmentSizeBytes: number;
-  #running: Promise<void> | undefined;
+  readonly #runs = new SingleFlight<void>();
   #stopped = false;
   #forgotMs = -Infinity;
 
@@ -61,12 +60,12 @@ export class Compactor {
     this.#segmentSizeBytes = parts.segmentSizeBytes ?? segmentSizeBytes;
   }
 
-  /** Whether there is work that is worth doing. */
+  /** Whether compaction pays. */
   due(): boolean {
-    return !this.#stopped && this.#running === undefined && this.#victim() !== undefined;
+    return !this.#stopped && this.#runs.running === undefined && this.#victim() !== undefined;
   }
 
-  /** Forgets removals that need not be remembered any more, at most once an hour. */
+  /** Forgets removals that need not be remembered, at most once an hour. */
   async forgetRemovals(nowMs: number): Promise<void> {
     if (nowMs - this.#forgotMs < forgettingIntervalMs) return;
     this.#forgotMs = nowMs;
@@ -83,22 +82,19 @@ export class Compactor {
 
   /** Compacts until nothing is due; one run at a time. */
   run(): Promise<void> {
-    this.#running ??= this.#runAll().finally(() => {
-      this.#running = undefined;
-    });
-    return this.#running;
+    return this.#runs.run(() => this.#compact());
   }
 
   stop(): void {
     this.#stopped = true;
   }
 
-  /** Resolves when no run is under way; a failed run has told its caller. */
+  /** Resolves when no run is under way; the caller of a run gets its failure. */
   async idle(): Promise<void> {
-    await this.#running?.catch(() => undefined);
+    await this.#runs.running?.catch(() => undefined);
   }
 
-  async #runAll(): Promise<void> {
+  async #compact(): Promise<void> {
     for (let victim = this.#victim(); victim !== undefined && !this.#stopped; victim = this.#victim()) {
       if (await isRetained(this.#parts.folder)) return;
       await this.#relocate(victim, undefined);
@@ -106,7 +102,7 @@ export class Compactor {
     }
   }
 
-  /** Relocates what can be read and is live in a segment, damaged or not, and moves its file away. */
+  /** Relocates the readable live records of a segment, damaged or not, and moves its file away. */
   async retire(segment: number, movedTo: string): Promise<void> {
     const { folder, index, inSequence } = this.#parts;
     await this.#relocate(segment, () => undefined);
@@ -122,7 +118,7 @@ export class Compactor {
     });
   }
 
-  /** The sealed segment with the smallest live part, if the journal is over its bound or that part is nothing. */
+  /** The sealed segment with the smallest live share, if the journal exceeds its bound or that share is zero. */
   #victim(): number | undefined {
     const active = this.#parts.activeSegment();
     let total = 0;
@@ -142,42 +138,35 @@ export class Compactor {
 
   async #relocate(segment: number, onDamage: ((range: DamagedRange) => void) | undefined): Promise<void> {
     const { folder, index, inSequence } = this.#parts;
-    // Damage in it ends the run: a segment that cannot be read to its end is never dropped.
+    // Damage ends the run: a segment that cannot be read to its end is never dropped.
     await cutSegment(folder, segment);
     const end = await endOfIndexedSegment(index, folder, segment);
-    const scan = scanSegment(folder, segment, { end, onDamage });
-    for await (const batch of scan) {
+    for await (const batch of scanSegment(folder, segment, { end, onDamage })) {
       for (const piece of piecesOf(batch)) {
         if (this.#stopped) return;
         await inSequence(async () => {
-          const live = piece.flatMap((scanned) => this.#liveParts(scanned, segment));
+          const live = piece.flatMap((placed) => this.#liveParts(placed));
           if (live.length > 0) await this.#parts.commit(live);
         });
       }
     }
   }
 
-  /** What of a record is still needed, as a record to write again. */
-  #liveParts(scanned: ScannedRecord, segment: number): JournalRecord[] {
-    const { record, offset } = scanned;
+  /** The live parts of a record, as a record to write again. */
+  #liveParts({ record, segment, offset }: PlacedRecord): JournalRecord[] {
     const { index } = this.#parts;
+    const isHere = (row: { segment: number; offset: number } | undefined): boolean =>
+      row !== undefined && row.segment === segment && row.offset === offset;
     if (record.type === 'remove') {
       const removal = index.removal(record.name);
-      const remembered = removal !== undefined && removal.segment === segment && removal.offset === offset;
-      return remembered ? [{ ...record, origin: removal.origin }] : [];
+      return removal !== undefined && isHere(removal) ? [{ ...record, origin: removal.origin }] : [];
     }
     const blob = index.blob(record.digest);
-    // A mark is kept while its blob is there, as an older mark may stand in another segment.
+    // A mark is kept while its blob exists, as another segment may hold an older mark.
     if (record.type === 'mark') return blob === undefined ? [] : [{ ...record, damaged: blob.damaged }];
-    const carries =
-      blob !== undefined &&
-      blob.segment === segment &&
-      blob.offset === offset &&
-      record.content.kind !== 'none';
-    const entry = record.type === 'put' ? index.entry(record.name) : undefined;
-    const named = entry !== undefined && entry.segment === segment && entry.offset === offset;
+    const carries = isHere(blob) && record.content.kind !== 'none';
     const damaged = blob?.damaged ?? false;
-    if (record.type === 'put' && named) {
+    if (record.type === 'put' && isHere(index.entry(record.name))) {
       return [carries ? { ...record, damaged } : { ...record, damaged, content: { kind: 'none' } }];
     }
     if (!carries) return [];
@@ -185,7 +174,7 @@ export class Compactor {
     return [{ type: 'blob', timeMs, digest, encoding, logicalSize, storedSize, content, damaged }];
   }
 
-  /** False where a backup keeps the segment; what was relocated from it is dead in it by now. */
+  /** False if a backup keeps the segment; its relocated records are dead by now. */
   async #drop(segment: number): Promise<boolean> {
     const { folder, index, inSequence } = this.#parts;
     const dropped = await inSequence(() =>
@@ -198,13 +187,13 @@ export class Compactor {
   }
 }
 
-/** Splits records into pieces that one step relocates, so that other changes get their turn in between. */
-function* piecesOf(records: readonly ScannedRecord[]): Iterable<readonly ScannedRecord[]> {
-  let piece: ScannedRecord[] = [];
+/** Splits records into pieces that one step relocates, so that other changes run in between. */
+function* piecesOf(records: readonly PlacedRecord[]): Iterable<readonly PlacedRecord[]> {
+  let piece: PlacedRecord[] = [];
   let size = 0;
-  for (const scanned of records) {
-    piece.push(scanned);
-    size += Math.max(scanned.length, recordHeaderSizeBytes);
+  for (const placed of records) {
+    piece.push(placed);
+    size += Math.max(placed.length, recordHeaderSizeBytes);
     if (size < relocatedAtOnceBytes) continue;
     yield piece;
     piece = [];

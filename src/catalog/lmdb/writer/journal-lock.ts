@@ -1,19 +1,19 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, FiletrackerError, fromSystemError } from '../../../core/errors.ts';
+import { cannot, errnoOf, fromSystemError } from '../../../core/errors.ts';
 import { FolderLock } from '../../../fs/locks/folder-lock.ts';
 
 const lockFileName = 'lock';
 const checkIntervalMs = 100;
 
 export interface JournalLockOptions {
-  /** For a process that changes nothing: it makes no lock file, and locks the one that is there. */
+  /** For a process that changes nothing: it creates no lock file, and locks an existing one. */
   readonly readOnly?: boolean | undefined;
 }
 
 /**
- * The lock of the one process that may change a store: the folder of the journal itself, which can't be removed unnoticed, and
- * the file `lock` in it, by which release 3.0 knows that the store is in use.
+ * The lock of the one process that may change a store: on the folder of the journal, which cannot be removed unnoticed, and
+ * on the file `lock` in it, by which release 3.0 knows that the store is in use.
  */
 export class JournalLock implements AsyncDisposable {
   readonly #folder: FolderLock;
@@ -25,7 +25,7 @@ export class JournalLock implements AsyncDisposable {
     this.#file = file;
   }
 
-  /** Takes the lock if it is free, else gives undefined. The folder must be there. */
+  /** Takes the lock if it is free, else returns `undefined`. The folder must exist. */
   static async tryAcquire(
     folder: string,
     options: JournalLockOptions = {},
@@ -33,7 +33,7 @@ export class JournalLock implements AsyncDisposable {
     const itself = await FolderLock.tryAcquireItself(folder);
     if (itself === undefined) return undefined;
     try {
-      const needsFile = options.readOnly !== true || (await isThere(join(folder, lockFileName)));
+      const needsFile = options.readOnly !== true || (await exists(join(folder, lockFileName)));
       const file = needsFile ? await tryLockFile(folder, options) : undefined;
       if (!needsFile || file !== undefined) return new JournalLock(itself, file);
     } catch (error) {
@@ -44,14 +44,14 @@ export class JournalLock implements AsyncDisposable {
     return undefined;
   }
 
-  /** Whether the journal is still where it was locked, and still locked. */
+  /** Whether the locked journal is still at its path. */
   get isInPlace(): boolean {
     return this.#folder.isInPlace && this.#file?.isInPlace !== false;
   }
 
   /**
-   * As `check`, for every group of changes: 4 µs. The lock file shows nearly everything that can happen to the folder too; what
-   * it does not (a copy of the store by hard links in its place), the folder shows, within 100 ms.
+   * As `check`, for every group of changes: 4 µs. The lock file shows nearly everything that can happen to the folder; the
+   * rest (a copy of the store by hard links in its place) the folder shows, within 100 ms.
    */
   checkOften(): void {
     const isRecent = performance.now() - this.#checkedMs < checkIntervalMs;
@@ -59,24 +59,19 @@ export class JournalLock implements AsyncDisposable {
   }
 
   /**
-   * Sees to it that this process still is the only one that changes the store under its path; to be called before anything
-   * is written or removed. @throws FiletrackerError `unavailable`.
+   * Checks that this is still the only process that changes the store at its path; called before anything is written or
+   * removed. @throws FiletrackerError `unavailable`.
    */
   check(): void {
     if (!this.#folder.isInPlace) {
       const state = 'its folder was moved, removed or replaced while the store was in use';
-      throw new FiletrackerError(
-        'unavailable',
-        `Cannot change the store: ${state}; stop the server, and start it on the right folder`,
-      );
+      const action = 'stop the server, and start it on the right folder';
+      throw cannot('unavailable', 'change the store', `${state}; ${action}`);
     }
     if (this.#file?.isInPlace === false) {
       const state =
         'the file "journal/lock" was removed or replaced, so that another server may use the store';
-      throw new FiletrackerError(
-        'unavailable',
-        `Cannot change the store: ${state}; stop all its servers, and start one`,
-      );
+      throw cannot('unavailable', 'change the store', `${state}; stop all its servers, and start one`);
     }
     this.#checkedMs = performance.now();
   }
@@ -100,7 +95,7 @@ function tryLockFile(folder: string, { readOnly }: JournalLockOptions): Promise<
   });
 }
 
-async function isThere(path: string): Promise<boolean> {
+async function exists(path: string): Promise<boolean> {
   try {
     await access(path);
     return true;
@@ -110,9 +105,9 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-/** @throws FiletrackerError `store-locked` where another process has it. */
+/** @throws FiletrackerError `store-locked` if another process has the lock. */
 export async function lockJournal(folder: string): Promise<JournalLock> {
   const lock = await JournalLock.tryAcquire(folder);
   if (lock !== undefined) return lock;
-  throw new FiletrackerError('store-locked', 'Cannot open the store: another process has it open');
+  throw cannot('store-locked', 'open the store', 'another process has it open');
 }

@@ -6,31 +6,30 @@ import { SpaceReserve } from '../../../fs/space-reserve.ts';
 import type { JournalWriter, WrittenGroup } from '../../journal/journal-writer.ts';
 import { recordSizeBytes, type JournalRecord } from '../../journal/record.ts';
 import { listSegments } from '../../journal/segment.ts';
-import type { IndexDatabase } from '../index/database.ts';
+import type { EmbeddedFolders, IndexDatabase } from '../index/database.ts';
 import { diskFull, indexFailure, outcomeUnknown } from '../index/failures.ts';
-import type { EmbeddedFolders } from '../embedded-folders.ts';
 import type { JournalLock } from './journal-lock.ts';
 import { rollForward } from './replay.ts';
 
-/** What it took to make one group of changes. */
+/** The cost of one group of changes. */
 export interface CommitTimes {
   readonly changes: number;
   /** Writing to the journal until it is durable: one sync. */
   readonly journalMs: number;
-  /** Showing the changes in the index. */
+  /** Applying the changes to the index. */
   readonly indexMs: number;
 }
 
 /**
- * Between attempts to write the index after a failure. Each failed write costs LMDB some of its soundness in this process
- * (seen: its heap broken after some hundred), so a disk that does not take the index is asked now and then only.
+ * Pause between attempts to write the index after a failure. Each failed write damages LMDB a little in this process (seen:
+ * its heap broken after some hundred), so attempts are rare.
  */
 const pauseMs = 500;
 
-/** How old the answer may be to whether the disk is full. */
+/** Maximum age of the knowledge whether the disk is full. */
 const fullnessAgeMaxMs = 100;
 
-/** Enough for removals by the thousand, which use the same pages of the index again and again. */
+/** Enough for thousands of removals, which use the same pages of the index repeatedly. */
 const reserveSizeBytes = 1024 * 1024;
 
 export interface RecordCommitterParts {
@@ -40,26 +39,24 @@ export interface RecordCommitterParts {
   readonly folders: EmbeddedFolders;
   readonly reserve: SpaceReserve;
   readonly onCommit: ((commit: CommitTimes) => void) | undefined;
-  /** Told when the index may have taken records that `commit` has refused. */
-  readonly onCaughtUp: () => void;
 }
 
-/** The space on the disk of a store that is kept for what makes room. To be opened before anything else is. */
+/** Opens the disk space that is reserved for removals; before anything else is opened. */
 export function openReserve(folders: EmbeddedFolders): Promise<SpaceReserve> {
   return SpaceReserve.open(join(folders.catalog, 'reserve'), reserveSizeBytes);
 }
 
 /**
- * Makes records durable in the journal and then shows them in the index. Runs inside the sequence of changes.
+ * Makes records durable in the journal and then applies them to the index. Runs inside the sequence of changes.
  *
- * Invariant: nothing is written to the journal while it holds records that the index has not taken. Those that the
- * index could not take are wiped out of the journal again before they are refused, so that what was refused is not made
- * later. Only where it is in doubt what the index has taken they stay, and it is brought up to them first.
+ * Invariant: nothing is written to the journal while it holds records that the index lacks. Records that the index could
+ * not take are overwritten in the journal before they are refused, so that a refused change is not made later. Only if it
+ * is unknown what the index has taken they stay, and the index is brought up to them first.
  */
 export class RecordCommitter {
   readonly #parts: RecordCommitterParts;
   #indexBehind = false;
-  /** Until when the index is not written to, and what changes are told meanwhile. */
+  /** Until when the index is not written, and the error of changes meanwhile. */
   #pause: { readonly endMs: number; readonly failure: FiletrackerError } | undefined;
   #fullness = { full: false, knownMs: Number.NEGATIVE_INFINITY };
 
@@ -73,26 +70,26 @@ export class RecordCommitter {
   }
 
   /**
-   * Whether it is known what the journal holds: not so after a write that failed and may yet be found there, nor where
-   * another process may write to it, or another store stands in the place of this one.
+   * Whether it is known what the journal holds. Not after a failed write that may still be in it, nor if another process
+   * may write to it or another store has taken its place.
    */
   get endIsCertain(): boolean {
     const { writer, lock } = this.#parts;
     return !this.#indexBehind && writer.endIsCertain && lock.isInPlace;
   }
 
-  /** The segment being written. */
+  /** The current segment. */
   get segment(): number {
     return this.#parts.writer.segment;
   }
 
-  /** Keeps space for what makes room, where it is not kept yet and there is enough of it; in the background. */
+  /** Fills the reserve again, in the background, if the disk has enough space. */
   keepReserve(): void {
     this.#parts.reserve.fill();
   }
 
-  /** @throws FiletrackerError `no-space` where the disk is too full to take anything in; what makes room needs what is left. */
-  checkRoom(): void {
+  /** @throws FiletrackerError `no-space` if the disk is so full that its rest is for removals. */
+  checkSpace(): void {
     const nowMs = performance.now();
     if (nowMs - this.#fullness.knownMs > fullnessAgeMaxMs) {
       this.#fullness = { full: isFull(this.#parts.folders.catalog), knownMs: nowMs };
@@ -101,12 +98,13 @@ export class RecordCommitter {
   }
 
   /**
-   * Makes records durable and shows them in the index. The only way into the journal; runs inside the sequence.
-   * @throws FiletrackerError `unavailable` where it is not known whether that was done, which it is not after other errors.
+   * Makes records durable and applies them to the index. The only way into the journal.
+   * @throws FiletrackerError `unavailable` if it is unknown whether that was done; after other errors it was not.
    */
   async commit(records: readonly JournalRecord[]): Promise<void> {
     await this.catchUp();
     this.#checkPause();
+    const { index, onCommit } = this.#parts;
     const startMs = performance.now();
     const group = await this.#append(records);
     if (records.length === 0) return;
@@ -117,17 +115,13 @@ export class RecordCommitter {
       return { record, segment, offset, length: recordSizeBytes(record) };
     });
     try {
-      this.#parts.index.apply(placed, end);
+      index.apply(placed, end);
     } catch (error) {
       throw await this.#takeBack(group, error);
     }
     this.keepReserve();
-    const { length: changes } = records;
-    this.#parts.onCommit?.({
-      changes,
-      journalMs: durableMs - startMs,
-      indexMs: performance.now() - durableMs,
-    });
+    const indexMs = performance.now() - durableMs;
+    onCommit?.({ changes: records.length, journalMs: durableMs - startMs, indexMs });
   }
 
   async #append(records: readonly JournalRecord[]): Promise<WrittenGroup> {
@@ -139,9 +133,9 @@ export class RecordCommitter {
     }
   }
 
-  /** Undoes what the index could not take. Gives what its senders are told. */
+  /** Undoes a group that the index could not take. Returns the error of its changes. */
   async #takeBack(group: WrittenGroup, error: unknown): Promise<FiletrackerError> {
-    const failure = this.#keepFailure(error);
+    const failure = this.#beginPause(error);
     if (!this.#parts.index.isAsApplied) {
       this.#indexBehind = true;
       return outcomeUnknown(error);
@@ -149,25 +143,25 @@ export class RecordCommitter {
     return (await this.#parts.writer.takeBack(group)) ? failure : outcomeUnknown(error);
   }
 
-  /** The same of records that make room: on a full disk with the space that is kept for them. */
+  /** Commits removals; on a full disk with the reserved space. */
   commitRemovals(records: readonly JournalRecord[]): Promise<void> {
-    return this.#makingRoom(() => this.commit(records));
+    return this.#withReserve(() => this.commit(records));
   }
 
-  /** Forgets collected blobs; on a full disk likewise. */
+  /** Forgets collected blobs; on a full disk with the reserved space. */
   forgetBlobs(digests: readonly Digest[]): Promise<void> {
-    return this.#makingRoom(() => {
+    return this.#withReserve(() => {
       this.#checkPause();
       try {
         this.#parts.index.forgetBlobs(digests);
       } catch (error) {
-        throw this.#keepFailure(error);
+        throw this.#beginPause(error);
       }
     });
   }
 
-  /** Gives `change`, which has changed nothing where it says that the disk is full, a second try with more space. */
-  async #makingRoom(change: () => Promise<void> | void): Promise<void> {
+  /** Runs `change`, which changes nothing if it throws `no-space`, a second time with the reserved space. */
+  async #withReserve(change: () => Promise<void> | void): Promise<void> {
     try {
       await change();
       return;
@@ -179,22 +173,22 @@ export class RecordCommitter {
   }
 
   /**
-   * Sees to it that the index knows all that the journal holds, or may yet be found to hold. What the index does not
-   * name then is named nowhere.
+   * Makes sure that the index has everything that the journal holds or may be found to hold: then what the index does not
+   * name is named nowhere.
    */
   async settle(): Promise<void> {
     this.#parts.lock.check();
     await this.catchUp();
-    // An empty group begins a new segment, which cuts off what has failed and could not be taken back.
+    // An empty group begins a new segment, which cuts off a failed group that could not be taken back.
     if (!this.#parts.writer.endIsCertain) await this.#parts.writer.append([]);
   }
 
-  /** Sees to it that the store is still this process's, before a group of changes. @throws as `JournalLock.check`. */
+  /** Checks, before a group of changes, that the store is still this process's. @throws as `JournalLock.check`. */
   checkInPlace(): void {
     this.#parts.lock.checkOften();
   }
 
-  /** Brings the index up to the journal after it could not be written; as at a start. */
+  /** Brings the index up to the journal after a failed write, as at a start. */
   async catchUp(): Promise<void> {
     if (!this.#indexBehind) return;
     this.#checkPause();
@@ -202,10 +196,9 @@ export class RecordCommitter {
       const { index, folders } = this.#parts;
       const segments = await listSegments(folders.journal);
       await rollForward(index, folders.journal, segments);
-      this.#parts.onCaughtUp();
       this.#indexBehind = false;
     } catch (error) {
-      throw this.#keepFailure(error);
+      throw this.#beginPause(error);
     }
   }
 
@@ -220,11 +213,8 @@ export class RecordCommitter {
     this.#pause = undefined;
   }
 
-  /**
-   * What changes are told until the index is tried again: nothing of them has been written, so the reason may be
-   * told as it is.
-   */
-  #keepFailure(error: unknown): FiletrackerError {
+  /** Returns the error of all changes until the index is tried again. It is exact: nothing of them has been written. */
+  #beginPause(error: unknown): FiletrackerError {
     const failure = indexFailure(error, this.#parts.folders.catalog);
     this.#pause = { endMs: performance.now() + pauseMs, failure };
     return failure;

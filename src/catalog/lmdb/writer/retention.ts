@@ -1,8 +1,8 @@
 import { FolderLock } from '../../../fs/locks/folder-lock.ts';
 
-// A backup reads the files of a store that another process changes. While it does, nothing that was durable
-// may go: no blob, no segment. It says so by a shared lock, which the kernel takes from it when it dies;
-// who removes takes the same lock exclusively, for as long as one step of removal takes.
+// A backup reads the files of a store that another process changes. Meanwhile nothing that was durable may be removed: no
+// blob, no segment. The backup holds a shared lock, which the kernel releases when it dies; a step of removal holds the
+// same lock exclusively.
 
 const fileName = 'retention.lock';
 
@@ -11,7 +11,7 @@ export function retainAll(journalFolder: string, signal?: AbortSignal): Promise<
   return FolderLock.acquire(journalFolder, { mode: 'shared', fileName, signal });
 }
 
-/** Runs a step that removes something, unless somebody retains all; undefined where it was not run. */
+/** Runs a step that removes something; returns `undefined` without running it while a backup retains everything. */
 export async function unlessRetained<Result>(
   journalFolder: string,
   step: () => Promise<Result>,
@@ -25,7 +25,7 @@ export async function unlessRetained<Result>(
   }
 }
 
-/** Whether somebody retains all at this moment: to spare work whose last step would not be run. */
+/** Whether a backup retains everything now: saves work whose last step would not run. */
 export async function isRetained(journalFolder: string): Promise<boolean> {
   return (await unlessRetained(journalFolder, async () => undefined)) === undefined;
 }

@@ -1,12 +1,12 @@
 import { stat } from 'node:fs/promises';
-import { errnoOf, FiletrackerError, fromSystemError } from '../../../core/errors.ts';
+import { cannot, errnoOf, fromSystemError, type FiletrackerError } from '../../../core/errors.ts';
 import { layoutOf, segmentPath } from '../../journal/segment-header.ts';
 import { endOfSealedSegment } from '../../journal/segment.ts';
 import type { IndexTables } from '../index/tables.ts';
 
 /**
- * The end of a segment that is not the last. Where compaction has removed the one after it, which told the end, the index
- * does, as it knows the bytes of all records that were in it.
+ * The end of a segment that is not the last. If compaction has removed the next one, which recorded the end, the sum of
+ * the segment's records in the index gives it.
  */
 export async function endOfIndexedSegment(
   index: IndexTables,
@@ -18,30 +18,28 @@ export async function endOfIndexedSegment(
   return Math.max(await endOfSealedSegment(folder, segment), start + sizeBytes);
 }
 
-/** Whether the file of a segment is there and reaches to its end. */
+/** Whether the file of a segment exists and reaches its end. */
 export async function isWholeSegment(folder: string, segment: number, end: number): Promise<boolean> {
   try {
     return (await stat(segmentPath(folder, segment))).size >= end;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return false;
-    throw fromSystemError(error, 'look at a segment of the journal');
+    throw fromSystemError(error, 'read a segment of the journal');
   }
 }
 
 /**
- * Sees to it that no segment before `last` is gone that the index still needs something of.
- * @param there the segments that are there. @throws FiletrackerError `corrupt-store`.
+ * Checks that no segment before `last` with live records is missing.
+ * @param found the segments that exist. @throws FiletrackerError `corrupt-store`.
  */
-export function checkSegmentsThere(index: IndexTables, there: readonly number[], last: number): void {
-  const found = new Set(there);
+export function checkSegmentsThere(index: IndexTables, found: readonly number[], last: number): void {
+  const existing = new Set(found);
   for (const { number, liveBytes } of index.segmentRows()) {
-    if (number < last && liveBytes > 0 && !found.has(number)) throw segmentLost(number, 'is gone');
+    if (number < last && liveBytes > 0 && !existing.has(number)) throw segmentLost(number, 'is gone');
   }
 }
 
 export function segmentLost(segment: number, state: 'is gone' | 'was cut short'): FiletrackerError {
-  return new FiletrackerError(
-    'corrupt-store',
-    `Cannot copy the journal: segment ${segment} ${state}; run filetracker-recover on the store`,
-  );
+  const text = `segment ${segment} ${state}; run filetracker-recover on the store`;
+  return cannot('corrupt-store', 'copy the journal', text);
 }
