@@ -124,7 +124,7 @@ describe('TokenStore', () => {
     expect((await openStore(folder)).configured).toBe(true);
   });
 
-  it('lets nobody in while the file is there and cannot be read, and looks again by itself', async () => {
+  it('admits no client while the file cannot be read, and retries by itself', async () => {
     const folder = await temporaryFolder();
     const path = join(folder, 'tokens.json');
     const problems: unknown[] = [];
@@ -148,7 +148,7 @@ describe('TokenStore', () => {
     expect(store).toMatchObject({ configured: true, book: { lost: true } });
   });
 
-  it('lets nobody in over a first file that is broken', async () => {
+  it('admits no client while a first file is broken', async () => {
     const folder = await temporaryFolder();
     const problems: unknown[] = [];
     const store = await openStore(folder, problems);

@@ -1,7 +1,7 @@
 import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import { STATUS_CODES } from 'node:http';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot, type FiletrackerError } from '../core/errors.ts';
 import { refusedBodyDrainMaxBytes } from '../core/limits.ts';
 import { challenges } from '../protocol/authorization.ts';
 import { problemType, textType, type Endpoint } from '../protocol/endpoints.ts';
@@ -19,15 +19,19 @@ import type { Connection } from './connections/connection.ts';
 import { announcesBody, lingerOn } from './connections/request-body.ts';
 import { sendBody } from './connections/send-body.ts';
 
-/** Asked of the system once. */
 const processId = process.pid.toString(36);
 
-/** Header names and values one after the other, as writeHead takes them: the cheapest form it knows. */
+/** Header names and values in turn: the cheapest form that writeHead accepts. */
 export type FlatHeaders = OutgoingHttpHeader[];
 
+/** A header as one text; Node's types allow for a list of repeated headers. */
+export function singleValue(value: string | readonly string[] | undefined): string | undefined {
+  return value === undefined || typeof value === 'string' ? value : value.join(', ');
+}
+
 /**
- * One request and its answer. An answer is begun once; after that a failure can only destroy the connection,
- * because a client would take anything else for content.
+ * One request and its response. A response begins once; after that a failure can only destroy the connection, because
+ * the client would take anything else for content.
  */
 export class Exchange {
   readonly request: IncomingMessage;
@@ -38,15 +42,15 @@ export class Exchange {
   /** Whether the client waits for a 100 before it sends the body. */
   expectsContinue: boolean;
   principal: Principal | undefined;
-  /** Undefined until it is known, and where there is none of the path. */
+  /** `undefined` until it is known, and for an unknown path. */
   endpoint: Endpoint | undefined;
-  /** What was answered; 0 until then. */
+  /** The status of the response; 0 until there is one. */
   status = 0;
-  /** Bytes of the answer's body. */
+  /** Bytes of the response body. */
   sentBytes = 0;
-  /** What went wrong, if anything did; with its cause, for the log. */
+  /** The failure, with its cause, for the log. */
   error: unknown;
-  /** Set while the rest of a refused body is read. */
+  /** Present while the rest of a refused body is read. */
   lingering: Promise<void> | undefined;
 
   constructor(
@@ -64,49 +68,46 @@ export class Exchange {
     this.startedMs = performance.now();
   }
 
-  /** Names the request in the log and, where the server failed, to the client. */
+  /** Identifies the request in the log and, after an internal failure, to the client. */
   get id(): string {
     return `${processId}-${this.number.toString(36)}`;
   }
 
-  /** Whose the request is, for bounds on what one may do: a token's name, or an address in brackets. */
+  /** The sender, for rates and shares: a token's name, or an address in brackets. */
   get sender(): string {
-    // A token's name begins with a letter or digit, so that none can be taken for an address.
     return this.principal?.name ?? this.connection.sender;
   }
 
-  /** @throws FiletrackerError `forbidden`, or `unauthorized` where the client has not said who it is. */
+  /** @throws FiletrackerError `forbidden`, or `unauthorized` if the client is anonymous. */
   require(right: Right, path: string): void {
     if (this.principal?.may(right, path) !== true) throw this.#missing(`${right} "${path}"`);
   }
 
-  /** Whether the sender may learn of the store as a whole: its totals show whether an upload was new to it. */
+  /** Whether the client may see totals of the store, which show whether an upload was new to it. */
   get maySeeTotals(): boolean {
     const { principal } = this;
     return principal !== undefined && (principal.may('read', '/') || principal.may('admin', '/'));
   }
 
-  /** For what tells about the store as a whole. @throws FiletrackerError as `require`. */
+  /** For responses with totals of the store. @throws FiletrackerError as `require`. */
   requireTotals(action: string): void {
     if (!this.maySeeTotals) throw this.#missing(action);
   }
 
-  /** For what any token will do. @throws FiletrackerError as `require`. */
+  /** For responses to any token. @throws FiletrackerError as `require`. */
   requireAnyRight(action: string): void {
     if (this.principal?.name === undefined && !this.maySeeTotals) throw this.#missing(action);
   }
 
   #missing(action: string): FiletrackerError {
-    if (this.principal?.name !== undefined) {
-      return new FiletrackerError('forbidden', `Cannot ${action}: the token lacks the right to do so`);
-    }
-    const state =
-      this.principal?.refusal ??
-      'a token is needed, as "Authorization: Bearer TOKEN" or as the password in the URL';
-    return new FiletrackerError('unauthorized', `Cannot ${action}: ${state}`);
+    const { principal } = this;
+    if (principal?.name !== undefined)
+      return cannot('forbidden', action, 'the token lacks the right to do so');
+    const needed = 'a token is needed, as "Authorization: Bearer TOKEN" or as the password in the URL';
+    return cannot('unauthorized', action, principal?.refusal ?? needed);
   }
 
-  /** Asks for the body, if the client waits to be asked. */
+  /** Sends 100 Continue if the client waits for it. */
   continue(): void {
     if (!this.expectsContinue) return;
     this.expectsContinue = false;
@@ -114,15 +115,15 @@ export class Exchange {
   }
 
   /**
-   * A cache on the way asks here before each use of an answer: names get new contents at any time, and without a word
-   * caches guess, for weeks. What may be kept nowhere says so itself.
+   * Unless a handler forbids caching, an HTTP cache must revalidate before each use: names get new versions at any time,
+   * and without Cache-Control caches keep a response for weeks.
    */
   #begin(status: number, headers: FlatHeaders): void {
     if (!headers.includes('Cache-Control')) headers.push('Cache-Control', 'no-cache');
     this.response.writeHead(status, headers);
   }
 
-  /** Answers with a body that lies in memory; the last thing that happens in an exchange. */
+  /** Responds with a body in memory. This ends the exchange. */
   send(status: number, headers: FlatHeaders, body?: Buffer): void {
     const { request, response, connection } = this;
     this.status = status;
@@ -141,19 +142,19 @@ export class Exchange {
   }
 
   /**
-   * Answers a request whose body has not been read. Node reads and drops the rest of a short body, and the
-   * connection goes on; otherwise the answer is written in full, the connection lingers and is closed.
+   * Responds to a request whose body has not been read. Node drops the rest of a short body and the connection stays
+   * open; otherwise the response is written in full, and the connection lingers and is closed.
    */
   #sendUnread(status: number, headers: FlatHeaders, body: Buffer | undefined): void {
     const { request, response } = this;
     const { isBroken } = this.connection;
     const rest = Number(request.headers['content-length'] ?? Infinity);
-    const goesOn = rest <= refusedBodyDrainMaxBytes && !this.expectsContinue && !isBroken;
-    if (!goesOn) response.shouldKeepAlive = false;
+    const staysOpen = rest <= refusedBodyDrainMaxBytes && !this.expectsContinue && !isBroken;
+    if (!staysOpen) response.shouldKeepAlive = false;
     this.#begin(status, headers);
     const sent = request.method === 'HEAD' ? undefined : body;
     this.sentBytes = sent?.length ?? 0;
-    if (goesOn) {
+    if (staysOpen) {
       response.end(sent);
       return;
     }
@@ -162,19 +163,19 @@ export class Exchange {
     this.lingering = lingerOn(request).finally(() => response.end());
   }
 
-  /** Answers with one line of text. */
+  /** Responds with one line of text. */
   sendText(status: number, text: string, headers: FlatHeaders = []): void {
     const body = Buffer.from(`${text}\n`);
     this.send(status, ['Content-Type', textType, 'Content-Length', body.length, ...headers], body);
   }
 
-  /** Answers with JSON. */
+  /** Responds with JSON. */
   sendJson(status: number, type: string, value: unknown, headers: FlatHeaders = []): void {
     const body = Buffer.from(`${JSON.stringify(value)}\n`);
     this.send(status, ['Content-Type', type, 'Content-Length', body.length, ...headers], body);
   }
 
-  /** Answers with bytes that come from a stream, which it owns. Rejects where it did not get to its end. */
+  /** Responds with the bytes of a stream, which it destroys. Rejects if not all of them were sent. */
   async stream(status: number, headers: FlatHeaders, body: Readable): Promise<void> {
     this.status = status;
     if (this.connection.isClosing) this.response.shouldKeepAlive = false;
@@ -187,20 +188,18 @@ export class Exchange {
     }
   }
 
-  /** Answers with what went wrong, or, once an answer has begun, breaks it off. */
+  /** Responds with an error, or destroys the connection if a response has begun. */
   fail(error: unknown, headers: FlatHeaders = []): void {
-    this.error = error;
     const { response } = this;
-    if (response.headersSent) {
-      response.destroy();
-      return;
+    if (response.headersSent) response.destroy();
+    else {
+      const shown = publicError(error, this.id);
+      this.sendError(shown, statusOf(shown.code), headers);
     }
-    const told = publicError(error, this.id);
-    this.sendError(told, statusOf(told.code), headers);
     this.error = error;
   }
 
-  /** Answers with an error and a status of the caller's choice. */
+  /** Responds with an error and the given status. */
   sendError(error: FiletrackerError, status: number, headers: FlatHeaders = []): void {
     this.error = error;
     const line = asOneLine(error.message);

@@ -1,15 +1,15 @@
-// The one place that knows node:http.
+// The listener: sockets, requests and time-outs of node:http become Exchanges, which router.ts passes to the handlers.
 //
 // Processor time of a GET of 4 KiB over 16 kept-open connections, one process on the embedded store (Node 20, both
-// cores busy with other work): a bare node:http server with the same answer 12 to 13 microseconds, ours 18 to 19
-// with the log at "warn", 20 with a line per request. Two thirds of it is the system's writev. A PUT of 4 KiB
-// into a store that does nothing costs what a bare server takes to read it.
+// cores busy): 12 to 13 microseconds for a bare node:http server with the same response, 18 to 19 here with the log at
+// "warn", 20 with a line per request. Two thirds of it is the system's writev. A PUT of 4 KiB into a store that does
+// nothing costs as much as a bare server takes to read it.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { Server as NetServer, type AddressInfo, type ListenOptions, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { systemClock, type Clock } from '../core/clock.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import {
   bodyBytesPerSecondMin,
   connectionsMax,
@@ -32,9 +32,8 @@ import { Exchange } from './exchange.ts';
 import type { ServerContext, VerificationControl } from './handlers/context.ts';
 import { createNodeServer, replaceTlsMaterial, type ServerTimeouts } from './connections/node-server.ts';
 import { silentObserver, type MetricsSource, type RequestObserver } from './observer.ts';
-import { faultTexts, PaceWatch } from './connections/pace-watch.ts';
-import { rawAnswer, refusalOf } from './connections/raw-response.ts';
-import { requireTrusted } from './request-faults.ts';
+import { rawResponse, refusalOf, requireUnambiguous } from './connections/refusals.ts';
+import { faultTexts, SlowClientGuard } from './connections/slow-client-guard.ts';
 import { handle } from './router.ts';
 import { SeekQueue } from './seek-queue.ts';
 import { answerTaken, WaitingRequests } from './connections/waiting-requests.ts';
@@ -45,27 +44,27 @@ export interface HttpServerOptions {
   readonly uploads?: UploadGate | undefined;
   /** Admits lists; by default all of them. */
   readonly lists?: SenderSlots | undefined;
-  /** Where to listen: host and port, a path, or a handle that was opened elsewhere; undefined where connections are given with `take`. */
+  /** Host and port, a path, or a handle that was opened elsewhere; `undefined` if connections come through `take`. */
   readonly listen: ListenOptions | undefined;
   readonly release: string;
-  /** Prefix of every path, as `/ft`; empty where there is none. */
+  /** Prefix of every path, such as `/ft`; empty by default. */
   readonly basePath?: string | undefined;
-  /** Base URL, without a slash at the end, of the server that files are being moved from. */
+  /** Base URL, without a trailing slash, of the server that files are imported from. */
   readonly fallbackUrl?: string | undefined;
-  /** Send readers to where the bytes are, if the store knows such a place (307). */
+  /** Redirect readers (307) to the blob's own URL, if the store has one. */
   readonly redirectDownloads?: boolean | undefined;
   readonly access?: Access;
   readonly observer?: RequestObserver;
   readonly clock?: Clock;
   readonly timeouts?: Partial<ServerTimeouts> | undefined;
-  /** Bytes a second that bodies must make; 0 for none. */
+  /** Minimum rate of bodies, in bytes per second; 0 for none. */
   readonly bodyBytesPerSecondMin?: number | undefined;
   readonly admission?: RequestAdmission | undefined;
   readonly metrics?: MetricsSource | undefined;
   readonly verification?: VerificationControl | undefined;
-  /** Speaks TLS where it is given. */
+  /** Serves HTTPS if present. */
   readonly tls?: TlsMaterial | undefined;
-  /** Connections at once; more are refused. */
+  /** Maximum concurrent connections. */
   readonly connectionsMax?: number | undefined;
 }
 
@@ -81,18 +80,11 @@ const defaultDrainTimes: DrainTimes = {
   firstRequestMs: firstRequestTimeMs,
 };
 
-/** `Expect` with anything but 100-continue. */
-function refuseExpectation(exchange: Exchange): void {
-  const error = new FiletrackerError(
-    'invalid-argument',
-    'Cannot meet the expectation of the request: only 100-continue is known here',
-  );
-  exchange.sendError(error, 417);
-}
-
 /**
- * The server on one port. Each request becomes an Exchange, which is answered exactly once or has its
- * connection destroyed; requests of one connection are answered one after the other, in the order in which they came.
+ * The server on one port.
+ *
+ * Invariant: each request becomes an Exchange that gets exactly one response, or its connection is destroyed; requests of
+ * one connection are served one after the other, in order of arrival.
  */
 export class HttpServer {
   readonly #server: Server;
@@ -106,10 +98,10 @@ export class HttpServer {
   readonly #timeouts: ServerTimeouts;
   readonly #connections = new ConnectionTable();
   readonly #waiting = new WaitingRequests();
-  readonly #pace: PaceWatch;
-  #paceTimer: NodeJS.Timeout | undefined;
+  readonly #guard: SlowClientGuard;
+  #guardTimer: NodeJS.Timeout | undefined;
   #requests = 0;
-  /** Whether the server is about to stop, so that `/readyz` answers 503; it may serve for a while yet. */
+  /** Whether the server is about to stop, so that `/readyz` returns 503; it may serve for a while longer. */
   #draining = false;
   #closing: Promise<void> | undefined;
 
@@ -138,19 +130,19 @@ export class HttpServer {
       isDraining: () => this.#draining,
     };
     this.#server = createNodeServer(this.#timeouts, options.tls);
-    this.#prepare(this.#server);
-    this.#pace = new PaceWatch(options.bodyBytesPerSecondMin ?? bodyBytesPerSecondMin, this.#timeouts);
+    this.#addListeners(this.#server);
+    this.#guard = new SlowClientGuard(options.bodyBytesPerSecondMin ?? bodyBytesPerSecondMin, this.#timeouts);
   }
 
   /**
-   * Listens. The server does not own the store: who opened it closes it, after this.
-   * @throws the system's error (EADDRINUSE, EACCES …) where the address can't be taken.
+   * Starts to listen. The server does not own the store: its opener closes it after the server.
+   * @throws system errors (EADDRINUSE, EACCES …).
    */
   static async open(options: HttpServerOptions): Promise<HttpServer> {
     const opened = new HttpServer(options);
     const server = opened.#server;
     const { listen } = options;
-    // Node begins to look for headers that are overdue when its server listens, which one that is given connections never does.
+    // Node starts its check for overdue headers when it listens, which a server whose connections come through `take` never does.
     if (listen === undefined) server.emit('listening');
     else {
       await new Promise<void>((resolve, reject) => {
@@ -161,11 +153,11 @@ export class HttpServer {
         });
       });
     }
-    opened.#paceTimer = setInterval(() => opened.#watchPace(), opened.#pace.intervalMs).unref();
+    opened.#guardTimer = setInterval(() => opened.#closeSlowClients(), opened.#guard.intervalMs).unref();
     return opened;
   }
 
-  #prepare(server: Server): void {
+  #addListeners(server: Server): void {
     server.on('connection', (socket) => this.#onSocket(socket));
     if (this.#tls) server.on('secureConnection', (socket: TLSSocket) => this.#onSecureConnection(socket));
     server.on('request', (request, response) => this.#onRequest(request, response, false));
@@ -175,7 +167,7 @@ export class HttpServer {
     server.on('timeout', (socket) => this.#onTimeout(socket));
   }
 
-  /** The port and address listened on. */
+  /** The address and port of the listener. */
   get address(): { readonly host: string; readonly port: number } {
     const address: AddressInfo | string | null = this.#server.address();
     if (address === null || typeof address === 'string') return { host: address ?? '', port: 0 };
@@ -191,18 +183,18 @@ export class HttpServer {
 
   /** Serves a connection that another process has accepted. */
   take(socket: Socket): void {
-    // As node:http has it for what it accepts itself: a client that shuts down its side still wants its answer.
+    // As node:http sets it for sockets that it accepts: a client that shuts down its side still expects its response.
     socket.allowHalfOpen = true;
     this.#server.emit('connection', socket);
     socket.resume();
   }
 
-  /** Replaces what TLS is spoken with; for connections to come. */
+  /** Replaces the TLS key and certificates, for new connections. */
   replaceTls(tls: TlsMaterial): void {
     if (this.#tls) replaceTlsMaterial(this.#server, tls);
   }
 
-  /** Connections that are open; with TLS, those in a handshake too. */
+  /** Open connections, including those in a TLS handshake. */
   get connectionCount(): number {
     return this.#connections.size;
   }
@@ -214,7 +206,7 @@ export class HttpServer {
   }
 
   #onSecureConnection(socket: TLSSocket): void {
-    // An authority for clients is what makes Node look: without one it finds no fault with any.
+    // Node verifies client certificates only if it has an authority for them.
     const shown = socket.authorizationError !== undefined && socket.getPeerCertificate().raw !== undefined;
     if (shown && !socket.authorized) {
       this.#observer.refusedConnection(socket.remoteAddress ?? '', 0, 'the certificate is not valid');
@@ -228,15 +220,12 @@ export class HttpServer {
       socket.destroy();
       return;
     }
-    socket.write(
-      rawAnswer('503 Service Unavailable', 'Cannot take the connection: there are too many', [
-        'Retry-After: 1',
-      ]),
-    );
+    const line = 'Cannot accept the connection: there are too many; retry';
+    socket.write(rawResponse('503 Service Unavailable', line, ['Retry-After: 1']));
     socket.destroySoon();
   }
 
-  /** @param unmet whether it expects something that is not done here. */
+  /** @param unmet whether the request has an `Expect` other than 100-continue. */
   #onRequest(
     request: IncomingMessage,
     response: ServerResponse,
@@ -245,7 +234,7 @@ export class HttpServer {
   ): void {
     const connection = this.#connections.get(request.socket);
     if (connection === undefined) {
-      request.socket.destroy(); // It was closed while its bytes were still being read.
+      request.socket.destroy(); // It was closed while Node still parsed its bytes.
       return;
     }
     if (connection.isOver) return;
@@ -260,14 +249,14 @@ export class HttpServer {
     connection.receives(request);
     connection.active += 1;
     connection.lastResponse = response;
-    // A pipelined request may depend on the one before it, as a GET does on a PUT.
+    // A pipelined request may depend on the previous one, as a GET does on a PUT.
     connection.last =
       previous === undefined
         ? this.#answer(exchange, unmet)
         : connection.last.then(() => this.#answerAfter(previous, exchange, unmet));
   }
 
-  /** Answers a request that had to wait, unless its connection is over by now. */
+  /** Serves a request that had to wait, unless its connection is over. */
   async #answerAfter(previous: ServerResponse, exchange: Exchange, unmet: boolean): Promise<void> {
     const { connection } = exchange;
     await answerTaken(previous, connection);
@@ -276,23 +265,25 @@ export class HttpServer {
     else await this.#answer(exchange, unmet);
   }
 
-  /** Answers one request; never rejects. */
+  /** Serves one request; never rejects. */
   async #answer(exchange: Exchange, unmet: boolean): Promise<void> {
     const { request, response, connection } = exchange;
     try {
-      requireTrusted(request, response);
+      requireUnambiguous(request, response);
       const principal = this.#access.identify(request);
       exchange.principal = principal instanceof Promise ? await principal : principal;
       this.#admission.admit(exchange);
-      if (unmet) refuseExpectation(exchange);
-      else {
+      if (unmet) {
+        const state = 'only 100-continue is supported';
+        exchange.sendError(cannot('invalid-argument', 'meet the expectation of the request', state), 417);
+      } else {
         const route = parseTarget(request.url ?? '/', this.#basePath);
         exchange.endpoint = route?.endpoint;
         const handled = handle(exchange, route, this.#context);
         if (handled !== undefined) await handled;
       }
     } catch (error) {
-      // What was refused before it was counted is counted against its address.
+      // A request that is refused before it was counted counts against its address.
       const uncounted = exchange.principal === undefined;
       exchange.fail(uncounted ? this.#admission.refusalOf(exchange, error) : error);
     }
@@ -304,7 +295,7 @@ export class HttpServer {
     this.#observer.answered(exchange);
   }
 
-  /** Bytes that are no request, or a body that broke off. */
+  /** Bytes that are not a request, or a body that broke off. */
   #onClientError(error: Error, socket: Duplex): void {
     const connection = this.#connections.get(socket);
     const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
@@ -314,14 +305,14 @@ export class HttpServer {
       return;
     }
     if (connection === undefined) {
-      // A handshake that failed.
+      // The TLS handshake failed.
       socket.destroy();
       return;
     }
-    // What follows a request that said `Connection: close` counts for nothing; its answer is the last one.
+    // Bytes after a request with `Connection: close` are ignored; its response is the last one.
     if (connection.isBroken || connection.isOver || code === 'HPE_CLOSED_CONNECTION') return;
     if (code === 'HPE_INVALID_TRANSFER_ENCODING' && connection.active > 0) {
-      // Node has handed the request over before it found that its body has no end; the answer is the last one.
+      // Node passed the request on before it found that its body has no end; its response is the last one.
       connection.interrupt(brokenBody());
       return;
     }
@@ -330,18 +321,18 @@ export class HttpServer {
       return;
     }
     const [status, text] = refusalOf(code);
-    socket.end(rawAnswer(status, `Cannot read the request: ${text}`));
+    socket.end(rawResponse(status, `Cannot read the request: ${text}`));
     this.#observer.refusedConnection(connection.remoteAddress, Number.parseInt(status, 10), text);
   }
 
-  /** Nothing has passed through the socket for the time-out in force (between requests, or within one). */
+  /** The socket was idle for the time-out in force (between requests, or within one). */
   #onTimeout(socket: Socket): void {
     const connection = this.#connections.get(socket);
     if (connection?.isReading === true) {
       if (connection.waitsForSender) connection.interrupt(stalledBody(this.#timeouts.stallMs));
       return;
     }
-    // With an answer under way of which nothing has been written yet, it is the store that takes its time.
+    // If nothing of the current response has been written, the client waits for the store.
     if (connection !== undefined && connection.active > 0 && socket.writableLength === 0) return;
     if (socket.writableLength > 0) {
       this.#observer.refusedConnection(connection?.remoteAddress ?? '', 0, 'the answer was not read');
@@ -349,14 +340,14 @@ export class HttpServer {
     socket.destroy();
   }
 
-  /** Gives up what goes on without getting anywhere: a byte now and then keeps every time-out from passing. */
-  #watchPace(): void {
-    const passedMs = this.#pace.pass(performance.now());
+  /** Ends connections without progress: an occasional byte keeps them from timing out. */
+  #closeSlowClients(): void {
+    const passedMs = this.#guard.pass(performance.now());
     for (const connection of this.#connections.values()) {
-      const fault = this.#pace.faultOf(connection, passedMs);
+      const fault = this.#guard.faultOf(connection, passedMs);
       if (fault === undefined) continue;
       if (fault === 'slow-sender' && connection.isReading) {
-        connection.interrupt(slowBody(this.#pace.bytesPerSecond, this.#timeouts.stallMs));
+        connection.interrupt(slowBody(this.#guard.bytesPerSecond, this.#timeouts.stallMs));
         continue;
       }
       this.#observer.refusedConnection(connection.remoteAddress, 0, faultTexts[fault]);
@@ -365,28 +356,27 @@ export class HttpServer {
   }
 
   /**
-   * Stops: takes no new connection, lets running requests finish for at most `timeoutMs`, and destroys what
-   * is left. A connection with nothing to do is closed at once, or after `idleMs`: in that time it may still
-   * bring a request, whose answer tells the client to close, so that none is cut off by a close it did not
-   * expect. One that has only just come has a second in which to bring its first. Idempotent; a later call with a
-   * shorter time does not shorten the first.
+   * Stops: accepts no connection, lets running requests finish for at most `timeoutMs`, and destroys the remaining
+   * connections. An idle connection is closed at once, or after `idleMs`: until then it may send one more request, whose
+   * response announces the close, so that no client is surprised by it. A new connection has a second for its first
+   * request. Idempotent; a later call does not change the times of the first.
    */
   close(times: Partial<DrainTimes> = {}): Promise<void> {
     this.#closing ??= this.#close({ ...defaultDrainTimes, ...times });
     return this.#closing;
   }
 
-  /** Has `/readyz` answer 503, so that load balancers send new requests elsewhere; all else is served as before. */
+  /** Makes `/readyz` return 503, so that load balancers send new requests elsewhere; everything else is served as before. */
   announceStop(): void {
     this.#draining = true;
   }
 
   async #close(times: DrainTimes): Promise<void> {
     this.#draining = true;
-    // Not http.Server's own close: it destroys sockets that have not yet sent the end of their answer.
+    // Not http.Server's own close, which destroys sockets that have not sent the end of their response.
     if (this.#server.listening) NetServer.prototype.close.call(this.#server);
     await this.#connections.drain(times);
-    clearInterval(this.#paceTimer);
+    clearInterval(this.#guardTimer);
     this.#server.closeAllConnections();
   }
 

@@ -1,4 +1,4 @@
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { endpointMethods, type Endpoint } from '../protocol/endpoints.ts';
 import type { Route } from '../protocol/request-target.ts';
 import type { Exchange } from './exchange.ts';
@@ -17,11 +17,11 @@ import { getFile, headFile } from './handlers/read-file.ts';
 
 function refuseMethod(exchange: Exchange, endpoint: Endpoint): void {
   const allowed = endpointMethods[endpoint].join(', ');
-  const error = new FiletrackerError(
-    'invalid-argument',
-    `Cannot ${exchange.request.method ?? ''} at /${endpoint}: the methods here are ${allowed}`,
-  );
-  exchange.sendError(error, 405, ['Allow', allowed]);
+  const action = `${exchange.request.method ?? ''} at /${endpoint}`;
+  exchange.sendError(cannot('invalid-argument', action, `the methods are ${allowed}`), 405, [
+    'Allow',
+    allowed,
+  ]);
 }
 
 function handleFile(
@@ -44,16 +44,13 @@ function handleFile(
   }
 }
 
-/** A 404 as well, told from that of a file by its code: a client with a wrong path in its URL shall not take files for missing. */
+/** A 404 with a code of its own, so that a client with a wrong path in its URL does not take files for missing. */
 function refuseEndpoint(exchange: Exchange): void {
-  const error = new FiletrackerError(
-    'protocol',
-    'Cannot find the endpoint: the paths here are /files/{name}, /list/{directory}, /version and /status',
-  );
-  exchange.sendError(error, 404);
+  const state = 'the paths are /files/{name}, /list/{directory}, /version and /status';
+  exchange.sendError(cannot('protocol', 'find the endpoint', state), 404);
 }
 
-/** Hands a request to its handler. @throws what the handler throws. */
+/** Passes a request to its handler. @throws the handler's errors. */
 export function handle(
   exchange: Exchange,
   route: Route | undefined,

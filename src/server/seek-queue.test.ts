@@ -32,7 +32,7 @@ describe('SeekQueue', () => {
     expect(seeksMax).toBe(2);
     expect(order).toEqual(['a', 'b']);
     await end('a');
-    // Not b, which has one running; and a only if nobody else waited.
+    // Not b, which has one running; a would be next only if no other sender waited.
     expect(order).toEqual(['a', 'b', 'a']);
     await end('b');
     await end('a');
@@ -41,7 +41,7 @@ describe('SeekQueue', () => {
     expect(order.toSorted()).toEqual(['a', 'a', 'a', 'b', 'b', 'c']);
   });
 
-  it('refuses a sender of whom too many wait, and nobody else', async () => {
+  it('refuses a sender with too many waiting seeks, and no other', async () => {
     const queue = new SeekQueue();
     const end = await queue.enter('a');
     const waiting = Array.from({ length: seeksWaitingMax }, () => queue.enter('a'));

@@ -1,21 +1,20 @@
 import type { Readable } from 'node:stream';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { seeksMax, seeksWaitingMax } from '../core/limits.ts';
 import type { Connection } from './connections/connection.ts';
 
 /**
- * Admits seeks: unpacking of a compressed content up to where a range begins, which costs a second for a GiB and
- * sends nothing.
+ * Admits seeks: decompressing a blob up to the start of a range, which takes a second per GiB and sends nothing.
  *
- * Invariant: at most `seeksMax` run at once, one of each sender, so that threads are left for everything else. The
- * others wait; senders take turns. At most `seeksWaitingMax` of one sender wait.
+ * Invariant: at most `seeksMax` run at once, one per sender, so that threads are left for everything else. The others
+ * wait, and senders take turns. At most `seeksWaitingMax` of one sender wait.
  */
 export class SeekQueue {
   readonly #running = new Set<string>();
-  /** By sender, the one whose turn is next first. */
+  /** By sender, in the order of their turns. */
   readonly #waiting = new Map<string, (() => void)[]>();
 
-  /** Resolves when a seek may begin, to what ends it. @throws FiletrackerError `rate-limited`. */
+  /** Resolves when a seek may begin, to a function that ends it. @throws FiletrackerError `rate-limited`. */
   async enter(sender: string): Promise<() => void> {
     if (this.#running.size < seeksMax && !this.#running.has(sender)) this.#running.add(sender);
     else await this.#wait(sender);
@@ -28,10 +27,8 @@ export class SeekQueue {
   #wait(sender: string): Promise<void> {
     const waiting = this.#waiting.get(sender) ?? [];
     if (waiting.length >= seeksWaitingMax) {
-      throw new FiletrackerError(
-        'rate-limited',
-        `Cannot get a part of the file: ${seeksWaitingMax} parts of compressed files are being sought for the same token or address already; try again`,
-      );
+      const state = `${seeksWaitingMax} ranges of compressed files are already in progress for this token or address`;
+      throw cannot('rate-limited', 'get a part of the file', `${state}; retry`);
     }
     this.#waiting.set(sender, waiting);
     return new Promise((resolve) => {
@@ -46,7 +43,7 @@ export class SeekQueue {
       this.#waiting.delete(sender);
       const begin = waiting.shift();
       if (begin === undefined) continue;
-      // Behind all others, if there are more.
+      // Its next seek comes after those of all other senders.
       if (waiting.length > 0) this.#waiting.set(sender, waiting);
       this.#running.add(sender);
       begin();
@@ -54,7 +51,7 @@ export class SeekQueue {
   }
 }
 
-/** Resolves when the first bytes of a stream are there, or it is over; destroys it if the client goes away before. */
+/** Resolves when a stream has its first bytes, or is over; destroys it if the client disconnects before. */
 export function untilReadable(body: Readable, { socket }: Connection): Promise<void> {
   return new Promise((resolve) => {
     function over(): void {

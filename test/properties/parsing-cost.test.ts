@@ -29,7 +29,7 @@ import { namesType, parseWeightedList } from '../../src/protocol/quality.ts';
 import { parseListQuery, queryValue, queryVersion, requiredVersion } from '../../src/protocol/query.ts';
 import { ifRangeHolds, parseContentRange, parseRange } from '../../src/protocol/ranges.ts';
 import { encodeName, parseTarget } from '../../src/protocol/request-target.ts';
-import { hasRepeatedHeader } from '../../src/server/request-faults.ts';
+import { hasRepeatedHeader } from '../../src/server/connections/refusals.ts';
 import { senderOf } from '../../src/access/rate-limiter.ts';
 import { TokenBook, TokenPrincipal } from '../../src/access/token-book.ts';
 import { nastyInputs, nastySizeBytes, tooDear } from '../support/nasty-inputs.ts';

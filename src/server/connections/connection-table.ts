@@ -3,32 +3,29 @@ import type { Duplex } from 'node:stream';
 import { timerMs } from '../../core/timers.ts';
 import { Connection, truncatedBody } from './connection.ts';
 
-/** What the socket that speaks TLS has in common with the one below it. */
+/** Identifies a TLS socket and the TCP socket below it. */
 function peerOf(socket: Socket): string {
   return `${socket.remoteAddress} ${socket.remotePort}`;
 }
 
-/** How long connections may stay when a server stops, in milliseconds. */
+/** How long connections may stay open when a server stops, in milliseconds. */
 export interface DrainTimes {
-  /** For what is under way; then it is broken off. */
+  /** With a request in progress; then they are destroyed. */
   readonly timeoutMs: number;
-  /** Without a request; 0 for not at all. */
+  /** Without a request; 0 closes them at once. */
   readonly idleMs: number;
-  /** From its beginning until its first request. */
+  /** Before their first request. */
   readonly firstRequestMs: number;
 }
 
-/**
- * The sockets of a server, from when they are accepted, and what is known of each from when it can bring requests:
- * with TLS, after its handshake. Ends them when the server stops.
- */
+/** The accepted sockets of a server, and the connections among them: with TLS, the sockets after their handshake. */
 export class ConnectionTable {
   readonly #sockets = new Set<Socket>();
   readonly #connections = new Map<Duplex, Connection>();
   #draining = false;
   #onEmpty: (() => void) | undefined;
 
-  /** Sockets that are open, as the system counts them: those in a handshake too. */
+  /** Open sockets, including those in a handshake. */
   get size(): number {
     return this.#sockets.size;
   }
@@ -38,11 +35,11 @@ export class ConnectionTable {
     this.#sockets.add(socket);
     socket.once('close', () => {
       this.#sockets.delete(socket);
-      this.#lookIfEmpty();
+      this.#checkEmpty();
     });
   }
 
-  /** Requests may come from here on; `socket` is one that was accepted, or what speaks TLS over it. */
+  /** Adds a connection: an accepted socket, or the TLS socket over it. Requests may come from now on. */
   add(socket: Socket): void {
     const connection = new Connection(socket);
     this.#connections.set(socket, connection);
@@ -50,11 +47,11 @@ export class ConnectionTable {
     socket.once('close', () => {
       connection.interrupt(truncatedBody());
       this.#connections.delete(socket);
-      this.#lookIfEmpty();
+      this.#checkEmpty();
     });
   }
 
-  /** Undefined where it was closed while its bytes were still being read, or its handshake has failed. */
+  /** `undefined` if the socket was closed while Node still parsed its bytes, or its handshake failed. */
   get(socket: Duplex): Connection | undefined {
     return this.#connections.get(socket);
   }
@@ -64,8 +61,8 @@ export class ConnectionTable {
   }
 
   /**
-   * Resolves when all are closed: those with requests under way after their answers, those that have just come
-   * after their first, and the others in time. None may be added to an empty table after this.
+   * Resolves when all connections are closed: those with requests in progress after their responses, new ones after their
+   * first, and the others in time. None may be added to an empty table afterwards.
    */
   async drain({ timeoutMs, idleMs, firstRequestMs }: DrainTimes): Promise<void> {
     if (this.#sockets.size === 0) return;
@@ -75,7 +72,7 @@ export class ConnectionTable {
     });
     const nowMs = performance.now();
     for (const connection of this.#connections.values()) {
-      // Its client could not know that the server stops, and a request of its own is most likely on its way.
+      // The client of a new connection does not know that the server stops; its request is probably on its way.
       const isNew = connection.requests === 0 && nowMs - connection.openedAtMs < firstRequestMs;
       if (idleMs > 0 || isNew) connection.closeWithNextAnswer();
       else connection.closeAfterAnswers();
@@ -88,19 +85,19 @@ export class ConnectionTable {
     for (const timer of timers) clearTimeout(timer);
   }
 
-  /** With TLS a connection and its socket are closed one after the other, in any order. */
-  #lookIfEmpty(): void {
+  /** With TLS, a connection and its socket close one after the other, in any order. */
+  #checkEmpty(): void {
     if (this.#sockets.size === 0 && this.#connections.size === 0) this.#onEmpty?.();
   }
 
-  /** Closes what has no request under way, and what has not come that far. */
+  /** Closes idle connections, and sockets that have not become connections. */
   #endIdle(): void {
-    const come = new Set<string>();
+    const connected = new Set<string>();
     for (const connection of this.#connections.values()) {
-      come.add(peerOf(connection.socket));
+      connected.add(peerOf(connection.socket));
       connection.closeAfterAnswers();
     }
-    for (const socket of this.#sockets) if (!come.has(peerOf(socket))) socket.destroy();
+    for (const socket of this.#sockets) if (!connected.has(peerOf(socket))) socket.destroy();
   }
 
   #destroy(): void {

@@ -1,45 +1,53 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { FiletrackerError } from '../../core/errors.ts';
-import { Pace } from './pace.ts';
 import { senderOf } from '../../access/rate-limiter.ts';
+import { cannot, type FiletrackerError } from '../../core/errors.ts';
 
-/** A body that is being read, and how to fail that. */
-interface Reading {
-  readonly request: IncomingMessage;
-  fail(error: FiletrackerError): void;
+/** What the slow-client guard remembers of a connection between two checks. */
+class Progress {
+  /** The request whose body is awaited, since when, and the bytes that had come then. */
+  body: IncomingMessage | undefined;
+  bodyMs = 0;
+  bodyStartBytes = 0;
+  /** The bytes that the client has to take, since when, and the bytes that it had taken then. */
+  readyBytes = 0;
+  takenBytes = 0;
+  readyMs = 0;
+  /** The number of requests when the connection became quiet, and since when it is. */
+  quietRequests = 0;
+  quietMs = 0;
 }
 
 /**
- * What the server knows of one socket. At most one body is read from it at a time, because HTTP/1.1 has one
- * after the other on the wire; `interrupt` fails that reading, whatever stopped it, and nothing else.
+ * The server's view of one socket. At most one body is read from it at a time, because HTTP/1.1 sends them one after the
+ * other; `interrupt` fails that reading, whatever stopped it, and nothing else.
  */
 export class Connection {
   readonly socket: Socket;
-  /** Asked of the system once: it costs a call each time, and is gone once the socket is closed. */
+  /** Read once: it costs a system call, and is gone when the socket is closed. */
   readonly remoteAddress: string;
-  /** By the clock that only goes forward. */
+  /** By the monotonic clock. */
   readonly openedAtMs = performance.now();
   /** Requests that have begun and are not over. */
   active = 0;
-  /** Of these, the ones that wait for the one before them. */
+  /** Of these, the requests that wait for the previous one. */
   waiting = 0;
-  /** Settles when the request that came last is over. */
+  /** Settles when the last request is over. */
   last: Promise<void> = Promise.resolve();
-  /** The answer to the request that came last. */
+  /** The response to the last request. */
   lastResponse: ServerResponse | undefined;
-  /** Bytes of the socket that have been counted to earlier requests; kept here for who counts them. */
+  /** Bytes of the socket that the metrics have counted for earlier requests. */
   countedReadBytes = 0;
-  /** Whether an answer said that it is the last one. */
+  /** Whether a response announced that it is the last one. */
   saidClose = false;
   /** Requests that have come. */
   requests = 0;
-  /** The request that came last, until it is known to have come whole. */
+  /** The last request, until it is known to be complete. */
   arriving: IncomingMessage | undefined;
-  /** How it gets on; kept here for who watches that. */
-  readonly pace = new Pace();
+  readonly progress = new Progress();
   #sender: string | undefined;
-  #reading: Reading | undefined;
+  #reading: ((error: FiletrackerError) => void) | undefined;
+  #readRequest: IncomingMessage | undefined;
   #broken = false;
   #closing = false;
 
@@ -48,25 +56,23 @@ export class Connection {
     this.remoteAddress = socket.remoteAddress ?? '';
   }
 
-  /** Who those are of whom no more than their address is known. */
+  /** The sender of requests of which only the address is known. */
   get sender(): string {
     this.#sender ??= senderOf(this.remoteAddress);
     return this.#sender;
   }
 
-  /** Whether a body stopped in its middle: what comes next can't be told from its rest. */
+  /** Whether a body stopped in the middle, so that the following bytes may belong to it. */
   get isBroken(): boolean {
     return this.#broken;
   }
 
-  /**
-   * Whether nothing that comes now is answered: behind an answer that says so, nothing may be carried out (RFC 9112, 9.6).
-   */
+  /** Whether further requests are ignored: after a final response nothing may be carried out (RFC 9112, 9.6). */
   get isOver(): boolean {
     return this.saidClose || this.socket.destroyed;
   }
 
-  /** Whether the next answer is the last. */
+  /** Whether the next response is the last. */
   get isClosing(): boolean {
     return this.#closing || this.#broken;
   }
@@ -75,69 +81,60 @@ export class Connection {
     return this.#reading !== undefined;
   }
 
-  /**
-   * Whether a body is being read and the next move is its sender's. It is not where bytes lie here that the
-   * store has not taken, or where all of them have come and the store is still at work.
-   */
+  /** Whether a body is being read and more of it must come: neither the store nor this process is behind. */
   get waitsForSender(): boolean {
-    const request = this.#reading?.request;
+    const request = this.#readRequest;
     return request !== undefined && !request.complete && request.readableLength === 0;
   }
 
-  /** A request has come; perhaps not all of it. */
+  /** A request has come, perhaps not all of it. */
   receives(request: IncomingMessage): void {
     this.requests += 1;
     this.arriving = request;
   }
 
-  /** Ends the connection after the answers that are under way; at once where there are none. */
+  /** Closes the connection after the current responses; at once if there are none. */
   closeAfterAnswers(): void {
     this.#closing = true;
     if (this.active === 0) this.socket.destroySoon();
   }
 
-  /** Ends the connection with the next answer, whose headers tell the client. */
+  /** Closes the connection with the next response, whose headers announce it. */
   closeWithNextAnswer(): void {
     this.#closing = true;
   }
 
   beginReading(request: IncomingMessage, fail: (error: FiletrackerError) => void): void {
-    this.#reading = { request, fail };
+    this.#reading = fail;
+    this.#readRequest = request;
   }
 
   endReading(): void {
     this.#reading = undefined;
+    this.#readRequest = undefined;
   }
 
   interrupt(error: FiletrackerError): void {
-    const reading = this.#reading;
-    this.#reading = undefined;
+    const fail = this.#reading;
+    this.endReading();
     this.#broken = true;
-    reading?.fail(error);
+    fail?.(error);
   }
 }
 
 export function truncatedBody(): FiletrackerError {
-  return new FiletrackerError(
-    'truncated-body',
-    'Cannot read the body: it ended before all of it had come, send it again',
-  );
+  return cannot('truncated-body', 'read the body', 'it ended early; send it again');
 }
 
 export function stalledBody(timeoutMs: number): FiletrackerError {
-  return new FiletrackerError(
-    'timeout',
-    `Cannot read the body: nothing came for ${Math.round(timeoutMs / 1000)} s, send it again`,
-  );
+  return cannot('timeout', 'read the body', `no data for ${Math.round(timeoutMs / 1000)} s; send it again`);
 }
 
 export function slowBody(bytesPerSecond: number, timeMs: number): FiletrackerError {
-  return new FiletrackerError(
-    'timeout',
-    `Cannot read the body: in ${Math.round(timeMs / 1000)} s less came than the ${bytesPerSecond} bytes a second that it must make, send it again`,
-  );
+  const state = `upload slower than ${bytesPerSecond} bytes/s for ${Math.round(timeMs / 1000)} s`;
+  return cannot('timeout', 'read the body', `${state}; send it again`);
 }
 
 export function brokenBody(): FiletrackerError {
-  return new FiletrackerError('invalid-argument', 'Cannot read the body: its chunked framing is broken');
+  return cannot('invalid-argument', 'read the body', 'its chunked framing is broken');
 }

@@ -4,11 +4,11 @@ import type { Server as TlsServer } from 'node:tls';
 import type { TlsMaterial } from '../../access/tls-files.ts';
 import { headersSizeMaxBytes } from '../../core/limits.ts';
 
-/** How long the parts of a request may take. */
+/** Time limits for the parts of a request. */
 export interface ServerTimeouts {
   /** For the headers of a request to arrive. */
   readonly headersMs: number;
-  /** Without a byte of a body that comes or of an answer that goes out. */
+  /** Without a byte of a request body or of a response. */
   readonly stallMs: number;
   /** Between two requests. */
   readonly idleMs: number;
@@ -20,22 +20,22 @@ function httpOptions(timeouts: ServerTimeouts): ServerOptions {
     headersTimeout: timeouts.headersMs,
     keepAliveTimeout: timeouts.idleMs,
     connectionsCheckingInterval: Math.min(1000, timeouts.headersMs),
-    // An upload may take hours; that it goes on is what the stall time-out sees to.
+    // An upload may take hours; the stall time-out checks its progress.
     requestTimeout: 0,
     noDelay: true,
-    // Looked at where all other mistakes are, because Node answers this one without a text.
+    // Checked in refusals.ts, because Node's own response has no text.
     requireHostHeader: false,
   };
 }
 
 function tlsOptions(tls: TlsMaterial): object {
   const { key, certificate: cert, clientAuthorities: ca } = tls;
-  // A client may show a certificate and need not: who shows none can still send a token. One that is shown
-  // must be good, which is looked at when the connection is there, because Node asks for both or for none.
+  // A client certificate is optional, because a client may send a token instead; if present, it must be valid. Node
+  // enforces both or neither, so HttpServer checks validity.
   return { key, cert, ...(ca !== undefined && { ca, requestCert: true, rejectUnauthorized: false }) };
 }
 
-/** A server of node:http, or of node:https where there is something to speak TLS with. */
+/** A server of node:http, or of node:https if there is TLS material. */
 export function createNodeServer(timeouts: ServerTimeouts, tls: TlsMaterial | undefined): Server {
   const options = httpOptions(timeouts);
   const server: Server =
@@ -48,13 +48,13 @@ export function createNodeServer(timeouts: ServerTimeouts, tls: TlsMaterial | un
           handshakeTimeout: timeouts.headersMs,
         });
   server.timeout = timeouts.stallMs;
-  server.maxHeadersCount = 0; // Their size is bounded; a header that were silently dropped could change a meaning.
-  // A client that shuts down its sending side still wants its answer.
+  server.maxHeadersCount = 0; // Their size is bounded; a silently dropped header could change the meaning.
+  // A client that shuts down its sending side still expects its response.
   Object.assign(server, { httpAllowHalfOpen: true });
   return server;
 }
 
-/** Takes new keys and certificates for the connections to come; those that are there keep theirs. */
+/** Replaces keys and certificates for new connections. */
 export function replaceTlsMaterial(server: Server, tls: TlsMaterial): void {
   (server as unknown as TlsServer).setSecureContext(tlsOptions(tls));
 }

@@ -1,13 +1,13 @@
 import type { IncomingMessage } from 'node:http';
 import { setTimeout as wait } from 'node:timers/promises';
-import { FiletrackerError } from '../../core/errors.ts';
+import { cannot } from '../../core/errors.ts';
 import { lingerSizeMaxBytes, lingerTimeMs } from '../../core/limits.ts';
 import { parseSize } from '../../protocol/content-claims.ts';
 import type { Connection } from './connection.ts';
 
 /** How the body of a request is framed. */
 export interface BodyFrame {
-  /** Bytes that will come; undefined for a chunked body. */
+  /** Bytes that will come; `undefined` for a chunked body. */
   readonly announcedSize: number | undefined;
 }
 
@@ -16,19 +16,16 @@ const chunkedBody: BodyFrame = { announcedSize: undefined };
 
 /**
  * Whether the body comes in chunks.
- * @throws FiletrackerError `unsupported-encoding` for a transfer coding that Node would hand over undecoded.
+ * @throws FiletrackerError `unsupported-encoding` for a transfer coding that Node does not decode.
  */
 export function isChunked(request: IncomingMessage): boolean {
   const coding = request.headers['transfer-encoding'];
   if (coding === undefined) return false;
   if (coding.toLowerCase() === 'chunked') return true;
-  throw new FiletrackerError(
-    'unsupported-encoding',
-    'Cannot read the body: the only Transfer-Encoding that is known here is chunked',
-  );
+  throw cannot('unsupported-encoding', 'read the body', 'the only supported Transfer-Encoding is chunked');
 }
 
-/** Reads Content-Length and Transfer-Encoding, as `isChunked` does. Node has refused requests that carry both. */
+/** Reads Content-Length and Transfer-Encoding. Node refuses requests that have both. @throws as `isChunked`. */
 export function frameOf(request: IncomingMessage): BodyFrame {
   if (isChunked(request)) return chunkedBody;
   const length = request.headers['content-length'];
@@ -36,16 +33,16 @@ export function frameOf(request: IncomingMessage): BodyFrame {
   return { announcedSize: parseSize('Content-Length', length) };
 }
 
-/** Whether a request that was not read to its end has a body at all. */
+/** Whether a request has a body. */
 export function announcesBody(request: IncomingMessage): boolean {
   const { 'content-length': length, 'transfer-encoding': coding } = request.headers;
   return coding !== undefined || (length !== undefined && length !== '0');
 }
 
 /**
- * Reads a small body whole. Cheaper than a pipeline or an iterator, which cost more than storing it: a PUT
- * of 4 KiB passes here with one listener and, as a rule, one piece that is handed on as it came.
- * @throws FiletrackerError whatever the connection is interrupted with; the rest of the body is left unread.
+ * Reads a small body whole. A pipeline or an iterator would cost more than storing it: a PUT of 4 KiB needs one listener
+ * and usually one piece, which is not copied.
+ * @throws FiletrackerError if the connection is interrupted; the rest of the body is left unread.
  */
 export function collectBody(
   request: IncomingMessage,
@@ -60,7 +57,7 @@ export function collectBody(
         pieces.push(piece);
         received += piece.length;
       }
-      // Node hands over no more than was announced, and fails the connection where less comes.
+      // Node delivers no more than Content-Length, and fails the connection if less comes.
       if (received < sizeBytes) return;
       request.off('readable', take);
       connection.endReading();
@@ -76,8 +73,8 @@ export function collectBody(
 }
 
 /**
- * Goes on reading a body that was refused, and throws it away, so that its sender reads the answer instead
- * of a reset connection; until it ends, or up to the limits on time and bytes.
+ * Reads and discards a refused body, so that its sender reads the response instead of a connection reset; until it ends,
+ * or up to the limits on time and bytes.
  */
 export async function lingerOn(request: IncomingMessage): Promise<void> {
   const { socket } = request;

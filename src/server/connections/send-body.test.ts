@@ -9,7 +9,7 @@ import { sendBody } from './send-body.ts';
 
 const pieceSizeBytes = 256 * 1024;
 
-/** Gives a content in pieces, and overwrites each that is given back to it, as a source that uses it again does. */
+/** Yields content in pieces, and overwrites each returned piece, as a source that reuses memory does. */
 class Reusing extends Readable {
   given = 0;
   returned = 0;

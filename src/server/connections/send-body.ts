@@ -4,16 +4,15 @@ import type { Readable } from 'node:stream';
 import { giveBack } from '../../streams/reused-pieces.ts';
 
 /**
- * Sends what a stream gives as the body of an answer, and ends the answer. Destroys the stream, whatever happens; rejects
- * where not all of it could be sent.
+ * Sends a stream as the body of a response, and ends the response. Always destroys the stream; rejects if not all of it
+ * could be sent.
  *
- * Each piece goes back to where it came from when the system has taken it, which node:stream's `pipeline` would not
- * tell us: memory outside of V8's heap that is taken anew for each piece has the whole heap collected for every 64 MiB
- * that are sent.
+ * Each piece returns to its source for reuse when the system has taken it, which node:stream's `pipeline` does not
+ * report: with new memory outside V8's heap for each piece, V8 collects the whole heap for every 64 MiB sent.
  */
 export async function sendBody(body: Readable, response: ServerResponse, socket: Socket): Promise<void> {
   let onClose: () => void = () => undefined;
-  // An answer that waits for the one before it is never told that the connection has gone.
+  // A response that waits for the previous one gets no event when the connection is closed.
   const closed = new Promise<never>((_resolve, reject) => {
     onClose = () => reject(cutOff());
   });
@@ -35,11 +34,11 @@ async function sendPieces(body: Readable, response: ServerResponse, socket: Sock
   await taken(socket, (done) => response.end(done));
 }
 
-/** Resolves when the system has taken what `write` writes. */
+/** Resolves when the system has taken the bytes that `write` writes. */
 function taken(socket: Socket, write: (done: (error?: Error | null) => void) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     write((error) => {
-      // For a socket that was destroyed, Node 22 and older report success, and newer versions that the write was cancelled.
+      // For a destroyed socket, Node 22 and older report success; newer versions report a cancelled write.
       if (socket.destroyed) reject(cutOff());
       else if (error instanceof Error) reject(error);
       else resolve();
@@ -47,9 +46,9 @@ function taken(socket: Socket, write: (done: (error?: Error | null) => void) => 
   });
 }
 
-/** The error of an answer whose connection went before all of it was sent. */
+/** The error of a response whose connection was closed before all of it was sent. */
 function cutOff(): Error {
-  return Object.assign(new Error('the connection was closed before the answer was sent'), {
+  return Object.assign(new Error('the connection was closed before the response was sent'), {
     code: 'ERR_STREAM_PREMATURE_CLOSE',
   });
 }

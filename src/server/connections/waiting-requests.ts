@@ -3,23 +3,23 @@ import { waitingRequestsMax, waitingRequestsPauseAt, waitingRequestsTotalMax } f
 import type { Connection } from './connection.ts';
 
 /**
- * Bounds the requests that wait for the one before them on their connection.
+ * Bounds the requests that wait for the previous one on their connection.
  *
- * Invariant: at most `waitingRequestsMax` wait on one connection. All connections together hold at most
- * `waitingRequestsTotalMax` beside the first one of each, which a client may send just before the end of an answer
- * is noticed here. Reading stops long before the first bound, so only a client that sends very many at once gets there.
+ * Invariant: at most `waitingRequestsMax` wait on one connection. All connections together have at most
+ * `waitingRequestsTotalMax` besides the first of each, which a client may send just before this process sees the end of a
+ * response. Reading pauses long before the first bound, so that only a client that sends very many at once reaches it.
  */
 export class WaitingRequests {
   #count = 0;
 
-  /** Counts another request of a connection; false if there are too many. */
+  /** Counts a request of a connection; false if there are too many. */
   enter(connection: Connection): boolean {
     const { waiting } = connection;
     if (waiting >= waitingRequestsMax || (waiting > 0 && this.#count >= waitingRequestsTotalMax))
       return false;
     connection.waiting += 1;
     if (waiting > 0) this.#count += 1;
-    // Node reads on at the end of each request of what it has read already, so this waits until it is through.
+    // Node resumes reading at the end of each parsed request, so the pause comes after them.
     if (connection.waiting === waitingRequestsPauseAt) process.nextTick(pauseReading, connection);
     return true;
   }
@@ -35,7 +35,7 @@ function pauseReading({ waiting, socket }: Connection): void {
   if (waiting >= waitingRequestsPauseAt) socket.pause();
 }
 
-/** Resolves when the system has taken an answer, or its connection is gone: so that there is one answer in memory at most. */
+/** Resolves when the system has taken a response, or its connection is closed: at most one response is in memory. */
 export function answerTaken(response: ServerResponse, { socket }: Connection): Promise<void> | undefined {
   if (response.writableFinished || socket.destroyed) return undefined;
   return new Promise((resolve) => {
@@ -45,7 +45,7 @@ export function answerTaken(response: ServerResponse, { socket }: Connection): P
       resolve();
     }
     response.once('finish', over);
-    // An answer that waits for the one before it is never told that the connection has gone.
+    // A response that waits for the previous one gets no event when the connection is closed.
     socket.once('close', over);
   });
 }

@@ -15,8 +15,7 @@ import { parsePrecondition } from '../../protocol/preconditions.ts';
 import { requiredVersion } from '../../protocol/query.ts';
 import type { FoundBeforePut, PutBody, PutIntent, PutResult } from '../../store/file-store.ts';
 import type { Precondition } from '../../core/file-version.ts';
-import type { Exchange } from '../exchange.ts';
-import { singleValue } from '../header-value.ts';
+import { singleValue, type Exchange } from '../exchange.ts';
 import { collectBody, frameOf } from '../connections/request-body.ts';
 import type { ServerContext } from './context.ts';
 

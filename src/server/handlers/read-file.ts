@@ -16,8 +16,7 @@ import {
 import { filePath } from '../../protocol/request-target.ts';
 import { damagedBlob, lostBlob } from '../../store/get.ts';
 import type { Entry, OpenFile, ReadOptions, StoredFile } from '../../store/file-store.ts';
-import type { Exchange, FlatHeaders } from '../exchange.ts';
-import { singleValue } from '../header-value.ts';
+import { singleValue, type Exchange, type FlatHeaders } from '../exchange.ts';
 import { untilReadable } from '../seek-queue.ts';
 import type { ServerContext } from './context.ts';
 

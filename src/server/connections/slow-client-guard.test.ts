@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { Connection } from './connection.ts';
-import { PaceWatch, type PaceFault } from './pace-watch.ts';
+import { SlowClientGuard, type SlowClientFault } from './slow-client-guard.ts';
 
 const timeouts = { headersMs: 2000, stallMs: 4000, idleMs: 6000 };
 
@@ -11,12 +11,12 @@ class Watched {
   readonly socket = { bytesRead: 0, bytesWritten: 0, writableLength: 0 };
   readonly request = { complete: false, readableLength: 0 };
   readonly connection = new Connection(this.socket as Socket);
-  readonly watch: PaceWatch;
+  readonly guard: SlowClientGuard;
   #nowMs = 0;
 
   constructor(bytesPerSecond = 1000) {
-    this.watch = new PaceWatch(bytesPerSecond, timeouts);
-    this.watch.pass(0);
+    this.guard = new SlowClientGuard(bytesPerSecond, timeouts);
+    this.guard.pass(0);
   }
 
   arrive(): IncomingMessage {
@@ -31,18 +31,18 @@ class Watched {
   }
 
   /** The second at which a fault is found, and which; `step` is what happens in each second before. */
-  faultWithin(seconds: number, step: () => void): readonly [number, PaceFault] | undefined {
+  faultWithin(seconds: number, step: () => void): readonly [number, SlowClientFault] | undefined {
     for (let second = 1; second <= seconds; second += 1) {
       step();
       this.#nowMs += 1000;
-      const fault = this.watch.faultOf(this.connection, this.watch.pass(this.#nowMs));
+      const fault = this.guard.faultOf(this.connection, this.guard.pass(this.#nowMs));
       if (fault !== undefined) return [second, fault];
     }
     return undefined;
   }
 }
 
-describe('PaceWatch', () => {
+describe('SlowClientGuard', () => {
   it('finds a body that trickles, when it was waited for as long as for one that stalls', () => {
     const watched = new Watched();
     watched.read();
@@ -68,18 +68,18 @@ describe('PaceWatch', () => {
     expect(watched.faultWithin(60, step)).toBeUndefined();
   });
 
-  it('blames nobody for a store that does not take what has come', () => {
+  it('blames no client for a slow store', () => {
     const watched = new Watched();
     watched.read();
     watched.request.readableLength = 65_536;
     expect(watched.faultWithin(60, () => undefined)).toBeUndefined();
   });
 
-  it('blames nobody for a process that was stopped', () => {
+  it('blames no client for a process that was stopped', () => {
     const watched = new Watched();
     watched.read();
     expect(watched.faultWithin(1, () => undefined)).toBeUndefined();
-    expect(watched.watch.pass(3_600_000)).toBe(2000);
+    expect(watched.guard.pass(3_600_000)).toBe(2000);
   });
 
   it('finds the rest of a refused body that trickles, and no more when it has come', () => {
@@ -103,7 +103,7 @@ describe('PaceWatch', () => {
     expect(steady.faultWithin(60, step)).toBeUndefined();
   });
 
-  it('finds a connection on which no request comes, and begins anew with each', () => {
+  it('finds a connection without requests, and starts again with each request', () => {
     const watched = new Watched();
     watched.request.complete = true;
     watched.arrive();
