@@ -1,14 +1,14 @@
 import { createHash, hash } from 'node:crypto';
-import { FiletrackerError } from './errors.ts';
+import { cannot } from './errors.ts';
 
 declare const digestBrand: unique symbol;
 
-/** SHA-256 of a content before compression: 64 lower-case hex digits. */
+/** SHA-256 of content before compression: 64 lower-case hex digits. */
 export type Digest = string & { readonly [digestBrand]: true };
 
 const digestForm = /^[0-9a-f]{64}$/;
 
-/** Length of a digest in bytes, as the catalog and the journal keep it. */
+/** Bytes of a digest in the catalog and the journal. */
 const digestSizeBytes = 32;
 
 export function isDigest(text: string): text is Digest {
@@ -16,22 +16,21 @@ export function isDigest(text: string): text is Digest {
 }
 
 /**
- * Reads a digest given by a peer; upper-case digits are accepted.
- * @throws FiletrackerError `invalid-digest` for anything but 64 hex digits. A digest becomes part of a path,
- * so nothing may be called one that has not passed here.
+ * Reads a peer's digest; upper-case digits are accepted. A digest becomes part of a path, so every one must pass this
+ * check. @throws FiletrackerError `invalid-digest`.
  */
 export function parseDigest(text: string): Digest {
   const lower = text.toLowerCase();
   if (isDigest(lower)) return lower;
-  throw new FiletrackerError('invalid-digest', 'Cannot read the digest: it must be 64 hex digits of SHA-256');
+  throw cannot('invalid-digest', 'read the digest', 'it must be 64 hex digits of SHA-256');
 }
 
-/** The digest of bytes that lie in memory, in one call. */
+/** The digest of bytes in memory, in one call. */
 export function digestOf(bytes: Uint8Array): Digest {
   return hash('sha256', bytes, 'hex') as Digest;
 }
 
-/** The digest of bytes that come piece by piece. */
+/** The digest of bytes that arrive in pieces. */
 export class DigestMeter {
   readonly #hash = createHash('sha256');
 
@@ -39,7 +38,7 @@ export class DigestMeter {
     this.#hash.update(bytes);
   }
 
-  /** Ends the computation; can be called once. */
+  /** Ends the computation; may be called once. */
   finish(): Digest {
     return this.#hash.digest('hex') as Digest;
   }

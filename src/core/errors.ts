@@ -2,8 +2,8 @@ import { constants } from 'node:os';
 import { boundedText } from './shown-text.ts';
 
 /**
- * What went wrong, as a word that programs can match. The protocol layer maps each code to an HTTP status,
- * the command line to an exit code; nothing else does.
+ * The kind of a failure, for programs to match. The protocol layer maps each code to an HTTP status, the command line
+ * to an exit code; nothing else does.
  */
 export type ErrorCode =
   // The caller's mistake.
@@ -38,20 +38,20 @@ export type ErrorCode =
   | 'damaged-blob'
   | 'corrupt-store'
   | 'io'
-  // The way between client and server.
+  // The connection between client and server.
   | 'aborted'
   | 'timeout'
   | 'unreachable'
   | 'protocol';
 
-/** What an error may carry besides its code and text; all of it is safe to show to a peer. */
+/** Structured fields of an error; all of them are safe to show to a peer. */
 export interface ErrorDetails {
   readonly name?: string;
   readonly version?: number;
   readonly digest?: string;
   readonly expected?: string | number;
   readonly actual?: string | number;
-  /** HTTP status of a server's answer, for errors of the client side. */
+  /** HTTP status of a server's response, for errors of the client. */
   readonly status?: number;
   /** When a retry may succeed, in seconds. */
   readonly retryAfterSeconds?: number;
@@ -85,9 +85,9 @@ function boundedDetails(details: ErrorDetails): ErrorDetails {
 }
 
 /**
- * The one error class of this project. Match `code`, never the text. The text reads
- * `Cannot <action> "<value>": <state>` and never holds a path of the server or a stack, so that it may be
- * shown to a peer; the cause may hold anything and stays here. No text is longer than 1 KiB.
+ * The only error class of this project. Match `code`, never the text. The text reads `Cannot <action> "<value>":
+ * <state>; <what to do>` and never contains a path of the server or a stack, so that a peer may see it; the cause may
+ * contain anything and stays in the process. No text is longer than 1 KiB.
  *
  * @example
  * ```ts
@@ -143,11 +143,11 @@ export function isFiletrackerError(error: unknown, code?: ErrorCode): error is F
   return error instanceof FiletrackerError && (code === undefined || error.code === code);
 }
 
-/** The errno code (`ENOENT`) of a system error, or undefined for any other value. */
+/** The errno code (`ENOENT`) of a system error; `undefined` for any other value. */
 export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined;
   if (/^E[A-Z0-9]+$/.test(error.code)) return error.code;
-  // What Node has no name for (EDQUOT, of disks with quotas) it gives as "Unknown system error -122".
+  // Errors without a name in Node (EDQUOT, of disks with quotas) have the code "Unknown system error -122".
   const number = /^Unknown system error -(\d+)$/.exec(error.code)?.[1];
   if (number === undefined) return undefined;
   return Object.entries(constants.errno).find(([, value]) => value === Number(number))?.[0] ?? 'EUNKNOWN';
@@ -158,8 +158,8 @@ const refusingErrnos: ReadonlySet<string> = new Set(['EACCES', 'EPERM']);
 const passingErrnos: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'EAGAIN', 'EBUSY']);
 
 /**
- * Translates an errno of the file system at the edge where it appears. `action` completes the sentence
- * "Cannot …". What is no system error comes back as it is.
+ * Translates a file system error at the place where it occurs. `action` completes "Cannot …". Any other error is
+ * returned unchanged.
  */
 export function fromSystemError(error: unknown, action: string): unknown {
   const errno = errnoOf(error);
@@ -170,18 +170,18 @@ export function fromSystemError(error: unknown, action: string): unknown {
   if (errno === 'EROFS') return fail('read-only', 'the file system of the store is read-only');
   if (passingErrnos.has(errno)) return fail('busy', `the system is out of a resource (${errno})`);
   if (refusingErrnos.has(errno)) {
-    // Most often another user has run a program on the store: root, once.
+    // Usually another user, such as root, has run a program on the store.
     return fail('io', `its permissions keep this user out (${errno}); if it is another user's, chown it`);
   }
   return fail('io', `the disk answered with ${errno}`);
 }
 
-/** Of a disk that has bytes and does not give them: a bad sector, a bad cable, a checksum of the file system that fails. */
+/** Errors of a disk that fails to read: a bad sector, a bad cable, a failed checksum of the file system. */
 const mediumErrnos: ReadonlySet<string> = new Set(['EIO', 'EBADMSG']);
 
 /**
- * The errno of a disk that does not give what is on it, or undefined for any other failure. What cannot be read now is
- * not known to be wrong: it may be there again at the next reading, so nobody may remove it or write over it for that.
+ * The errno of a failed read of the disk; `undefined` for any other failure. Unreadable data is not known to be
+ * wrong: a later read may succeed, so it must be neither removed nor overwritten.
  */
 export function mediumErrnoOf(error: unknown): string | undefined {
   const errno = errnoOf(isFiletrackerError(error, 'io') ? error.cause : error);
@@ -189,8 +189,7 @@ export function mediumErrnoOf(error: unknown): string | undefined {
 }
 
 /**
- * The text of an error for people at this machine, never for a peer: with the path that the system refused, where
- * the text, which may go to peers, leaves it out.
+ * The text of an error for users of this machine, never for a peer: with the path that the error's own text omits.
  */
 export function localMessageOf(error: unknown): string {
   const message = messageOf(error);
@@ -201,7 +200,7 @@ export function localMessageOf(error: unknown): string {
     : boundedText(`${message} (${JSON.stringify(path)})`);
 }
 
-/** A copy, a link and a rename have two paths, of which the second is the one that is written to. */
+/** Copies, links and renames have two paths; the second one is written. */
 function refusedPathOf(error: unknown): unknown {
   if (!(error instanceof Error)) return undefined;
   const errno = errnoOf(error) ?? '';
@@ -209,7 +208,7 @@ function refusedPathOf(error: unknown): unknown {
   return 'path' in error ? error.path : undefined;
 }
 
-/** A short text for people about anything that was thrown. */
+/** A short text for anything that was thrown. */
 export function messageOf(error: unknown): string {
   return boundedText(error instanceof Error ? error.message : String(error));
 }

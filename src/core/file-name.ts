@@ -1,35 +1,35 @@
-import { FiletrackerError } from './errors.ts';
+import { cannot } from './errors.ts';
 import { checkVersion } from './file-version.ts';
 import { componentSizeMaxBytes, nameSizeMaxBytes } from './limits.ts';
 
 declare const nameBrand: unique symbol;
 
 /**
- * The absolute path of a file in the store, as `/a/b.txt`: begins with a slash, has no empty, `.` or `..`
- * component and no control character; UTF-8, at most 1,024 bytes, a component at most 255. To the server
- * `@` is a letter like any other. Names are compared byte by byte: NFC and NFD are two names.
+ * The absolute path of a file in the store, such as `/a/b.txt`: it begins with a slash, has no empty, `.` or `..`
+ * component and no control character; UTF-8, at most 1,024 bytes, a component at most 255. To the server `@` is an
+ * ordinary character. Names are compared byte by byte: NFC and NFD are two names.
  */
 export type FileName = string & { readonly [nameBrand]: true };
 
 const slash = 0x2f;
 const controlCharacter = /\p{Cc}/u;
-/** Names of printable ASCII, by far the most: one test says all about them but dots and lengths. */
+/** Names of printable ASCII, by far the most: one test checks everything but dots and lengths. */
 const plainName = /^(?:\/[ -.0-~]+)+$/;
 
 function refuse(name: string, state: string): never {
   const shown = JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name);
-  throw new FiletrackerError('invalid-name', `Cannot use the name ${shown}: ${state}`);
+  throw cannot('invalid-name', `use the name ${shown}`, state);
 }
 
-/** Programs without types may pass anything. @throws FiletrackerError `invalid-argument`. */
+/** Callers without types may pass anything. @throws FiletrackerError `invalid-argument`. */
 function requireText(text: unknown): void {
   if (typeof text === 'string') return;
-  throw new FiletrackerError('invalid-argument', `Cannot use a name that is ${typeof text}: it must be text`);
+  throw cannot('invalid-argument', `use a name that is ${typeof text}`, 'it must be text');
 }
 
 /**
- * Checks the form of a name.
- * @throws FiletrackerError `invalid-name`, with a text that says what to change. Source of the rules: protocol.
+ * Checks the form of a name (PROTOCOL.md). @throws FiletrackerError `invalid-name`, with a text that says what to
+ * change.
  *
  * @example
  * ```ts
@@ -60,7 +60,7 @@ export function parseFileName(text: string): FileName {
   return text as FileName;
 }
 
-/** The folders above a name, nearest to the root first: `/a/b/c` gives `/a`, `/a/b`. */
+/** The directories above a name, nearest to the root first: `/a/b/c` has `/a`, `/a/b`. */
 export function ancestorsOf(name: FileName): FileName[] {
   const ancestors: FileName[] = [];
   for (let slash = name.indexOf('/', 1); slash !== -1; slash = name.indexOf('/', slash + 1)) {
@@ -69,17 +69,14 @@ export function ancestorsOf(name: FileName): FileName[] {
   return ancestors;
 }
 
-/** A path or URL without the slashes at its end. A pattern for this takes time by the square of the slashes within. */
+/** A path or URL without trailing slashes. A pattern for this takes quadratic time in the number of slashes. */
 export function withoutTrailingSlashes(text: string): string {
   let end = text.length;
   while (text.charCodeAt(end - 1) === slash) end -= 1;
   return text.slice(0, end);
 }
 
-/**
- * A directory of names, ending in a slash: `/` or `/a/b/`.
- * @throws FiletrackerError `invalid-name`, as for a name.
- */
+/** Reads a directory, which ends in a slash: `/` or `/a/b/`. @throws FiletrackerError `invalid-name`. */
 export function parseDirectory(text: string): string {
   requireText(text);
   const trimmed = withoutTrailingSlashes(text);
@@ -93,22 +90,25 @@ export interface VersionedName {
 }
 
 /**
- * A name as clients are given it: text, which may end in a version (`/a/b.txt@1700000000`), or both apart, where no
- * version is read out of the name. What is known of a file will do too: it has both.
+ * A name in the client API: text, which may end in a version (`/a/b.txt@1700000000`), or name and version apart, so
+ * that no version is read from the name. The info of a file has both.
  */
 export type GivenName = string | { readonly name: string; readonly version?: number | undefined };
 
-/** Only this is a version; any other `@` is a letter of the name, as in `/@types/a@2x.png`. */
+/** Only this is a version; any other `@` is part of the name, as in `/@types/a@2x.png`. */
 const versionSuffix = /@(-?\d+)$/;
 const versionDigitsMax = 12;
 
-/** Whether the end of a name would be taken for a version: as text it then needs its own behind it, `/x@12@1700000000`. */
+/**
+ * Whether the end of a name looks like a version: as text it then needs its own version behind it,
+ * `/x@12@1700000000`.
+ */
 export function endsLikeVersion(name: string): boolean {
   return versionSuffix.test(name);
 }
 
 /**
- * Reads `name[@version]`, the form that only clients know.
+ * Reads `name[@version]`, which only clients use.
  * @throws FiletrackerError `invalid-name`, `invalid-version`.
  *
  * @example

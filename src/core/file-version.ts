@@ -1,19 +1,20 @@
 import type { Digest } from './digest.ts';
-import { FiletrackerError } from './errors.ts';
+import { cannot } from './errors.ts';
 
 /** Seconds since 1970 UTC, an integer; may be negative. The newest wins. */
 export type FileVersion = number;
 
-/** The years 0001 to 9999, because a version must have a form as an HTTP date. */
+/** The years 0001 to 9999, which have a form as HTTP dates. */
 export const minVersion: FileVersion = -62_135_596_800;
 export const maxVersion: FileVersion = 253_402_300_799;
 
-/** @throws FiletrackerError `invalid-version` for what is no integer between the years 1 and 9999. */
+/** @throws FiletrackerError `invalid-version` unless it is an integer in the years 1 to 9999. */
 export function checkVersion(version: number): FileVersion {
   if (Number.isInteger(version) && version >= minVersion && version <= maxVersion) return version;
-  throw new FiletrackerError(
+  throw cannot(
     'invalid-version',
-    `Cannot use "${version}" as a version: it must be whole seconds since 1970, in the years 1 to 9999`,
+    `use "${version}" as a version`,
+    'it must be whole seconds since 1970, in the years 1 to 9999',
   );
 }
 
@@ -25,9 +26,8 @@ export function versionFromMs(timeMs: number): FileVersion {
 const nsPerSecond = 1_000_000_000n;
 
 /**
- * The version of a file on disk: its modification time, rounded down to a second, also before 1970. In
- * nanoseconds, because milliseconds are a double, which rounds the end of a second up to the next one.
- * @throws FiletrackerError `invalid-version`.
+ * The version of a file on disk: its modification time, rounded down to a second, also before 1970. In nanoseconds,
+ * because milliseconds as a double would round the end of a second up. @throws FiletrackerError `invalid-version`.
  */
 export function versionFromNs(timeNs: bigint): FileVersion {
   const seconds = timeNs / nsPerSecond;

@@ -1,4 +1,4 @@
-import { FiletrackerError } from './errors.ts';
+import { cannot } from './errors.ts';
 
 const durationUnitsMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const sizeUnits: Readonly<Record<string, number>> = {
@@ -9,9 +9,9 @@ const sizeUnits: Readonly<Record<string, number>> = {
   T: 1024 ** 4,
 };
 
-/** Sums a chain such as `1h30m` or `1G512M`; undefined where a part is not a number and a unit. */
+/** Sums a chain such as `1h30m` or `1G512M`; `undefined` if a part is not a number with a unit. */
 function sumChain(text: string, units: Readonly<Record<string, number>>): number | undefined {
-  // Sticky: each part begins where the last one ended, so that no digit is looked at from many beginnings.
+  // Sticky: each part begins at the end of the last one, so that no digit is scanned twice.
   const parts = text.match(/\d+(?:\.\d+)?[A-Za-z]/gy);
   if (parts === null || parts.join('') !== text) return undefined;
   let sum = 0;
@@ -24,33 +24,26 @@ function sumChain(text: string, units: Readonly<Record<string, number>>): number
 }
 
 /**
- * Reads a length of time, `1h30m`; units s, m, h, d; a bare `0` needs none. In milliseconds.
- * @throws FiletrackerError `invalid-argument`.
+ * Reads a duration, `1h30m`, in milliseconds; units s, m, h, d; a bare `0` needs none. @throws FiletrackerError
+ * `invalid-argument`.
  */
 export function parseDurationMs(text: string): number {
   const sum = text === '0' ? 0 : sumChain(text, durationUnitsMs);
   if (sum !== undefined) return sum;
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use "${text}" as a length of time: write it as 90s, 10m, 1h30m or 2d`,
-  );
+  throw cannot('invalid-argument', `use "${text}" as a length of time`, 'write it as 90s, 10m, 1h30m or 2d');
 }
 
-/** Digits of a plain number of bytes: more than any disk has. */
+/** Digits of a plain number of bytes: more than any disk needs. */
 const plainBytes = /^\d{1,15}$/;
 
 /**
- * Reads a size in bytes, `1048576`, or with units, `10G`, `10GB`, `10GiB` or `1G512M`, which all are of 1,024: units B, K,
- * M, G, T, in either case. The form of every size that a program of ours takes.
- * @throws FiletrackerError `invalid-argument`.
+ * Reads a size in bytes, `1048576`, or with units of 1,024 (B, K, M, G, T, in either case): `10G`, `10GB`, `10GiB` or
+ * `1G512M`. All programs use this form. @throws FiletrackerError `invalid-argument`.
  */
 export function parseSizeBytes(text: string): number {
   const bytes = plainBytes.test(text)
     ? Number(text)
     : sumChain(text.toUpperCase().replaceAll(/(?<=[KMGT])I?B/g, ''), sizeUnits);
   if (bytes !== undefined && Number.isSafeInteger(bytes)) return bytes;
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use "${text}" as a size: write it as 1048576, 500M, 10GiB or 1G512M`,
-  );
+  throw cannot('invalid-argument', `use "${text}" as a size`, 'write it as 1048576, 500M, 10GiB or 1G512M');
 }

@@ -1,6 +1,6 @@
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Whether a terminal takes more than plain text: lines that are drawn over, and colors. */
+/** Whether a terminal supports more than plain text: redrawn lines and colors. */
 export function isSmartTerminal(
   { isTTY }: { readonly isTTY?: boolean },
   environment: Environment = process.env,

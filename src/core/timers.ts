@@ -1,12 +1,15 @@
-/** Longest delay that a timer of Node takes, in milliseconds: 24.8 days. A timer with a longer one fires at once. */
+/** The longest delay of a Node timer, in milliseconds: 24.8 days. A timer with a longer one fires at once. */
 export const timerMaxMs = 2 ** 31 - 1;
 
-/** A delay that a timer takes: for time-outs, which may as well end after 24.8 days, and for work that may run early. */
+/**
+ * A delay capped to what a timer supports: for time-outs, which may end after 24.8 days, and for work that may run
+ * early.
+ */
 export function timerMs(delayMs: number): number {
   return Math.min(delayMs, timerMaxMs);
 }
 
-/** Waits for any length of time, in milliseconds. @throws the reason of `signal` if it is aborted first. */
+/** Waits for any time, in milliseconds. @throws the reason of `signal` if it is aborted first. */
 export async function pause(delayMs: number, signal?: AbortSignal): Promise<void> {
   signal?.throwIfAborted();
   await new Promise<void>((resolve, reject) => {

@@ -1,11 +1,11 @@
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** The types of Node leave it out. */
+/** Missing from the types of Node. */
 interface WithInitgroups {
   initgroups?(user: number, extraGroup: number): void;
 }
@@ -13,9 +13,9 @@ interface WithInitgroups {
 const root = 0;
 
 /**
- * Does some work of root's with the rights of the owner of a folder, so that no link of theirs leads root astray. For
- * other users, and in root's own folders, nothing changes. Nothing else of the process may run meanwhile, and what the
- * work loads must be loaded before.
+ * Runs `work` with the rights of the owner of a folder if this process is root, so that no link of the owner leads
+ * root elsewhere. For other users, and in root's own folders, nothing changes. Nothing else of the process may run
+ * meanwhile, and modules that `work` needs must be loaded before.
  * @throws FiletrackerError `io` if this root may not act as another user.
  */
 export async function actingAs<Result>(
@@ -31,7 +31,7 @@ export async function actingAs<Result>(
       process.seteuid?.(uid);
     } catch (error) {
       const state = 'this process may not change its user';
-      throw new FiletrackerError('io', `Cannot act as user ${uid}: ${state}`, { cause: error });
+      throw cannot('io', `act as user ${uid}`, state, { cause: error });
     }
     return await work();
   } finally {

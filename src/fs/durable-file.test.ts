@@ -54,7 +54,7 @@ describe('DurableFile', () => {
     expect(await readdir(folder)).toEqual(['target']);
   });
 
-  it('gives errors of ours for a missing folder and a full disk', async () => {
+  it('reports a missing folder and a full disk as FiletrackerErrors', async () => {
     const folder = await temporaryFolder();
     await expect(DurableFile.create(join(folder, 'none', 'file'))).rejects.toMatchObject({ code: 'io' });
     await expect(DurableFile.create(join(folder, 'a'.repeat(300)))).rejects.toMatchObject({ code: 'io' });

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { open, rename, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { cannot, errnoOf, fromSystemError } from '../core/errors.ts';
 import { namesIn, syncFolder } from './folders.ts';
 
-/** Written bytes after which a sync is begun while writing goes on. */
+/** Bytes after which a sync starts while writing continues. */
 const syncIntervalBytes = 32 * 1024 * 1024;
 
 export interface DurableFileOptions {
@@ -14,12 +14,11 @@ export interface DurableFileOptions {
 }
 
 /**
- * A file on its way in: the only way in which this project writes a file that must outlive a crash.
+ * A file that is being written: the only way in which this project writes a file that must survive a crash.
  *
- * Invariant: under its target nobody sees the file before `publish`, and once `publish` has resolved, name
- * and bytes survive power loss. The order that gives this is: write under a temporary path, sync the bytes,
- * rename, sync the folder. A crash leaves the old state of the target or the new one, and at the worst a
- * temporary file for the owner's sweep.
+ * Invariant: no reader sees the file under its target before `publish`, and once `publish` has resolved, name and
+ * bytes survive power loss. The order: write under a temporary path, sync the bytes, rename, sync the folder. A crash
+ * leaves the old target or the new one, and at most a temporary file for the owner's sweep.
  */
 export class DurableFile implements AsyncDisposable {
   readonly temporaryPath: string;
@@ -53,8 +52,8 @@ export class DurableFile implements AsyncDisposable {
   }
 
   /**
-   * Appends bytes, which the caller gives away. One piece is written while the caller prepares the next:
-   * the promise resolves when the piece before is written. A failure shows at the next call at the latest.
+   * Appends bytes, which then belong to the file. One piece is written while the caller prepares the next: the
+   * promise resolves when the previous piece is written. A failure is reported by the next call at the latest.
    */
   async write(bytes: Uint8Array): Promise<void> {
     const before = this.#pending;
@@ -73,8 +72,8 @@ export class DurableFile implements AsyncDisposable {
       }
       this.#sizeBytes += bytes.length;
       this.#unsyncedBytes += bytes.length;
-      // A big file is synced as it grows, because a gigabyte of dirty pages synced at once makes every
-      // other sync of the disk wait for seconds.
+      // A big file is synced as it grows, because syncing a gigabyte of dirty pages at once makes every other sync of
+      // the disk wait for seconds.
       if (this.#unsyncedBytes >= syncIntervalBytes) {
         this.#unsyncedBytes = 0;
         await this.#handle.datasync();
@@ -88,7 +87,7 @@ export class DurableFile implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  /** Makes the bytes durable and ends writing; gives the size in bytes. Idempotent. */
+  /** Makes the bytes durable and ends writing; returns the size in bytes. Idempotent. */
   seal(): Promise<number> {
     this.#sealed ??= this.#seal();
     return this.#sealed;
@@ -106,10 +105,10 @@ export class DurableFile implements AsyncDisposable {
     return this.#sizeBytes;
   }
 
-  /** Seals the file and gives it its name, replacing what was there. @throws FiletrackerError of the disk. */
+  /** Seals the file and renames it to `target`, replacing an existing file. @throws FiletrackerError of the disk. */
   async publish(target: string): Promise<void> {
     if (this.#state !== 'temporary') {
-      throw new FiletrackerError('invalid-argument', `Cannot publish a file: it is ${this.#state}`);
+      throw cannot('invalid-argument', 'publish a file', `it is ${this.#state}`);
     }
     await this.seal();
     try {
@@ -126,7 +125,7 @@ export class DurableFile implements AsyncDisposable {
     if (this.#state !== 'temporary') return;
     this.#state = 'discarded';
     await this.#pending;
-    await this.#sealed?.catch(() => 0); // Who called seal() has its error; here it only must be over.
+    await this.#sealed?.catch(() => 0); // The caller of seal() has its error; here it only must be over.
     try {
       await this.#handle.close();
     } catch (error) {
@@ -151,7 +150,7 @@ export async function syncFile(path: string): Promise<void> {
   }
 }
 
-/** Removes a file; absence is no error. Not durable by itself. */
+/** Removes a file; a missing file is no error. Not durable by itself. */
 export async function removeFile(path: string): Promise<void> {
   try {
     await unlink(path);
@@ -161,9 +160,9 @@ export async function removeFile(path: string): Promise<void> {
 }
 
 /**
- * Writes a whole file: readers of `target` see the old content or the new one, and after the promise has
- * resolved it survives power loss. The temporary file lies beside the target; one that a writer has left who was
- * killed is removed. A target has one writer at a time, which is the caller's to see to.
+ * Writes a whole file: readers of `target` see the old content or the new one, and when the promise has resolved it
+ * survives power loss. The temporary file is beside the target; that of a killed writer is removed. The caller
+ * ensures that a target has one writer at a time.
  */
 export async function writeFileDurably(
   target: string,

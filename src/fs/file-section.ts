@@ -1,30 +1,30 @@
 import { close, read } from 'node:fs';
 import { Readable } from 'node:stream';
-import { FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { cannot, fromSystemError, type FiletrackerError } from '../core/errors.ts';
 
-/** Bytes of a file from `start`, `length` of them. */
+/** `length` bytes of a file from `start`. */
 export interface FileRange {
   readonly start: number;
   readonly length: number;
 }
 
-/** Bytes read at a time: a megabyte takes four trips to the thread pool, and a fifth less time than in sixteen. */
+/** Bytes per read: a megabyte takes four trips to the thread pool, and a fifth less time than in sixteen. */
 const readSizeBytes = 256 * 1024;
-/** Pieces kept for the next reads of any file: 16 MiB, which 32 readers at once use. */
+/** Spare pieces for the next reads of any file: 16 MiB, which 32 concurrent readers use. */
 const sparePiecesMax = 64;
 
 /**
- * Memory for pieces, used again and again.
+ * Reusable memory for pieces.
  *
- * Invariant: a piece is in the hands of one reader, or spare. Giving back what is not lent does nothing, so that
- * nobody gets a piece that another has given back twice.
+ * Invariant: a piece belongs to one reader, or is spare. Returning a piece that is not lent does nothing, so that no
+ * piece is lent twice.
  */
 class PieceMemory {
   readonly #spare: Buffer[] = [];
   readonly #lent = new WeakSet<ArrayBufferLike>();
 
   lend(): Buffer {
-    // Not from Node's pool: a slice of it would keep 8 KiB alive for as long as the slice waits in a socket.
+    // Not from Node's pool: a slice of it would keep 8 KiB alive while the slice waits in a socket.
     const piece = this.#spare.pop() ?? Buffer.allocUnsafeSlow(readSizeBytes);
     this.#lent.add(piece.buffer);
     return piece;
@@ -41,8 +41,8 @@ const memory = new PieceMemory();
 /**
  * A section of an open file as a stream. Owns the descriptor and closes it.
  *
- * Invariant: it gives exactly the bytes of its range, or fails with `damaged-blob`; a file that somebody made
- * shorter never looks like a whole one.
+ * Invariant: it yields exactly the bytes of its range, or fails with `damaged-blob`; a truncated file never looks
+ * complete.
  */
 export class FileSection extends Readable {
   readonly #descriptor: number;
@@ -53,7 +53,7 @@ export class FileSection extends Readable {
   #closeWhenRead: (() => void) | undefined;
 
   constructor(descriptor: number, range: FileRange, options: { signal?: AbortSignal | undefined } = {}) {
-    // As objects, pieces are never joined to a copy that nobody could give back.
+    // As objects, pieces are never joined into a copy that could not be given back.
     super({
       objectMode: true,
       highWaterMark: 1,
@@ -62,7 +62,7 @@ export class FileSection extends Readable {
     this.#descriptor = descriptor;
     this.#nextByte = range.start;
     this.#endByte = range.start + range.length;
-    // What is read at once may be kept for long, by the memory of small contents: it has memory of its own.
+    // A piece that is the whole range may be kept for long, by the read cache, so it has memory of its own.
     this.#reuses = range.length > readSizeBytes;
   }
 
@@ -82,7 +82,7 @@ export class FileSection extends Readable {
     });
   }
 
-  /** Lets a piece be used again that came from here, and that nobody looks at any more. */
+  /** Returns a piece of this stream for reuse; the caller no longer uses it. */
   giveBack(piece: Uint8Array): void {
     memory.giveBack(piece);
   }
@@ -102,16 +102,13 @@ export class FileSection extends Readable {
         callback(error ?? (failure && (fromSystemError(failure, 'close a file') as Error)));
       });
     };
-    // A descriptor must not be closed under a read: its number could be another file's by then.
+    // A descriptor must not be closed during a read: its number could belong to another file by then.
     if (this.#reading) this.#closeWhenRead = closeFile;
     else closeFile();
   }
 }
 
-/** The error of a file that holds less than it did when it was stored. */
+/** The error of a file that is shorter than when it was stored. */
 export function shortFile(): FiletrackerError {
-  return new FiletrackerError(
-    'damaged-blob',
-    'Cannot read the content: the file in the store has become shorter',
-  );
+  return cannot('damaged-blob', 'read the content', 'the file in the store has become shorter');
 }

@@ -1,4 +1,4 @@
-// The names by which a store of a server and a cache of a client are told apart. FILETRACKER_DIR names the folder of
+// The names by which a store of a server and a cache of a client are distinguished. FILETRACKER_DIR names the folder of
 // both, and both contain `blobs/`, in which either would take the other's blobs for its own orphans.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';

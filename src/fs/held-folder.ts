@@ -4,9 +4,9 @@ import { errnoOf } from '../core/errors.ts';
 const folderFlags = constants.O_RDONLY | constants.O_DIRECTORY;
 
 /**
- * A folder that an open descriptor stands for.
+ * A folder held by an open descriptor.
  *
- * Invariant: `path` leads to this very folder, whatever its name leads to by now. Node has no openat(2); a path below
+ * Invariant: `path` leads to this folder, even if its name now leads elsewhere. Node has no openat(2); a path below
  * /proc/self/fd resolves like one.
  */
 export class HeldFolder implements Disposable {
@@ -52,12 +52,12 @@ export class HeldFolder implements Disposable {
   }
 }
 
-/** As many symbolic links as the kernel follows in one path. */
+/** The number of symbolic links that the kernel follows in one path. */
 const linksMax = 40;
 
 /**
  * Opens a folder as root for its owner: a symbolic link on the way is followed only if it belongs to root or to the
- * owner of the folder, so that no other user directs root to a folder of a third.
+ * owner of the folder, so that no user can direct root to a third user's folder.
  * @throws system errors; EACCES for a link of another user.
  */
 export function openAsRoot(absolutePath: string): HeldFolder {
@@ -92,7 +92,7 @@ function namesOf(path: string): string[] {
   return path.split('/').filter((name) => name !== '' && name !== '.');
 }
 
-/** Where a link leads; `undefined` if it is none. */
+/** The target of a symbolic link; `undefined` if it is not a link. */
 function linkTarget(parent: HeldFolder, name: string, owners: Set<number>): string | undefined {
   const path = `${parent.path}/${name}`;
   try {

@@ -16,7 +16,7 @@ describe('SharedCounter', () => {
     expect(one.value).toBe(before + 2);
   });
 
-  it('lies in the file, so that other processes share it', async () => {
+  it('is stored in the file, so that other processes share it', async () => {
     const path = join(await temporaryFolder(), 'count');
     const counter = await SharedCounter.open(path);
     counter.increment();

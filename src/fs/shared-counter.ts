@@ -7,12 +7,11 @@ const counterSizeBytes = 4;
 const valueLimit = 2 ** 31 - 1;
 
 /**
- * A number that the processes of one machine share through a mapped file: to read it costs nanoseconds and no
- * call of the system. Only whether it has changed means anything: it begins anywhere, and wraps around.
+ * A number that the processes of a machine share through a mapped file: a read takes nanoseconds and no system call.
+ * Only changes have a meaning: it starts anywhere, and wraps around.
  *
- * Invariant: what was incremented before a message was sent is seen by who has received the message. The file
- * keeps its place on the disk (it is written before it is mapped), so that a full disk can't fail a later access. The
- * mapping lasts as long as the process: there is no unmapping under a reader.
+ * Invariant: an increment before a message was sent is visible to the receiver of the message. The file has its
+ * blocks on the disk (it is written before it is mapped), so that a full disk cannot fail a later access.
  */
 export class SharedCounter {
   readonly #cell: Int32Array;
@@ -21,7 +20,7 @@ export class SharedCounter {
     this.#cell = cell;
   }
 
-  /** Makes the file where there is none. @throws FiletrackerError as the system says. */
+  /** Creates the file if it is missing. @throws FiletrackerError of the disk. */
   static async open(path: string): Promise<SharedCounter> {
     try {
       const file = await open(path, 'a+');
@@ -47,7 +46,7 @@ export class SharedCounter {
   }
 }
 
-/** Two processes may do so at once: as each begins elsewhere, the other sees the counter change. */
+/** Two processes may do this at once: as each starts elsewhere, the other sees the counter change. */
 async function beginAnywhere(path: string): Promise<void> {
   const value = Buffer.alloc(counterSizeBytes);
   value.writeInt32LE(randomInt(1, valueLimit));

@@ -3,15 +3,15 @@ import { rm, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { freeBytes, isFull } from './folders.ts';
 
-/** Between two looks whether there is room to keep. */
+/** Between two checks for free space. */
 const fillPauseMs = 5_000;
 
-/** The disk must have so many times the reserve free before it is taken: it shall not fill the disk itself. */
+/** The disk must have this many times the reserve free before it is taken, so that the reserve does not fill it. */
 const roomFactor = 4;
 
 /**
- * Space on a disk that is kept for what makes room there: without it a full disk takes no removal, and stays full. It
- * is a file of zeros, which is removed when its space is needed and written again when there is room.
+ * Reserved disk space for operations that free space: without it, a full disk accepts no removal, and stays full. It
+ * is a file of zeros, which is removed when its space is needed and written again when there is space.
  */
 export class SpaceReserve {
   readonly #path: string;
@@ -25,26 +25,26 @@ export class SpaceReserve {
     this.#sizeBytes = sizeBytes;
   }
 
-  /** Gives back what was kept there before if the disk is full, as whoever opens this is about to write. */
+  /** Releases an earlier reserve if the disk is full, because the opener is about to write. */
   static async open(path: string, sizeBytes: number): Promise<SpaceReserve> {
     const kept = await stat(path).catch(() => undefined);
     if (kept !== undefined && isFull(path)) await rm(path, { force: true });
     return new SpaceReserve(path, sizeBytes);
   }
 
-  /** Takes the space in the background, if there is plenty. Looks now and then only, so that it may be called often. */
+  /** Takes the space in the background, if there is plenty. Cheap: it checks only now and then. */
   fill(): void {
     if (this.#held || this.#filling !== undefined || performance.now() < this.#nextFillMs) return;
     this.#nextFillMs = performance.now() + fillPauseMs;
     this.#filling = this.#take()
-      // What cannot be kept is missing when it is needed, and that is told then.
+      // A reserve that cannot be taken is missing when it is needed, and that failure is reported.
       .catch(() => rm(this.#path, { force: true }).catch(() => undefined))
       .finally(() => {
         this.#filling = undefined;
       });
   }
 
-  /** Gives the space back to the disk, for the caller to use at once; false where none was kept. */
+  /** Releases the space for the caller to use at once; false if there was none. */
   release(): boolean {
     if (!this.#held) return false;
     this.#held = false;
@@ -64,7 +64,7 @@ export class SpaceReserve {
 
   async #take(): Promise<void> {
     const kept = await stat(this.#path).catch(() => undefined);
-    // Of a file that a loss of power has left without its blocks only the size is right.
+    // After a power loss, a file may have its size but not its blocks.
     if (kept === undefined || kept.blocks * 512 < this.#sizeBytes) {
       if (freeBytes(dirname(this.#path)) < roomFactor * this.#sizeBytes) return;
       await writeFile(this.#path, Buffer.alloc(this.#sizeBytes));

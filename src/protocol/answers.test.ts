@@ -85,7 +85,7 @@ describe('problems', () => {
       { status: 503, contentType: 'text/html', body: '<html>', retryAfter: '7' },
       'get "/a"',
     );
-    expect(bare).toMatchObject({ code: 'unavailable', message: 'Cannot get "/a": the server answered 503' });
+    expect(bare).toMatchObject({ code: 'unavailable', message: 'Cannot get "/a": the server returned 503' });
     expect(bare).toMatchObject({ retryable: true, details: { status: 503, retryAfterSeconds: 7 } });
   });
 

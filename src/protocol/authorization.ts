@@ -1,4 +1,4 @@
-/** What an `Authorization` header carries; `name` only where the scheme has one. */
+/** The credentials of an `Authorization` header; `name` only if the scheme has one. */
 export interface Credentials {
   readonly name: string | undefined;
   readonly secret: string;
@@ -17,7 +17,7 @@ function parseBasic(text: string): Credentials | undefined {
   return { name: pair.slice(0, colon), secret: pair.slice(colon + 1) };
 }
 
-/** Reads `Basic …` (RFC 7617) and `Bearer …` (RFC 6750). Undefined for any other scheme, and for broken ones. */
+/** Reads `Basic …` (RFC 7617) and `Bearer …` (RFC 6750). `undefined` for any other or malformed header. */
 export function parseAuthorization(text: string): Credentials | undefined {
   const found = header.exec(text.trim());
   const [, scheme = '', value = ''] = found ?? [];
@@ -25,7 +25,7 @@ export function parseAuthorization(text: string): Credentials | undefined {
   return scheme.toLowerCase() === 'basic' ? parseBasic(value) : { name: undefined, secret: value };
 }
 
-/** The ways to prove who one is, each as the `WWW-Authenticate` header of a 401 names it. */
+/** The supported schemes, as `WWW-Authenticate` headers of a 401. */
 export const challenges: readonly string[] = [
   'Bearer realm="filetracker"',
   'Basic realm="filetracker", charset="UTF-8"',

@@ -1,10 +1,10 @@
 import type { Encoding } from '../core/blob.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { parseWeightedList, type WeightedToken } from './quality.ts';
 
 /**
- * Reads Content-Encoding of an upload, or of a download on the client's side.
- * @throws FiletrackerError `unsupported-encoding` for all but gzip and identity.
+ * Reads Content-Encoding of an upload, or of a download on the client's side. @throws FiletrackerError
+ * `unsupported-encoding` for anything but gzip and identity.
  */
 export function parseContentEncoding(header: string | undefined): Encoding {
   if (header === undefined) return 'identity';
@@ -16,18 +16,19 @@ export function parseContentEncoding(header: string | undefined): Encoding {
     case 'x-gzip': // The same coding (RFC 9110, 8.4.1.3).
       return 'gzip';
     default:
-      throw new FiletrackerError(
+      throw cannot(
         'unsupported-encoding',
-        `Cannot read the Content-Encoding ${JSON.stringify(header.slice(0, 60))}: it must be gzip or identity`,
+        `read the Content-Encoding ${JSON.stringify(header.slice(0, 60))}`,
+        'it must be gzip or identity',
       );
   }
 }
 
-/** The encodings that a client accepts. */
+/** The encodings that a client accepts, of those that a store has. */
 export interface AcceptedEncodings {
-  /** Blobs stored as gzip may be sent without decoding. */
+  /** Send a blob that is stored as gzip without decoding it. */
   readonly gzip: boolean;
-  /** Whether a decoded response is allowed; a Range needs one. */
+  /** Whether a decoded response is allowed; a Range requires one. */
   readonly identity: boolean;
 }
 
@@ -42,7 +43,7 @@ function qualityOf(elements: readonly WeightedToken[], names: readonly string[])
 function negotiate(header: string): AcceptedEncodings {
   const elements = parseWeightedList(header);
   const gzip = qualityOf(elements, ['gzip', 'x-gzip']) ?? 0;
-  // Not named, identity is allowed, but everything named is preferred to it (RFC 9110, 12.5.3).
+  // If identity is not listed, it is allowed, but everything listed is preferred to it (RFC 9110, 12.5.3).
   const identity = qualityOf(elements, ['identity']);
   return { gzip: gzip > 0 && gzip >= (identity ?? 0), identity: identity !== 0 };
 }
@@ -51,15 +52,15 @@ let lastHeader = '';
 let lastAccepted = identityOnly;
 
 /**
- * Reads Accept-Encoding. Without the header the response is identity, so that a plain client gets the content.
- * There is no 406: a client that accepts neither coding, or forbids identity for an uncompressed blob, gets the
- * stored form, and Content-Encoding names it (RFC 9110, 12.5.3, leaves this to the server). At equal weight gzip
- * is sent, because it costs the least network and processor time.
+ * Reads Accept-Encoding. Without the header the response is identity, so that a plain client gets the content. There
+ * is no 406: a client that accepts neither encoding, or forbids identity for a blob that is stored uncompressed, gets
+ * the stored form, which Content-Encoding names (RFC 9110, 12.5.3, leaves this to the server). At equal weight gzip
+ * is sent, because it saves bandwidth and processor time.
  */
 export function acceptedEncodings(header: string | undefined): AcceptedEncodings {
   if (header === undefined) return identityOnly;
   if (header === 'gzip') return both;
-  // Nearly all requests of a connection repeat one header; reading it again would cost more than the look-up.
+  // Nearly all requests of a connection repeat one header; parsing it again would cost more than the look-up.
   if (header !== lastHeader) {
     lastAccepted = negotiate(header);
     lastHeader = header;

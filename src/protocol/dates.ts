@@ -1,9 +1,9 @@
-// Dates of the wire. Requests carry what mail carries (RFC 2822 with its obsolete forms): the clients that
-// are out there write it with Python's email.utils, and what that writes is read here with the same meaning. So is
-// what its parsedate_tz reads of other real dates, but for three things: a zone with a colon (`+01:00`, as in ISO
-// 8601) shifts the time, and Python overlooks it; `0001` to `0099` are those years, and Python takes them for years
-// of two digits; a zone with minutes from 60 on (`+9999`) is none. Answers carry IMF-fixdate (RFC 9110, 5.6.7).
-import { FiletrackerError } from '../core/errors.ts';
+// Dates on the wire. Requests have dates of mail (RFC 2822 with its obsolete forms): existing clients write them with
+// Python's email.utils, and they are read with the same meaning as by its parsedate_tz, with three exceptions: a zone
+// with a colon (`+01:00`, as in ISO 8601) shifts the time, and Python ignores it; `0001` to `0099` are those years,
+// and Python takes them for years of two digits; a zone with 60 minutes or more (`+9999`) is not a zone. Responses
+// have IMF-fixdate (RFC 9110, 5.6.7).
+import { cannot } from '../core/errors.ts';
 import { maxVersion, minVersion, type FileVersion } from '../core/file-version.ts';
 
 const monthNames = [
@@ -30,7 +30,7 @@ const monthNumbers: ReadonlyMap<string, number> = new Map(
   ]),
 );
 
-/** Zones that have a name in mail; hours before UTC. All others count as UTC, as RFC 2822 (4.3) says. */
+/** Named zones of mail; hours before UTC. All others count as UTC (RFC 2822, 4.3). */
 const zoneHours: ReadonlyMap<string, number> = new Map([
   ['AST', 4],
   ['ADT', 3],
@@ -76,11 +76,11 @@ function isReal(time: CivilTime): boolean {
   );
 }
 
-/** Seconds since 1970 of a real time in UTC, or undefined. */
+/** Seconds since 1970 of a time in UTC; `undefined` if there is no such time. */
 function secondsOf(time: CivilTime, offsetSeconds: number): FileVersion | undefined {
   if (!isReal(time)) return undefined;
   const { year, month, day, hour, minute, second } = time;
-  // Date.UTC takes the years 0 to 99 for 1900 to 1999; four hundred years later the calendar is the same.
+  // Date.UTC reads the years 0 to 99 as 1900 to 1999; the calendar repeats after 400 years.
   const shifted = Date.UTC(year + 400, month - 1, day, hour, minute, second) / 1000;
   const seconds = shifted - 12_622_780_800 - offsetSeconds;
   return seconds >= minVersion && seconds <= maxVersion ? seconds : undefined;
@@ -88,12 +88,12 @@ function secondsOf(time: CivilTime, offsetSeconds: number): FileVersion | undefi
 
 const digits = /^\d{1,6}$/;
 
-/** A number without a sign, or NaN, which no check lets pass. */
+/** A number without a sign, or NaN, which no check accepts. */
 function readNumber(text: string | undefined): number {
   return text !== undefined && digits.test(text) ? Number(text) : NaN;
 }
 
-/** Two digits mean 1969 to 2068, as POSIX has it; four are the year itself, be it `0050`. */
+/** Two digits mean 1969 to 2068, as in POSIX; four are the year itself, even `0050`. */
 function readYear(text: string): number {
   const year = readNumber(text);
   if (text.length >= 4 || year >= 100) return year;
@@ -107,7 +107,7 @@ function readClock(text: string): Pick<CivilTime, 'hour' | 'minute' | 'second'> 
   return { hour: readNumber(parts[0]), minute: readNumber(parts[1]), second: readNumber(parts[2] ?? '0') };
 }
 
-/** Seconds before (negative) or after UTC; `undefined` if the digits are no offset. `0100` was sent as `+0100`. */
+/** Seconds before (negative) or after UTC; `undefined` if the digits are not an offset. `0100` came as `+0100`. */
 function readZone(text: string): number | undefined {
   const hours = zoneHours.get(text.toUpperCase());
   if (hours !== undefined) return hours * -3600;
@@ -131,14 +131,14 @@ function withoutComma(word: string): string {
   return word.endsWith(',') ? word.slice(0, -1) : word;
 }
 
-/** Takes the weekday off the words; it may be glued to the day: `Sun,22`. */
+/** Removes the weekday from the words; it may be joined to the day: `Sun,22`. */
 function withoutWeekday(words: readonly string[]): string[] {
   const [first = '', ...rest] = words;
   if (first.endsWith(',') || weekdays.has(first.toLowerCase())) return rest;
   return [first.slice(first.lastIndexOf(',') + 1), ...rest];
 }
 
-/** Finds the words of a date; `undefined` if there are too few. */
+/** The words of a date; `undefined` if there are too few. */
 function splitDate(text: string): DateWords | undefined {
   let words = withoutWeekday(text.trim().split(/\s+/));
   if (words.length === 3) {
@@ -154,7 +154,7 @@ function splitDate(text: string): DateWords | undefined {
   if (first === undefined || second === undefined || third === undefined) return undefined;
   if (fourth === undefined || fifth === undefined) return undefined;
   const monthFirst = !monthNumbers.has(second.toLowerCase());
-  // asctime puts the clock before the year, and `date` the zone between them.
+  // asctime writes the clock before the year, and `date` the zone between them.
   const [yearOrZone, clock] = third.includes(':') ? [fourth, third] : [third, fourth];
   if (yearOrZone === '') return undefined;
   const zoneFirst = !/^\d/.test(withoutComma(yearOrZone));
@@ -180,7 +180,7 @@ function readAnyDate(text: string): FileVersion | undefined {
   );
 }
 
-/** What nearly every request carries: IMF-fixdate, or the same with the zone that Python writes. */
+/** The form of nearly every request: IMF-fixdate, or the same with the zone that Python writes. */
 const usualDate = /^[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) (?:GMT|[-+]0000)$/;
 
 function readUsualDate(text: string): FileVersion | undefined {
@@ -199,24 +199,20 @@ function readUsualDate(text: string): FileVersion | undefined {
   );
 }
 
-/** Reads a date if it is one. For headers that RFC 9110 says to ignore where they can't be read. */
+/** Reads a date; `undefined` if it is not one, for headers that RFC 9110 says to ignore then. */
 export function readDate(text: string): FileVersion | undefined {
   return readUsualDate(text) ?? readAnyDate(text);
 }
 
 /**
- * Reads a date in any form of mail. A date without a zone, with `-0000` or with a zone that has no
- * meaning in mail is in UTC.
- * @throws FiletrackerError `invalid-version` for what is no date, and for years before 1 and after 9999.
+ * Reads a date in any form of mail. Without a zone, with `-0000` or with an unknown zone it is in UTC. @throws
+ * FiletrackerError `invalid-version` if it is not a date, or not in the years 1 to 9999.
  */
 export function parseDate(text: string): FileVersion {
   const version = readDate(text);
   if (version !== undefined) return version;
   const shown = JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
-  throw new FiletrackerError(
-    'invalid-version',
-    `Cannot read ${shown} as a date: write it as "Sun, 22 Nov 2026 15:05:01 GMT"`,
-  );
+  throw cannot('invalid-version', `read ${shown} as a date`, 'write it as "Sun, 22 Nov 2026 15:05:01 GMT"');
 }
 
 /** Writes a version as IMF-fixdate: `Sun, 22 Nov 2026 15:05:01 GMT`. */
@@ -229,6 +225,6 @@ export function formatDate(version: FileVersion): string {
   return text;
 }
 
-/** Dates written lately: to make one takes 1.1 µs of the 23 that a GET of a small file takes. */
+/** Recently written dates: formatting one takes 1.1 µs of the 23 that a GET of a small file takes. */
 const formattedDates = new Map<FileVersion, string>();
 const formattedDatesMax = 4096;

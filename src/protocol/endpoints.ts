@@ -1,7 +1,7 @@
-/** Versions of the protocol that this server speaks, as GET /version returns them. */
+/** The protocol versions of this server, as GET /version lists them. */
 export const protocolVersions: readonly number[] = [2];
 
-/** Additions of this server to version 2, as GET /version returns them, so that clients need not probe. */
+/** Capabilities beyond version 2, as GET /version names them, so that a client need not try. */
 export const features: readonly string[] = [
   'chunked-upload',
   'conditional',
@@ -16,7 +16,7 @@ export type Endpoint = 'files' | 'list' | 'version' | 'status' | 'healthz' | 're
 
 const readingMethods = ['GET', 'HEAD'] as const;
 
-/** The methods of each endpoint, as in the `Allow` header of a 405. */
+/** The methods of each endpoint, as the `Allow` header of a 405 lists them. */
 export const endpointMethods: Readonly<Record<Endpoint, readonly string[]>> = {
   files: ['GET', 'HEAD', 'PUT', 'DELETE'],
   list: readingMethods,
@@ -32,7 +32,7 @@ export function isEndpoint(segment: string): segment is Endpoint {
   return Object.hasOwn(endpointMethods, segment);
 }
 
-/** What GET /version answers; further members may follow. */
+/** The response of GET /version; further members may follow. */
 export interface VersionAnswer {
   readonly protocol_versions: readonly number[];
   readonly server?: string;

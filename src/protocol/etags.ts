@@ -1,14 +1,14 @@
 import { isDigest, type Digest } from '../core/digest.ts';
 import { encodings, type Encoding } from '../core/blob.ts';
 
-/** A strong entity tag: the digest of the content, and the encoding where the body is encoded. */
+/** A strong entity tag: the digest of the content, and the encoding if the body is encoded. */
 export function etagOf(digest: Digest, encoding: Encoding): string {
   return encoding === 'identity' ? `"${digest}"` : `"${digest}-${encoding}"`;
 }
 
 export interface EntityTag {
   readonly weak: boolean;
-  /** What stands between the quotes. */
+  /** The text between the quotes. */
   readonly value: string;
 }
 
@@ -31,30 +31,30 @@ export function parseEntityTags(header: string): EntityTags | undefined {
   return tags.length > 0 ? tags : undefined;
 }
 
-/** The digest in an entity tag of filetracker, for any encoding. */
+/** The digest in a tag of this protocol, for any encoding. */
 export function digestOfTag(tag: EntityTag): Digest | undefined {
   const digest = tag.value.slice(0, 64);
   const encoding = tag.value.slice(64);
   return isDigest(digest) && (encoding === '' || encoding === '-gzip') ? digest : undefined;
 }
 
-/** The digest in the ETag of a response; `undefined` if it is not a tag of filetracker. */
+/** Reads an ETag of a server, for the client: its digest, if it is a tag of this protocol. */
 export function digestOfEtag(header: string | undefined): Digest | undefined {
   const tags = header === undefined ? undefined : parseEntityTags(header);
   const [tag] = tags === undefined || tags === '*' ? [] : tags;
   return tag === undefined ? undefined : digestOfTag(tag);
 }
 
-/** The encoding of a response by its ETag; `undefined` if it is not a tag of filetracker. */
+/** The encoding of a tag of this protocol; `undefined` for other tags. */
 export function encodingOfEtag(header: string | undefined): Encoding | undefined {
   const digest = digestOfEtag(header);
   return digest && encodings.find((encoding) => header === etagOf(digest, encoding));
 }
 
 /**
- * The encoding under which If-None-Match names the content (weak comparison); `undefined` if it does not, and the
- * response is no 304. The tags of both encodings match, because the content is the same; the 304 has the tag that
- * the client sent, so that a cache finds its stored response. `preferred` is the encoding that would be sent.
+ * The encoding under which If-None-Match names the content (weak comparison); `undefined` if it does not, so that
+ * there is no 304. A client that has the content in one encoding has it, so any tag of it matches; the 304 has the
+ * tag that was named, so that a cache finds its stored response. `preferred` is the encoding that would be sent.
  */
 export function namedEncoding(header: string, digest: Digest, preferred: Encoding): Encoding | undefined {
   if (header === etagOf(digest, preferred)) return preferred;

@@ -223,7 +223,7 @@ describe('parseRange()', () => {
     );
   });
 
-  it('is reported in Content-Range', () => {
+  it('is sent as Content-Range', () => {
     expect(formatUnsatisfiedRange(7)).toBe('bytes */7');
     expect(parseContentRange(formatContentRange(1, 2, 3))).toEqual({ first: 1, last: 2, size: 3 });
     for (const header of ['', 'bytes */7', 'bytes 2-1/3', 'bytes 0-3/3', 'items 0-1/3']) {

@@ -1,21 +1,21 @@
 import type { BlobDescription } from '../core/blob.ts';
 import { isDigest, type Digest } from '../core/digest.ts';
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { parseFileName, type FileName } from '../core/file-name.ts';
 import { checkVersion, type FileVersion } from '../core/file-version.ts';
 
-/** A file as a list in JSON tells it; the keys on the wire are the same. */
+/** A file in a JSON list; the keys on the wire are the same. */
 export interface ListedFile {
   readonly name: FileName;
   readonly version: FileVersion;
   /** Bytes before encoding. */
   readonly size: number;
-  /** Stored bytes, after encoding. */
+  /** Bytes as stored. */
   readonly storedSize: number;
   readonly digest: Digest;
 }
 
-/** What a list tells of an entry; an entry of the catalog has this shape. */
+/** An entry of a list; entries of the catalog have this shape. */
 export interface ListableEntry extends Omit<BlobDescription, 'encoding'> {
   readonly name: FileName;
   readonly version: FileVersion;
@@ -28,7 +28,7 @@ export function formatNameLines(names: readonly FileName[], directory: string): 
   return lines;
 }
 
-/** Lines of the JSON form (application/x-ndjson): an object a line, with the whole name. */
+/** Lines of the JSON form (application/x-ndjson): one object per line, with the whole name. */
 export function formatEntryLines(entries: readonly ListableEntry[]): string {
   let lines = '';
   for (const { name, version, logicalSize, storedSize, digest } of entries) {
@@ -39,7 +39,7 @@ export function formatEntryLines(entries: readonly ListableEntry[]): string {
 }
 
 function refuseLine(state: string, cause?: unknown): never {
-  throw new FiletrackerError('protocol', `Cannot read the list of the server: ${state}`, { cause });
+  throw cannot('protocol', 'read the list of the server', state, { cause });
 }
 
 function isSize(value: unknown): value is number {
@@ -47,9 +47,8 @@ function isSize(value: unknown): value is number {
 }
 
 /**
- * Reads one line of the JSON form. A name that is not below the directory is refused: its rest would be a path of another
- * place.
- * @throws FiletrackerError `protocol` for what is not as it must be.
+ * Reads one line of the JSON form. A name outside the directory is an error: it would lead to another path. @throws
+ * FiletrackerError `protocol`.
  */
 export function parseEntryLine(line: string, directory = '/'): ListedFile {
   let parsed: unknown;

@@ -1,18 +1,18 @@
-import { FiletrackerError, isFiletrackerError, type ErrorDetails } from '../core/errors.ts';
+import { cannot, isFiletrackerError, type ErrorDetails, FiletrackerError } from '../core/errors.ts';
 import { boundedText } from '../core/shown-text.ts';
 import { jsonType, problemType } from './endpoints.ts';
 import { namesType } from './quality.ts';
 import { codeOfStatus, isErrorCode } from './statuses.ts';
 
-/** The header that carries the text of an error; what the Python client shows to its user. */
+/** The header with the text of an error, which the Python client shows to its user. */
 export const exceptionHeader = 'X-Exception';
 
-/** The header that carries the code of an error, for who does not read the body, or gets none, as for a HEAD. */
+/** The header with the code of an error, for clients that do not read the body, or get none, as for a HEAD. */
 export const exceptionCodeHeader = 'X-Exception-Code';
 
 /** An error as `application/problem+json` (RFC 9457). */
 export interface Problem extends ErrorDetails {
-  /** The code says what the problem is; there is no page about it to point to. */
+  /** The code identifies the problem; there is no page about it. */
   readonly type: 'about:blank';
   readonly title: string;
   readonly status: number;
@@ -20,7 +20,7 @@ export interface Problem extends ErrorDetails {
   readonly code: string;
 }
 
-/** Everything but printable ASCII. The lines of a header end elsewhere for some clients than for others. */
+/** Everything but printable ASCII. Clients differ in where they end the line of a header. */
 const notPrintable = /[^\u0020-\u007e]/gu;
 
 function escapeCharacter(character: string): string {
@@ -30,14 +30,14 @@ function escapeCharacter(character: string): string {
 }
 
 /**
- * The text of an error as one line of printable ASCII, fit for a header; the rest is written as `\u017c`. At most 1 KiB,
- * escapes included.
+ * The text of an error as one line of printable ASCII, fit for a header; other characters are escaped as `\u017c`. At
+ * most 1 KiB, including escapes.
  */
 export function asOneLine(message: string): string {
   return boundedText(boundedText(message).replace(notPrintable, escapeCharacter));
 }
 
-/** What a server says of an error: the text alone, never a cause or a stack. */
+/** The body of an error response: the text alone, never a cause or a stack. */
 export function describeProblem(error: FiletrackerError, status: number, title: string): Problem {
   const { message: detail, code, details } = error;
   return { ...details, type: 'about:blank', title, status, detail, code };
@@ -45,12 +45,12 @@ export function describeProblem(error: FiletrackerError, status: number, title: 
 
 const jsonTypes = [problemType, jsonType];
 
-/** Whether an error should be told as JSON: only where the client names a type of JSON. */
+/** Whether an error is sent as JSON: only if the client lists a JSON type. */
 export function wantsProblem(accept: string | undefined): boolean {
   return namesType(accept, jsonTypes);
 }
 
-/** What a client knows of an answer that is an error. */
+/** An error response, as a client sees it. */
 export interface ErrorAnswer {
   readonly status: number;
   readonly contentType?: string | undefined;
@@ -58,7 +58,7 @@ export interface ErrorAnswer {
   readonly exceptionLine?: string | undefined;
   /** The X-Exception-Code header. */
   readonly code?: string | undefined;
-  /** The version of the file, where the headers of an error tell it. */
+  /** The version of the file, if the headers of the error have it. */
   readonly version?: number | undefined;
   /** The Retry-After header. */
   readonly retryAfter?: string | undefined;
@@ -66,7 +66,7 @@ export interface ErrorAnswer {
   readonly body?: string | undefined;
 }
 
-/** Statuses that a later try may not get, where the server does not say what went wrong. */
+/** Statuses after which a retry may succeed, if the server sends no code. */
 const passingStatuses: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504, 507]);
 
 function parseProblem(answer: ErrorAnswer): Record<string, unknown> | undefined {
@@ -89,8 +89,7 @@ function numberOf(value: unknown): number | undefined {
 }
 
 /**
- * The error that a server's answer stands for, on the client's side. `action` completes the sentence
- * "Cannot …" where the server gave no text.
+ * The error of a server's response, on the client's side. `action` completes "Cannot …" if the server sent no text.
  */
 export function errorOfAnswer(answer: ErrorAnswer, action: string): FiletrackerError {
   const problem = parseProblem(answer);
@@ -102,7 +101,7 @@ export function errorOfAnswer(answer: ErrorAnswer, action: string): FiletrackerE
   const name = textOf(problem?.['name']);
   const version = numberOf(problem?.['version']) ?? answer.version;
   const retryAfterSeconds = /^\d{1,6}$/.test(answer.retryAfter ?? '') ? Number(answer.retryAfter) : undefined;
-  return new FiletrackerError(code, message ?? `Cannot ${action}: the server answered ${answer.status}`, {
+  return new FiletrackerError(code, message ?? `Cannot ${action}: the server returned ${answer.status}`, {
     ...(!isErrorCode(given) && { retryable: passingStatuses.has(answer.status) }),
     details: {
       status: answer.status,
@@ -114,14 +113,12 @@ export function errorOfAnswer(answer: ErrorAnswer, action: string): FiletrackerE
 }
 
 /**
- * The error that a client may see. An error that is not a FiletrackerError is a bug, whose text may contain paths:
- * it is replaced, and `requestId` identifies it in the log.
+ * The error that the client sees. Anything but a FiletrackerError is a bug, whose text may contain paths: it is
+ * replaced, and `requestId` finds it in the log.
  */
 export function publicError(error: unknown, requestId: string): FiletrackerError {
   if (isFiletrackerError(error)) return error;
-  return new FiletrackerError(
-    'io',
-    `Cannot answer the request: the server failed (request ${requestId} in its log)`,
-    { cause: error },
-  );
+  return cannot('io', 'answer the request', `the server failed (request ${requestId} in its log)`, {
+    cause: error,
+  });
 }

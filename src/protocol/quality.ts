@@ -1,4 +1,4 @@
-/** One element of an Accept header (RFC 9110, 12.4): a lower-case token and how much it is wanted, 0 to 1. */
+/** One element of an Accept header (RFC 9110, 12.4): a lower-case token and its weight, 0 to 1. */
 export interface WeightedToken {
   readonly token: string;
   readonly quality: number;
@@ -6,7 +6,7 @@ export interface WeightedToken {
 
 const weight = /^(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)$/;
 
-/** The weight among the parameters of an element. A weight that can't be read counts as 0: not wanted. */
+/** The weight among the parameters of an element. A malformed weight counts as 0. */
 function qualityOf(parameters: readonly string[]): number {
   for (const parameter of parameters) {
     const [key = '', value = ''] = parameter.split('=');
@@ -15,7 +15,7 @@ function qualityOf(parameters: readonly string[]): number {
   return 1;
 }
 
-/** Reads `a;q=0.5, b, *;q=0`. Parameters other than the weight are left out. */
+/** Reads `a;q=0.5, b, *;q=0`. Other parameters are ignored. */
 export function parseWeightedList(header: string): WeightedToken[] {
   const elements: WeightedToken[] = [];
   for (const element of header.split(',')) {
@@ -26,7 +26,7 @@ export function parseWeightedList(header: string): WeightedToken[] {
   return elements;
 }
 
-/** Whether Accept names one of the types itself; `*` does not count. For forms that are sent on request only. */
+/** Whether a type is listed by its own name, not by `*`; for forms that are sent only on request. */
 export function namesType(header: string | undefined, types: readonly string[]): boolean {
   if (header === undefined || header === '*/*') return false;
   return parseWeightedList(header).some(({ token, quality }) => quality > 0 && types.includes(token));

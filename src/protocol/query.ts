@@ -1,4 +1,4 @@
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { parseFileName, type FileName } from '../core/file-name.ts';
 import type { FileVersion } from '../core/file-version.ts';
 import { formatDate, parseDate } from './dates.ts';
@@ -9,16 +9,13 @@ function decodeQuery(raw: string): string {
   try {
     return decodeURIComponent(spaced);
   } catch {
-    throw new FiletrackerError(
-      'invalid-argument',
-      'Cannot read the query of the request: it is not percent-encoded UTF-8',
-    );
+    throw cannot('invalid-argument', 'read the query of the request', 'it is not percent-encoded UTF-8');
   }
 }
 
 /**
- * The first value of a key, decoded like a form (`+` is a blank); `undefined` if the key is missing.
- * @throws FiletrackerError `invalid-argument` for a value that is not percent-encoded UTF-8.
+ * The first value of a key, decoded as forms are (`+` is a blank); `undefined` if the key is missing. @throws
+ * FiletrackerError `invalid-argument` if it is not percent-encoded UTF-8.
  */
 export function queryValue(query: string, key: string): string | undefined {
   let start = 0;
@@ -38,23 +35,24 @@ export function queryValue(query: string, key: string): string | undefined {
 
 const versionKey = 'last_modified';
 
-/** The version in the query of a request; `undefined` if there is none. @throws FiletrackerError `invalid-version`. */
+/** The version in a request; `undefined` if there is none. @throws FiletrackerError `invalid-version`. */
 export function queryVersion(query: string): FileVersion | undefined {
   const text = queryValue(query, versionKey);
   return text === undefined ? undefined : parseDate(text);
 }
 
-/** The version that a PUT or DELETE must name. @throws FiletrackerError `invalid-version`. */
+/** The version in a PUT or DELETE, which is required. @throws FiletrackerError `invalid-version`. */
 export function requiredVersion(query: string): FileVersion {
   const version = queryVersion(query);
   if (version !== undefined) return version;
-  throw new FiletrackerError(
+  throw cannot(
     'invalid-version',
-    `Cannot read the version of the request: give it as "?${versionKey}=" and a date such as "Sun, 22 Nov 2026 15:05:01 GMT"`,
+    'read the version of the request',
+    `give it as "?${versionKey}=" and a date such as "Sun, 22 Nov 2026 15:05:01 GMT"`,
   );
 }
 
-/** What a list is narrowed to. */
+/** The filters of a list. */
 export interface ListQuery {
   /** Versions up to and including this one. */
   readonly upTo?: FileVersion | undefined;
@@ -66,16 +64,16 @@ export interface ListQuery {
 function parseLimit(text: string): number {
   const limit = /^\d{1,15}$/.test(text) ? Number(text) : 0;
   if (limit > 0) return limit;
-  throw new FiletrackerError(
+  throw cannot(
     'invalid-argument',
-    `Cannot use ${JSON.stringify(text.slice(0, 40))} as a limit: it must be a whole number above 0`,
+    `use ${JSON.stringify(text.slice(0, 40))} as a limit`,
+    'it must be a whole number above 0',
   );
 }
 
 /**
- * Reads the query of a list. `after` is a line of the text form, relative to the directory, or a whole name,
- * as the JSON form gives it.
- * @throws FiletrackerError `invalid-version`, `invalid-argument`, `invalid-name`.
+ * Reads the query of a list. `after` is a line of the text form, relative to the directory, or a whole name, as in
+ * the JSON form. @throws FiletrackerError `invalid-version`, `invalid-argument`, `invalid-name`.
  */
 export function parseListQuery(query: string, directory: string): ListQuery {
   if (query === '') return {};
@@ -83,19 +81,19 @@ export function parseListQuery(query: string, directory: string): ListQuery {
   const limit = queryValue(query, 'limit');
   const after = queryValue(query, 'after');
   return {
-    // An empty one is none, as the legacy server has it.
+    // An empty value counts as missing, as in the legacy server.
     upTo: upTo === undefined || upTo === '' ? undefined : parseDate(upTo),
     limit: limit === undefined ? undefined : parseLimit(limit),
     after: after === undefined ? undefined : parseFileName(after.startsWith('/') ? after : directory + after),
   };
 }
 
-/** The query that names a version, as a client sends it; without the `?`. */
+/** The query with a version, as a client sends it; without the `?`. */
 export function formatVersionQuery(version: FileVersion): string {
   return `${versionKey}=${encodeURIComponent(formatDate(version))}`;
 }
 
-/** The query of a list, as a client sends it, without the `?`; empty where nothing is narrowed. */
+/** The query of a list, as a client sends it, without the `?`; empty without filters. */
 export function formatListQuery(list: ListQuery): string {
   const parts: string[] = [];
   if (list.upTo !== undefined) parts.push(formatVersionQuery(list.upTo));

@@ -3,7 +3,7 @@ import { etagOf } from './etags.ts';
 import { readDate } from './dates.ts';
 import type { FileVersion } from '../core/file-version.ts';
 
-/** What a Range header asks for; both ends inclusive. */
+/** A range of bytes; both ends inclusive. */
 export type RequestedRange =
   | { readonly kind: 'whole' }
   | { readonly kind: 'part'; readonly first: number; readonly last: number }
@@ -13,7 +13,7 @@ const whole: RequestedRange = { kind: 'whole' };
 const unsatisfiable: RequestedRange = { kind: 'unsatisfiable' };
 const digits = /^\d*$/;
 
-/** The two ends of one range of bytes, as they are written; undefined for anything else. */
+/** The two ends of one range of bytes, as written; `undefined` for anything else. */
 function endsOf(header: string): readonly [from: string, to: string] | undefined {
   const equals = header.indexOf('=');
   const dash = header.indexOf('-', equals);
@@ -25,8 +25,8 @@ function endsOf(header: string): readonly [from: string, to: string] | undefined
 }
 
 /**
- * Reads a Range header for content of `size` bytes. Several ranges, other units and malformed headers
- * get the whole content, which RFC 9110 (14.2) allows.
+ * Reads a Range header for content of `size` bytes. Several ranges, other units and malformed headers select the
+ * whole content, which RFC 9110 (14.2) allows.
  */
 export function parseRange(header: string, size: number): RequestedRange {
   const ends = endsOf(header);
@@ -36,7 +36,7 @@ export function parseRange(header: string, size: number): RequestedRange {
     if (to === '') return whole;
     const length = Number(to);
     if (length === 0) return unsatisfiable;
-    // The last bytes of nothing are nothing, which a 206 can't express.
+    // The last bytes of an empty content are no range that a 206 could express.
     return size === 0 ? whole : { kind: 'part', first: Math.max(0, size - length), last: size - 1 };
   }
   const first = Number(from);
@@ -46,8 +46,8 @@ export function parseRange(header: string, size: number): RequestedRange {
 }
 
 /**
- * Whether If-Range still names the identity form of the content, so that a part of it fits to what the client
- * has. A date must be the very version (RFC 9110, 13.1.5).
+ * Whether If-Range names the current identity form, so that a part of it fits the client's. A date must equal the
+ * version (RFC 9110, 13.1.5).
  */
 export function ifRangeHolds(header: string, digest: Digest, version: FileVersion): boolean {
   const text = header.trim();

@@ -1,8 +1,8 @@
-import { FiletrackerError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
 import { parseFileName, type FileName } from '../core/file-name.ts';
 import { isEndpoint, type Endpoint } from './endpoints.ts';
 
-/** Where a request goes, read from its target. `query` is what follows the `?`, still encoded. */
+/** The endpoint and the parameters in a request's target. `query` is the part after the `?`, still encoded. */
 export type Route =
   | { readonly endpoint: 'files'; readonly name: FileName; readonly query: string }
   /** The directory ends in a slash: `/` or `/a/b/`. */
@@ -15,10 +15,13 @@ const notAscii = /[\u0080-\uffff]/;
 const dotSegment = /^(?:\.|%2e){1,2}$/i;
 
 function refusePath(state: string): never {
-  throw new FiletrackerError('invalid-name', `Cannot use the path of the request: ${state}`);
+  throw cannot('invalid-name', 'use the path of the request', state);
 }
 
-/** Decodes a percent-encoded path. @throws FiletrackerError `invalid-name` for what is not ASCII and UTF-8 in escapes. */
+/**
+ * Decodes a percent-encoded path. @throws FiletrackerError `invalid-name` if it is not ASCII, or its escapes are not
+ * UTF-8.
+ */
 function decodePath(raw: string): string {
   if (notAscii.test(raw)) refusePath('letters beyond ASCII must be percent-encoded UTF-8');
   if (!raw.includes('%')) return raw;
@@ -29,14 +32,14 @@ function decodePath(raw: string): string {
   }
 }
 
-/** The index of the last of the slashes that stand at `start`. */
+/** The index of the last slash of the run at `start`. */
 function lastLeadingSlash(path: string, start: number): number {
   let at = start;
   while (path.charCodeAt(at + 1) === slash) at += 1;
   return at;
 }
 
-/** The path of an absolute target (`http://host/path`), which every server must take (RFC 9112, 3.2.2). */
+/** The path of an absolute target (`http://host/path`), which every server must accept (RFC 9112, 3.2.2). */
 function pathOfAbsolute(target: string): string {
   const afterScheme = /^https?:\/\//i.exec(target)?.[0].length;
   if (afterScheme === undefined) return refusePath('it must begin with "/"');
@@ -52,7 +55,7 @@ function directoryOf(raw: string): string {
   return path.endsWith('/') ? `${parseFileName(path.slice(0, -1))}/` : `${parseFileName(path)}/`;
 }
 
-/** An unknown endpoint is a 404, but what could fool a filter in front of us is refused as such. */
+/** An unknown endpoint is a 404, but a path that could deceive a filter of a proxy is an error. */
 function unknownRoute(path: string): undefined {
   for (const segment of path.slice(1).split('/')) {
     if (dotSegment.test(segment)) refusePath('it holds a "." or ".." segment');
@@ -61,11 +64,10 @@ function unknownRoute(path: string): undefined {
 }
 
 /**
- * Reads the target of a request line. Leading empty segments are dropped, before and after the base path,
- * because the base URL of a client may end in a slash; but not for endpoints that only operators and programs
- * behind a proxy use. The endpoint's own word must not be encoded, so that a proxy that filters by path
- * reads the same word.
- * @param basePath prefix of every path, such as `/ft`; empty if there is none.
+ * Reads the target of a request line. Leading empty segments are dropped, before and after the base path, because a
+ * client's base URL may end in a slash, except at endpoints that only people and programs behind the proxy use. The
+ * endpoint's own word must not be encoded: a proxy that filters by path must see the same word as the server.
+ * @param basePath prefix of every path, such as `/ft`; empty by default.
  * @returns `undefined` if no endpoint has this path.
  * @throws FiletrackerError `invalid-name` for every path that the protocol refuses with 400.
  */
@@ -91,14 +93,14 @@ export function parseTarget(target: string, basePath = ''): Route | undefined {
   if (endpoint === 'files') return { endpoint, name: parseFileName(decodePath(rest)), query };
   if (endpoint === 'list') return { endpoint, directory: directoryOf(rest), query };
   if (endpoint === 'version') return rest === '' || rest === '/' ? { endpoint, query } : unknownRoute(path);
-  // Exactly this path: a proxy keeps others from it by a rule for that very text.
+  // Exactly this path, because a proxy protects it by a rule for this text.
   if (endpoint === 'admin') {
     return path === `${basePath}/admin/verify` ? { endpoint, action: 'verify', query } : unknownRoute(path);
   }
   return path === `${basePath}/${endpoint}` ? { endpoint, query } : unknownRoute(path);
 }
 
-/** A target as logs may show it: without the user and the password that one with a host may hold. */
+/** A target as it is logged: without the user and the password that an absolute one may contain. */
 export function withoutUserInfo(target: string): string {
   if (target.charCodeAt(0) === slash && target.charCodeAt(1) !== slash) return target;
   const start = /^(?:[a-z][a-z\d+.-]{0,20}:)?\/\//i.exec(target)?.[0].length ?? 0;
@@ -110,7 +112,7 @@ export function withoutUserInfo(target: string): string {
 
 const plainPath = /^[\w./~-]*$/;
 
-/** A name as the path of a URL has it: percent-encoded UTF-8, slashes kept. */
+/** A name as the path of a URL: percent-encoded UTF-8, with its slashes. */
 export function encodeName(name: string): string {
   if (plainPath.test(name)) return name;
   return name.split('/').map(encodeURIComponent).join('/');

@@ -11,14 +11,14 @@ const statuses: Readonly<Record<ErrorCode, number>> = {
   'corrupt-encoding': 400,
   'truncated-body': 400,
   'changed-during-upload': 400,
-  // The legacy server answers 400 for a directory that never was; its clients know no other status here.
+  // The legacy server returns 400 for a directory that never existed; its clients know no other status here.
   'not-a-directory': 400,
   unauthorized: 401,
   forbidden: 403,
   'not-found': 404,
   timeout: 408,
   'name-conflict': 409,
-  // Told in answers of 200, because clients in the field know no other for it.
+  // Sent with status 200, because existing clients know no other for it.
   removed: 409,
   'precondition-failed': 412,
   'too-large': 413,
@@ -47,7 +47,7 @@ export function isErrorCode(text: unknown): text is ErrorCode {
   return typeof text === 'string' && Object.hasOwn(statuses, text);
 }
 
-/** What a bare status most likely means, for answers of servers that give no code. */
+/** The most likely code of a status, for responses without a code. */
 const codes: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [400, 'invalid-argument'],
   [401, 'unauthorized'],
@@ -66,7 +66,7 @@ const codes: ReadonlyMap<number, ErrorCode> = new Map<number, ErrorCode>([
   [507, 'no-space'],
 ]);
 
-/** The code for a status that came without one: its own, or that of its class. */
+/** The code for a status without one: its own, or that of its class. */
 export function codeOfStatus(status: number): ErrorCode {
   const code = codes.get(status);
   if (code !== undefined) return code;
@@ -74,7 +74,7 @@ export function codeOfStatus(status: number): ErrorCode {
   return status >= 400 ? 'invalid-argument' : 'protocol';
 }
 
-/** Seconds after which a retry makes sense, where the error itself names none. */
+/** Seconds after which a retry makes sense, if the error has none. */
 export const defaultRetryAfterSeconds: Readonly<Partial<Record<ErrorCode, number>>> = {
   busy: 1,
   'rate-limited': 1,

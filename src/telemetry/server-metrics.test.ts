@@ -6,7 +6,7 @@ import { ServerMetrics, type ObservedServer } from './server-metrics.ts';
 function observedWith(stats: () => Promise<object>): ObservedServer {
   return {
     store: { stats },
-    limited: { putCounts: {}, uploadCount: 3 },
+    uploads: { putCounts: {}, uploadCount: 3 },
     limits: {},
     verification: { recorded: stats },
     connectionCount: () => 5,

@@ -24,7 +24,7 @@ describe('FileGuard', () => {
     expect(await FileGuard.open(join(await temporaryFolder(), 'missing'))).toBeUndefined();
   });
 
-  it('lets sharers in together, and nobody beside one who has it alone', async () => {
+  it('admits shared holders together, and no other beside an exclusive one', async () => {
     const path = await file();
     const [one, other] = [await guard(path), await guard(path, 30)];
     expect(one.run('shared', () => other.run('shared', () => 'both'))).toBe('both');

@@ -11,7 +11,7 @@ export interface RangeLock extends Disposable {
   release(): void;
 }
 
-/** The holders of a key in this process: so many readers, or one writer (-1). */
+/** The holders of a key in this process: the number of readers, or one writer (-1). */
 type Holders = number;
 const oneWriter: Holders = -1;
 
