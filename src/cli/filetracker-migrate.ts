@@ -1,68 +1,20 @@
 #!/usr/bin/env node
-import { Command } from 'commander';
-import { release } from '../core/release.ts';
+import { readSettings } from '../config/setting.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import type { AdoptionReport } from '../maintenance/migration/legacy/adopt.ts';
 import type { MigrationReport, MigrationTarget } from '../maintenance/migration/migrate.ts';
-import { inHouseStyle } from './house-style.ts';
+import { runCommand } from './commands.ts';
+import { migrateSection, migrateSpec, type MigrateFlags } from './maintenance-commands.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
 import { exitCodes, printJson, printLine } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
 
-const program = 'filetracker-migrate';
-
-interface Flags {
-  readonly root?: string;
-  readonly jobs?: string;
-  readonly adopt?: true;
-  readonly adopt1x?: true;
-  readonly silent?: true;
-  readonly json?: true;
-}
-
-const description =
-  'Brings a tree of files to a server: the name of a file is its path relative to ROOT, its version ' +
-  'the time of its modification. What is there already is not sent, so it can be interrupted and run again. ' +
-  'With --adopt, takes a folder of the old server over into a new store on the same machine.';
-
-const examples = `
-Examples:
-  ${program} /srv/files http://localhost:9999
-  ${program} --adopt /srv/filetracker-2 /srv/filetracker-3
-  ${program} --adopt-1x /srv/filetracker-1 /srv/filetracker-3`;
-
-function describeProgram(): Command {
-  const command = new Command(program)
-    .description(description)
-    .version(release, '--version', 'show the version')
-    .argument('<FILES>', 'folder to bring, or with --adopt the folder of the old server')
-    .argument('<URL>', 'base URL of the server, or with --adopt the folder of the new store')
-    .option('--root <folder>', 'folder that names are relative to (default: FILES)')
-    .option('-j, --jobs <number>', 'files under way at once (default: 8)')
-    .option('--adopt', 'take a folder of filetracker 2 over: by hard links, nothing in it is changed')
-    .option('--adopt-1x', 'take a folder of filetracker 1 over (plain files): by copies')
-    .option('-s, --silent', 'print nothing but errors')
-    .option('--json', 'print the report as JSON')
-    .addHelpText('after', examples);
-  return inHouseStyle(command, program);
-}
-
-function readJobs(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const jobs = /^\d{1,3}$/.test(text) ? Number(text) : 0;
-  if (jobs > 0) return jobs;
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use --jobs "${text}": it must be a number from 1 to 999`,
-  );
-}
-
-async function bringToServer(files: string, url: string, flags: Flags): Promise<MigrationReport> {
+async function copyToServer(files: string, url: string, flags: MigrateFlags): Promise<MigrationReport> {
   const { Client } = await import('../client/client.ts');
   const { optionsFromEnvironment } = await import('../client/client-options.ts');
   const { defaultJobs, migrateTree } = await import('../maintenance/migration/migrate.ts');
-  const jobs = readJobs(flags.jobs) ?? defaultJobs;
+  const { jobs = defaultJobs, root } = readSettings(migrateSection, flags);
   const { patientRetries } = await import('../client/http/retries.ts');
   const { tls, retries } = optionsFromEnvironment();
   await using client = new Client({
@@ -76,20 +28,20 @@ async function bringToServer(files: string, url: string, flags: Flags): Promise<
     put: ({ name, version, path }, signal) =>
       client.putFile({ name, version }, path, { toLocalStore: false, signal }),
   };
-  return await migrateTree(files, target, { listener: stepsFor(flags), jobs, root: flags.root });
+  return await migrateTree(files, target, { listener: stepsFor(flags), jobs, root });
 }
 
-function tellMigration(report: MigrationReport, flags: Flags): void {
+function tellMigration(report: MigrationReport, flags: MigrateFlags): void {
   const lines = (items: MigrationReport['errors']): string[] =>
     items.map(({ path, reason }) => `${path}: ${reason}`);
   if (flags.json === true) printJson(report);
-  else if (flags.silent !== true) {
+  else if (flags.quiet !== true) {
     const { files, stored, deduplicated, present, superseded, vanishedCount, skipped, skippedCount } = report;
     for (const line of titledList('Skipped', lines(skipped), skippedCount)) printLine(line);
     printLine(
-      `${files} files: ${stored} stored (${deduplicated} without sending their content), ` +
-        `${present} there already, ${superseded} there in a newer version` +
-        (vanishedCount > 0 ? `, ${vanishedCount} removed meanwhile` : ''),
+      `${files} files: ${stored} stored (${deduplicated} of them without an upload), ` +
+        `${present} present already, ${superseded} present in a newer version` +
+        (vanishedCount > 0 ? `, ${vanishedCount} removed during the migration` : ''),
     );
   }
   if (report.errorCount === 0) return;
@@ -99,15 +51,15 @@ function tellMigration(report: MigrationReport, flags: Flags): void {
     process.stderr.write(`${line}\n`);
 }
 
-function tellAdoption(report: AdoptionReport, flags: Flags): void {
+function tellAdoption(report: AdoptionReport, flags: MigrateFlags): void {
   const { names, blobs, problems, problemCount, store } = report;
   const lines = titledList(
-    'Not taken over as they should be',
+    'Not adopted',
     problems.map(({ path, reason }) => `${path}: ${reason}`),
     problemCount,
   );
   if (flags.json === true) printJson(report);
-  else if (flags.silent !== true) {
+  else if (flags.quiet !== true) {
     for (const line of lines) printLine(line);
     printLine(`${names} names with ${blobs} blobs are in ${store}`);
     printLine(`Serve it with: filetracker-server -d ${store}`);
@@ -115,11 +67,7 @@ function tellAdoption(report: AdoptionReport, flags: Flags): void {
   if (problemCount > 0) process.exitCode = exitCodes.failure;
 }
 
-async function main(): Promise<void> {
-  const command = describeProgram();
-  command.parse();
-  const [files = '', target = ''] = command.args;
-  const flags = command.opts<Flags>();
+async function migrate(files: string, target: string, flags: MigrateFlags): Promise<void> {
   if (flags.adopt === true && flags.adopt1x === true) {
     throw new FiletrackerError(
       'invalid-argument',
@@ -132,12 +80,12 @@ async function main(): Promise<void> {
     tellAdoption(await adoptLegacyFolder(files, target, { listener: stepsFor(flags) }), flags);
   } else if (flags.adopt1x === true) {
     const { adoptPlainFiles } = await import('../maintenance/migration/legacy/adopt-plain-files.ts');
-    const options = { listener: stepsFor(flags), jobs: readJobs(flags.jobs) };
+    const options = { listener: stepsFor(flags), jobs: readSettings(migrateSection, flags).jobs };
     await refuseOthersFolders([files, target], { mayMake: true });
     tellMigration(await adoptPlainFiles(files, target, options), flags);
   } else {
-    tellMigration(await bringToServer(files, target, flags), flags);
+    tellMigration(await copyToServer(files, target, flags), flags);
   }
 }
 
-await runToEnd(program, main);
+await runToEnd(migrateSpec.name, () => runCommand(migrateSpec, { '': migrate }));

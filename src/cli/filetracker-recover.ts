@@ -1,14 +1,7 @@
 #!/usr/bin/env node
-import { Command } from 'commander';
 import { fileURLToPath } from 'node:url';
 import type { BlobStore } from '../blobs/blob-store.ts';
-import {
-  namesEngines,
-  readStoreAddress,
-  type EngineConfig,
-  type EngineTuningFlags,
-} from '../config/engine-config.ts';
-import { release } from '../core/release.ts';
+import { namesBackEnds, readStoreAddress, type BackEndConfig } from '../config/back-end-config.ts';
 import { compareIndexes } from '../catalog/lmdb/index/comparison.ts';
 import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { contentsFolder } from '../maintenance/folder-kind.ts';
@@ -17,21 +10,11 @@ import type { BlobPlace } from '../maintenance/recovery/blob-place.ts';
 import { compareInChild } from '../maintenance/recovery/compare-in-child.ts';
 import { recoverFolder } from '../maintenance/recovery/recover-folder.ts';
 import { findingKinds, type Finding, type Recovery } from '../maintenance/recovery/recover.ts';
-import { addEngineTuningOptions } from './server/engine-options.ts';
+import { runCommand } from './commands.ts';
+import { recoverSpec, type RecoverFlags } from './maintenance-commands.ts';
 import { stepsFor, titledList } from './maintenance-output.ts';
-import { inHouseStyle } from './house-style.ts';
 import { exitCodes, printJson, printLine } from './output.ts';
 import { runToEnd } from './run-to-end.ts';
-
-const program = 'filetracker-recover';
-
-interface Flags extends EngineTuningFlags {
-  readonly full?: boolean;
-  readonly silent?: boolean;
-  readonly dryRun?: boolean;
-  readonly acceptLoss?: boolean;
-  readonly json?: boolean;
-}
 
 /** Statements that scan whole tables take long. */
 const queryTimeoutMs = 24 * 3_600_000;
@@ -64,7 +47,7 @@ function print({
 }
 
 /** A dry run changes nothing in a folder. Loads a back end only if the address names it: it need not be installed. */
-async function openBlobs({ blobs }: EngineConfig, folder: string, dryRun: boolean): Promise<BlobStore> {
+async function openBlobs({ blobs }: BackEndConfig, folder: string, dryRun: boolean): Promise<BlobStore> {
   if (blobs !== undefined) {
     const { S3BlobStore } = await import('../blobs/s3/s3-blob-store.ts');
     return S3BlobStore.open(blobs);
@@ -74,17 +57,17 @@ async function openBlobs({ blobs }: EngineConfig, folder: string, dryRun: boolea
 }
 
 async function recoverInDatabase(
-  engines: EngineConfig & { readonly catalog: ConnectionOptions },
+  backEnds: BackEndConfig & { readonly catalog: ConnectionOptions },
   folder: string,
-  flags: Flags,
+  flags: RecoverFlags,
 ): Promise<Recovery<object>> {
   const { dryRun = false } = flags;
   const { PostgresCatalog } = await import('../catalog/postgres/postgres-catalog.ts');
   const { recoverDatabase } = await import('../maintenance/recovery/recover-database.ts');
-  const blobs = await openBlobs(engines, folder, dryRun);
+  const blobs = await openBlobs(backEnds, folder, dryRun);
   try {
     await using catalog = await PostgresCatalog.open({
-      ...engines.catalog,
+      ...backEnds.catalog,
       queryTimeoutMs,
       placer: blobs,
       existing: dryRun ? 'as-it-is' : 'upgrade',
@@ -95,7 +78,11 @@ async function recoverInDatabase(
   }
 }
 
-async function recoverInFolder(folder: string, flags: Flags, place?: BlobPlace): Promise<Recovery<object>> {
+async function recoverInFolder(
+  folder: string,
+  flags: RecoverFlags,
+  place?: BlobPlace,
+): Promise<Recovery<object>> {
   await refuseOthersFolders([folder]);
   const file = fileURLToPath(import.meta.url);
   return recoverFolder(folder, {
@@ -107,11 +94,11 @@ async function recoverInFolder(folder: string, flags: Flags, place?: BlobPlace):
   });
 }
 
-async function recoverStore(address: string, flags: Flags): Promise<Recovery<object>> {
-  if (!namesEngines(address)) return recoverInFolder(address, flags);
-  const { folder = '', engines } = readStoreAddress(address, flags);
-  const { catalog, blobs } = engines;
-  if (catalog !== undefined) return recoverInDatabase({ ...engines, catalog }, folder, flags);
+async function recoverStore(address: string, flags: RecoverFlags): Promise<Recovery<object>> {
+  if (!namesBackEnds(address)) return recoverInFolder(address, flags);
+  const { folder = '', backEnds } = readStoreAddress(address, flags);
+  const { catalog, blobs } = backEnds;
+  if (catalog !== undefined) return recoverInDatabase({ ...backEnds, catalog }, folder, flags);
   if (blobs === undefined) return recoverInFolder(folder, flags);
   const { S3BlobStore } = await import('../blobs/s3/s3-blob-store.ts');
   const { BucketBlobs } = await import('../maintenance/recovery/bucket-blobs.ts');
@@ -119,11 +106,11 @@ async function recoverStore(address: string, flags: Flags): Promise<Recovery<obj
   return await recoverInFolder(folder, flags, place);
 }
 
-async function run(address: string, flags: Flags): Promise<void> {
+async function run(address: string, flags: RecoverFlags): Promise<void> {
   const recovery = await recoverStore(address, flags);
   if (recovery.hasLosses) process.exitCode = exitCodes.failure;
   if (flags.json === true) printJson(recovery.report);
-  else if (flags.silent !== true) print(recovery);
+  else if (flags.quiet !== true) print(recovery);
 }
 
 async function main(): Promise<void> {
@@ -132,21 +119,7 @@ async function main(): Promise<void> {
     process.stdout.write(JSON.stringify(await compareIndexes(one, other)));
     return;
   }
-  const command = new Command(program)
-    .description(
-      'Checks and repairs a store: rebuilds a lost or damaged catalog from journal and blobs, takes damaged parts out ' +
-        'of the journal, and marks files whose blobs are lost. Damaged parts are moved to DIR/quarantine, never ' +
-        'deleted. Stop the server of a store in a folder first; a store in PostgreSQL is checked and repaired while ' +
-        'it is served.',
-    )
-    .version(release, '--version', 'show the version')
-    .argument('<DIR>', 'folder of the store, or postgres://…,s3://…, or DIR with one of these')
-    .option('-f, --full', 'read every blob and check its digest and size')
-    .option('-s, --silent', 'print nothing but errors')
-    .option('--dry-run', 'find everything, change nothing')
-    .option('--accept-loss', 'continue even if blobs have to be given up that may only be stored elsewhere')
-    .option('--json', 'print the report as JSON');
-  await addEngineTuningOptions(inHouseStyle(command, program)).action(run).parseAsync();
+  await runCommand(recoverSpec, { '': run });
 }
 
-await runToEnd(program, main);
+await runToEnd(recoverSpec.name, main);

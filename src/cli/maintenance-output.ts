@@ -1,15 +1,15 @@
+import { asShown } from '../core/shown-text.ts';
 import type { ProgressListener, StepCounts } from '../maintenance/progress.ts';
 import { isSmartTerminal } from '../core/terminal.ts';
-import { asShown } from './shown-text.ts';
 
 const refreshMs = 200;
 
 /** Shows the steps of a program with these flags; `undefined` if it prints nothing but errors or JSON. */
 export function stepsFor(flags: {
-  readonly silent?: boolean | undefined;
+  readonly quiet?: boolean | undefined;
   readonly json?: boolean | undefined;
 }): ProgressListener | undefined {
-  return flags.silent === true || flags.json === true ? undefined : stepPrinter(process.stderr);
+  return flags.quiet === true || flags.json === true ? undefined : stepPrinter(process.stderr);
 }
 
 /** Prints a line for each step, and on a terminal the progress of the running one. */

@@ -1,15 +1,14 @@
-// What all programs print, and how they end. Results go to the standard output; all else to the error output.
+// Output and exit codes of all programs. Results go to the standard output; everything else to the error output.
 import { fromLocalError } from '../client/local-errors.ts';
 import { errnoOf, isFiletrackerError, localMessageOf, messageOf, type ErrorCode } from '../core/errors.ts';
-import { withoutSecrets } from '../core/shown-text.ts';
-import { asShown } from './shown-text.ts';
+import { asShown, withoutSecrets } from '../core/shown-text.ts';
 
-/** Exit codes of every program; the README lists them. */
+/** Exit codes of every program; docs/CLIENT.md and `filetracker --help` list them. */
 export const exitCodes = { ok: 0, failure: 1, usage: 2, notFound: 3, refused: 4, unreachable: 5 } as const;
 
 export type StopSignal = 'SIGINT' | 'SIGTERM';
 
-/** The exit code of a program that a signal has stopped, as shells have it: 128 and the number of the signal. */
+/** The exit code of a program that a signal has stopped, as in shells: 128 plus the number of the signal. */
 export function exitCodeOfSignal(signal: StopSignal): number {
   return signal === 'SIGINT' ? 130 : 143;
 }
@@ -33,7 +32,7 @@ const codes: Readonly<Partial<Record<ErrorCode, number>>> = {
   protocol: exitCodes.unreachable,
 };
 
-/** Where it is the server that says so: of a disk of this machine they are plain failures. */
+/** Codes of errors that a server reports; for a disk of this machine they are plain failures. */
 const serverCodes: Readonly<Partial<Record<ErrorCode, number>>> = {
   'no-space': exitCodes.refused,
   'read-only': exitCodes.refused,
@@ -41,7 +40,7 @@ const serverCodes: Readonly<Partial<Record<ErrorCode, number>>> = {
   unavailable: exitCodes.unreachable,
 };
 
-/** The exit code that an error ends a program with. */
+/** The exit code of a program that fails with this error. */
 export function exitCodeOf(error: unknown): number {
   if (!isFiletrackerError(error)) return exitCodes.failure;
   const byServer = error.details.status === undefined ? undefined : serverCodes[error.code];
@@ -49,16 +48,16 @@ export function exitCodeOf(error: unknown): number {
 }
 
 export interface OutputOptions {
-  /** Whether the program's work is done when nobody reads its output any more. */
+  /** Whether the program's work is done when the reader of its output is gone. */
   readonly onlyPrints?: () => boolean;
-  /** Whether the program serves others, and continues whether or not what it prints can be written. */
+  /** Whether the program is a server, which continues even if it cannot print. */
   readonly serves?: () => boolean;
 }
 
 /**
- * Handles output that can't be written any more. A reader that closes the pipe (`| head`) has seen enough, which is no
- * error: a command that only prints (`onlyPrints`) ends quietly; one that changes something continues, so that its work
- * is complete and its exit code is true. Any other failure, such as a full disk, is reported in one line.
+ * Handles output that cannot be written. A reader that closes the pipe (`| head`) is no error: a command that only prints
+ * (`onlyPrints`) ends quietly; a command that changes something continues, so that its work is complete and its exit
+ * code is true. Any other failure, such as a full disk, is reported in one line.
  */
 export function endWithReader(program: string, { onlyPrints, serves }: OutputOptions = {}): void {
   for (const stream of [process.stdout, process.stderr]) {
@@ -82,29 +81,29 @@ export function printLine(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** Prints a result that may hold line breaks, for programs that read until NUL. */
+/** Prints a result that may contain line breaks, for programs that read until NUL. */
 export function printNull(text: string): void {
   process.stdout.write(`${text}\0`);
 }
 
-/** Prints one JSON object a line, for programs to read. */
+/** Prints one JSON object on a line. */
 export function printJson(value: unknown): void {
   printLine(JSON.stringify(value));
 }
 
-/** Tells people something that is no result. */
+/** Prints a message for people, which is not a result. */
 export function tell(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-/** Set, a bug is reported with its stack, for developers. */
+/** If set, a bug is reported with its stack. */
 const debugVariable = 'FILETRACKER_DEBUG';
 
-/** Reports what went wrong in one line. */
+/** Reports an error in one line. */
 export function tellError(program: string, error: unknown): void {
   const told = fromLocalError(error, 'continue');
   const isOurs = isFiletrackerError(told) || !(told instanceof Error);
-  // A text of ours may hold the name of a file, or the address of a server that was given as one.
+  // A text may contain the name of a file, or an address that was passed as one.
   tell(`${program}: ${withoutSecrets(asShown(isOurs ? localMessageOf(told) : bugText(told)))}`);
   if (!isOurs && process.env[debugVariable] !== undefined) tell(withoutSecrets(told.stack ?? ''));
 }
@@ -113,6 +112,3 @@ function bugText(error: Error): string {
   const what = `${error.name}: ${error.message}`.slice(0, 500);
   return `Cannot continue: internal error (${what}); please report it, with the output under ${debugVariable}=1`;
 }
-
-/** Width for help texts: they are made for 80 columns, and read badly when much wider. */
-export const helpWidth = 80;

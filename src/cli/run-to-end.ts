@@ -3,13 +3,13 @@ import { endWithReader, exitCodeOf, exitCodes, tellError, type OutputOptions } f
 import { refuseUnreadableWords } from './unreadable-words.ts';
 
 export interface RunOptions extends OutputOptions {
-  /** Called with what ends the program, besides the line on the error output. */
+  /** Called with the error that ends the program, after it was printed. */
   readonly onFailure?: (error: unknown) => void;
 }
 
 /**
- * Runs a program to its exit code: the one place where the failures of a program end. Each is reported in one line,
- * never as a stack: what `main` throws, what nothing catches, and output that cannot be written.
+ * Runs a program to its exit code. Every failure ends here, in one line and never a stack: errors of `main`, uncaught
+ * errors, and output that cannot be written.
  */
 export async function runToEnd(
   program: string,
@@ -22,7 +22,7 @@ export async function runToEnd(
     refuseUnreadableWords();
     await main();
   } catch (error) {
-    // Help, the version and wrong flags end here too; commander has printed what there is to say.
+    // Help, the version and wrong flags end here too; commander has printed them.
     if (isCommanderError(error)) {
       process.exitCode = error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
       return;
@@ -33,7 +33,7 @@ export async function runToEnd(
   }
 }
 
-/** By its name, because a plain `get` does not load commander. */
+/** Checks the name, because a plain `get` does not load commander. */
 function isCommanderError(error: unknown): error is CommanderError {
   return error instanceof Error && error.name === 'CommanderError';
 }

@@ -2,12 +2,12 @@ import { isUtf8 } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { FiletrackerError } from '../core/errors.ts';
 
-/** What Node puts where the bytes of an argument are not UTF-8. */
+/** Node puts this in place of bytes of an argument that are not UTF-8. */
 export const replacement = '\u{FFFD}';
 
 /**
- * Refuses arguments that are not UTF-8: Node has changed them, so that files of other names would be read, written or
- * removed. Where the system does not show the bytes (it does on Linux) one with this mark in it is taken as it is.
+ * Refuses arguments that are not UTF-8: Node has changed them, so that the program would read, write or remove files of
+ * other names. If the system does not show the bytes (Linux does), arguments are accepted as they are.
  * @throws FiletrackerError `invalid-argument`.
  */
 export function refuseUnreadableWords(): void {
@@ -16,7 +16,7 @@ export function refuseUnreadableWords(): void {
   const shown = process.argv.filter((word) => word.includes(replacement)).map((word) => JSON.stringify(word));
   throw new FiletrackerError(
     'invalid-argument',
-    `Cannot read the argument ${shown.join(', ')}: names and paths must be UTF-8; rename the file, or name its folder`,
+    `Cannot read the argument ${shown.join(', ')}: names and paths must be UTF-8; rename the file, or pass its folder`,
   );
 }
 

@@ -8,7 +8,7 @@ describe('readServerConfig()', () => {
   it('has a default for everything', () => {
     expect(readServerConfig({}, {})).toEqual({
       folder: join(homedir(), '.local/share/filetracker'),
-      engines: { catalog: undefined, blobs: undefined, redirectDownloads: false },
+      backEnds: { catalog: undefined, blobs: undefined, redirectDownloads: false },
       host: '127.0.0.1',
       port: 9999,
       basePath: '',
@@ -178,7 +178,7 @@ describe('readServerConfig()', () => {
         },
       );
       expect(config.folder).toBe('/data/filetracker');
-      expect(config.engines).toMatchObject({ catalog: undefined, blobs: undefined });
+      expect(config.backEnds).toMatchObject({ catalog: undefined, blobs: undefined });
     }
   });
 
@@ -199,6 +199,8 @@ describe('readServerConfig()', () => {
         message: expect.stringMatching(`^Cannot use ${flag} with --catalog: `),
       }),
     );
-    expect(readServerConfig({ storeSizeMax: '0', filesMax: '0' }, environment).engines.catalog).toBeDefined();
+    expect(
+      readServerConfig({ storeSizeMax: '0', filesMax: '0' }, environment).backEnds.catalog,
+    ).toBeDefined();
   });
 });

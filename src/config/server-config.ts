@@ -6,12 +6,12 @@ import * as limits from '../core/limits.ts';
 import { shownAddress } from '../core/shown-text.ts';
 import { homeFolder } from '../fs/folders.ts';
 import {
-  engineTuningSection,
-  enginesSection,
-  readEngineConfig,
-  type EngineConfig,
-  type EngineFlags,
-} from './engine-config.ts';
+  connectionsSection,
+  backEndsSection,
+  readBackEndConfig,
+  type BackEndConfig,
+  type BackEndFlags,
+} from './back-end-config.ts';
 import {
   accessSection,
   capacityOf,
@@ -21,8 +21,24 @@ import {
   type GuardFlags,
 } from './guard-config.ts';
 import { readListenAddress } from './listen-address.ts';
-import * as setting from './setting.ts';
-import { readSettings, refuseFlag, type Environment, type Flags, type Kind, type Values } from './setting.ts';
+import {
+  choice,
+  count,
+  duration,
+  flag,
+  option,
+  parsed,
+  path,
+  readSettings,
+  refuseFlag,
+  section,
+  size,
+  text,
+  type Environment,
+  type Flags,
+  type Kind,
+  type Values,
+} from './setting.ts';
 
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -35,7 +51,7 @@ const legacyLevels = new Map<string, LogLevel>([
 ]);
 
 const logLevel: Kind<LogLevel> = {
-  ...setting.choice(...logLevels),
+  ...choice(...logLevels),
   read(text, flag) {
     const word = text.toLowerCase();
     const level = logLevels.find((known) => known === word) ?? legacyLevels.get(word);
@@ -44,112 +60,83 @@ const logLevel: Kind<LogLevel> = {
 };
 
 /** The store that a command works on. */
-export const folderSetting = {
-  flags: '-d, --dir <folder>',
+export const folderSetting = option('-d, --dir <folder>', 'folder of the store', path, {
   variable: 'FILETRACKER_DIR',
-  kind: setting.path,
   initially: 'filetracker in the data folder of the user',
-  help: 'folder of the store',
-} as const;
+});
 
-export const generalSection = setting.section('General', {
-  port: {
-    flags: '-p, --port <port>',
-    kind: setting.count(0, 65_535),
+export const generalSection = section('General', {
+  port: option('-p, --port <port>', 'port to listen on; 0 for any free port', count(0, 65_535), {
     initial: 9999,
-    help: 'port to listen on; 0 for any free port',
-  },
-  host: {
-    flags: '-l, --listen-on <address>',
-    kind: setting.parsed(readListenAddress),
+  }),
+  host: option('-l, --listen-on <address>', 'address to listen on', parsed(readListenAddress), {
     initial: '127.0.0.1',
-    help: 'address to listen on',
-  },
+  }),
   folder: folderSetting,
-  basePath: {
-    flags: '--base-path <path>',
-    kind: setting.parsed(readBasePath),
+  basePath: option('--base-path <path>', 'prefix of every URL path, such as /ft', parsed(readBasePath), {
     initial: '',
     initially: 'none',
     mayBeEmpty: true,
-    help: 'prefix of every URL path, such as /ft',
-  },
-  workers: {
-    flags: '--workers <number>',
-    kind: setting.count(1, 256),
+  }),
+  workers: option('--workers <number>', 'processes that serve requests', count(1, 256), {
     initially: 'one for each core',
-    help: 'processes that serve requests',
-  },
-  logFile: {
-    flags: '-L, --log <file>',
-    kind: setting.path,
+  }),
+  logFile: option('-L, --log <file>', 'append the log to a file', path, {
     initially: 'the standard output',
-    help: 'append the log to a file',
-  },
-  logLevel: {
-    flags: '--log-level <level>',
-    kind: logLevel,
+  }),
+  logLevel: option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent', logLevel, {
     initial: 'info',
-    help: 'trace, debug, info, warn, error, fatal or silent',
-  },
-  drainDelayMs: {
-    flags: '--drain-delay <time>',
-    kind: setting.duration({ most: 3_600_000 }),
-    initial: 0,
-    help: 'on SIGTERM, keep serving for this time with /readyz 503',
-  },
+  }),
+  drainDelayMs: option(
+    '--drain-delay <time>',
+    'on SIGTERM, keep serving for this time with /readyz 503',
+    duration({ most: 3_600_000 }),
+    { initial: 0 },
+  ),
 });
 
 /** Flags of the process, not of the server in it. */
-export const processSection = setting.section('Process', {
-  daemon: {
-    flags: '--daemon',
-    kind: setting.toggle,
-    help: 'run in the background once the server is up; needs -L',
-  },
-  foreground: { flags: '-D, --no-daemon', kind: setting.toggle, help: 'run in the foreground, the default' },
-  pidFile: { flags: '--pid-file <file>', kind: setting.text, help: 'write the process id to a file' },
-  logConfig: {
-    flags: '--log-config <file>',
-    kind: setting.text,
-    help: 'accepted for old scripts; has no effect',
-  },
+export const processSection = section('Process', {
+  daemon: flag('--daemon', 'run in the background once the server is up; needs -L'),
+  foreground: flag('-D, --no-daemon', 'run in the foreground, the default'),
+  pidFile: option('--pid-file <file>', 'write the process id to a file', text),
+  logConfig: option('--log-config <file>', 'accepted for old scripts; has no effect', text),
 });
 
-export const maintenanceSection = setting.section('Maintenance', {
-  collectionGraceMs: {
-    flags: '--gc-grace <time>',
-    kind: setting.duration(),
-    initial: limits.collectionGraceMs,
-    help: 'how long to keep unreferenced blobs before they are garbage-collected',
-  },
-  verifyIntervalMs: {
-    flags: '--verify-interval <time>',
-    kind: setting.parsed(readVerifyInterval),
-    initially: 'on request only',
-    help: 'how often to verify all blobs',
-  },
-  verifyBytesPerSecond: {
-    flags: '--verify-rate <size>',
-    kind: setting.size({ least: 1 }),
-    initial: limits.verifyBytesPerSecond,
-    help: 'bytes a second that verification reads',
-  },
+export const maintenanceSection = section('Maintenance', {
+  collectionGraceMs: option(
+    '--gc-grace <time>',
+    'how long to keep unreferenced blobs before they are garbage-collected',
+    duration(),
+    { initial: limits.collectionGraceMs },
+  ),
+  verifyIntervalMs: option(
+    '--verify-interval <time>',
+    'how often to verify all blobs',
+    parsed(readVerifyInterval),
+    { initially: 'on request only' },
+  ),
+  verifyBytesPerSecond: option(
+    '--verify-rate <size>',
+    'bytes a second that verification reads',
+    size({ least: 1 }),
+    { initial: limits.verifyBytesPerSecond },
+  ),
 });
 
-export const fallbackSection = setting.section('Moving from another server', {
-  fallbackUrl: {
-    flags: '--fallback-url <url>',
-    kind: setting.parsed(readFallbackUrl),
-    mayBeEmpty: true,
-    help: 'redirect readers of missing files to this server (307)',
-  },
-  fallbackMode: {
-    flags: '--fallback-mode <mode>',
-    kind: setting.choice('redirect', 'import'),
-    initial: 'redirect',
-    help: 'redirect, or import: fetch missing files from there and keep them',
-  },
+export const fallbackSection = section('Moving from another server', {
+  fallbackUrl: option(
+    '--fallback-url <url>',
+    'redirect readers of missing files to this server (307)',
+    parsed(readFallbackUrl),
+    { mayBeEmpty: true },
+  ),
+  fallbackMode: option(
+    '--fallback-mode <mode>',
+    'redirect, or import: fetch missing files from there and keep them',
+    choice('redirect', 'import'),
+    { initial: 'redirect' },
+  ),
 });
 
 /** All settings of the server, in the order of its help. */
@@ -160,8 +147,8 @@ export const serverSections = [
   accessSection,
   limitsSection,
   fallbackSection,
-  enginesSection,
-  engineTuningSection,
+  backEndsSection,
+  connectionsSection,
 ] as const;
 
 /** The checked settings of a server. */
@@ -173,7 +160,7 @@ export interface ServerConfig
   /** Absolute path of the store. */
   readonly folder: string;
   readonly workers: number;
-  readonly engines: EngineConfig;
+  readonly backEnds: BackEndConfig;
   readonly guard: GuardConfig;
 }
 
@@ -181,7 +168,7 @@ export type ServerFlags = Flags<typeof generalSection> &
   Flags<typeof maintenanceSection> &
   Flags<typeof fallbackSection> &
   GuardFlags &
-  EngineFlags;
+  BackEndFlags;
 
 /**
  * Reads and checks the settings of a server; flags win over the environment.
@@ -193,16 +180,16 @@ export function readServerConfig(flags: ServerFlags, environment: Environment): 
   if (fallback.fallbackMode === 'import' && fallback.fallbackUrl === undefined) {
     refuseFlag('--fallback-mode', 'import', 'it needs --fallback-url, the server to import from');
   }
-  const engines = readEngineConfig(flags, environment);
+  const backEnds = readBackEndConfig(flags, environment);
   const guard = readGuardConfig(flags);
-  checkCapacity(engines, guard);
+  checkCapacity(backEnds, guard);
   return {
     ...general,
     ...readSettings(maintenanceSection, flags),
     ...fallback,
     folder: general.folder ?? defaultFolder(environment),
     workers: general.workers ?? availableParallelism(),
-    engines,
+    backEnds,
     guard,
   };
 }
@@ -228,7 +215,7 @@ function readFallbackUrl(text: string, flag: string): string {
 
 /** 0 is never. */
 function readVerifyInterval(text: string, flag: string): number | undefined {
-  const intervalMs = setting.duration().read(text, flag);
+  const intervalMs = duration().read(text, flag);
   if (intervalMs === 0) return undefined;
   return intervalMs >= 60_000
     ? intervalMs
@@ -246,8 +233,8 @@ function defaultFolder(environment: Environment): string {
 }
 
 /** Only the embedded catalog keeps limits on what is stored: one process makes all its changes. */
-function checkCapacity(engines: EngineConfig, guard: GuardConfig): void {
-  if (engines.catalog === undefined || capacityOf(guard) === undefined) return;
+function checkCapacity(backEnds: BackEndConfig, guard: GuardConfig): void {
+  if (backEnds.catalog === undefined || capacityOf(guard) === undefined) return;
   const { storedBytesMax, filesMax } = guard;
   const quotaFlag = filesMax === undefined ? '--quota' : '--files-max';
   const flag = storedBytesMax === undefined ? quotaFlag : '--store-size-max';

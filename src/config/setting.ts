@@ -83,6 +83,31 @@ export function section<const Table extends Settings>(heading: string, settings:
   return { heading, settings };
 }
 
+type Details = Partial<Omit<Setting, 'flags' | 'help' | 'kind'>>;
+
+/** A setting with a value. @param details its default, variable and so on. */
+export function option<
+  const Flags extends string,
+  Value,
+  const More extends Details & { initial?: Value } = object,
+>(
+  flags: Flags,
+  help: string,
+  kind: Kind<Value>,
+  details?: More,
+): { flags: Flags; help: string; kind: Kind<Value> } & More {
+  return { flags, help, kind, ...(details ?? ({} as More)) };
+}
+
+/** A setting without a value, which is on if it is given. */
+export function flag<const Flags extends string>(
+  flags: Flags,
+  help: string,
+  details: Details = {},
+): { flags: Flags; help: string; kind: Kind<boolean> } {
+  return { ...details, flags, help, kind: toggle };
+}
+
 export function refuseFlag(flag: string, value: string, state: string): never {
   throw cannot('invalid-argument', `use ${flag} "${value}"`, state);
 }
@@ -125,7 +150,7 @@ export function readSettings<S extends Section>(
 }
 
 /** A variable that is empty or blank counts as not set. */
-export function nonEmpty(text: string | undefined): string | undefined {
+function nonEmpty(text: string | undefined): string | undefined {
   return text === undefined || text.trim() === '' ? undefined : text;
 }
 
@@ -243,5 +268,4 @@ export function parsed<Value>(read: Kind<Value>['read']): Kind<Value> {
 export const text: Kind<string> = parsed((text) => text);
 /** The path of a file or folder, as an absolute path. */
 export const path: Kind<string> = parsed((text) => resolve(text));
-/** A flag without a value. */
-export const toggle: Kind<boolean> = parsed((text) => text !== '');
+const toggle: Kind<boolean> = parsed((text) => text !== '');

@@ -55,3 +55,15 @@ const addressWithSecret = /\b((?:https?|postgres(?:ql)?|s3):\/{1,2})[^\s"'<>]*@/
 export function withoutSecrets(text: string): string {
   return text.replace(addressWithSecret, '$1…@');
 }
+
+/** Control characters, which a terminal may execute, and Unicode line separators. */
+const controls = /[\p{Cc}\u2028\u2029]/gu;
+const shortEscapes: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' };
+
+/** A text that may contain names from a disk, as one line; control characters are escaped as in JSON. */
+export function asShown(text: string): string {
+  return text.replace(
+    controls,
+    (control) => shortEscapes[control] ?? `\\u${control.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}

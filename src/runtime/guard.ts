@@ -4,7 +4,7 @@ import type { RateTable } from '../access/rate-table.ts';
 import { readTlsMaterial, type TlsMaterial } from '../access/tls-files.ts';
 import { TokenAccess, type AnonymousAccess } from '../access/token-access.ts';
 import type { TokenSource } from '../access/token-source.ts';
-import { usesFolder } from '../config/engine-config.ts';
+import { usesFolder } from '../config/back-end-config.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 import { systemClock } from '../core/clock.ts';
 import { listsMax } from '../core/limits.ts';
@@ -53,7 +53,7 @@ function exposureWith(
   hosts: readonly string[],
   config: ServerConfig,
 ): string | undefined {
-  const inFolder = config.engines.catalog === undefined;
+  const inFolder = config.backEnds.catalog === undefined;
   if (book.unread) {
     const obstacle = inFolder ? 'file can be read' : 'database can be reached';
     return `TOKENS NOT READ: requests receive 503 until the ${obstacle}`;
@@ -98,13 +98,13 @@ export class Guard {
     this.#tokens = parts.tokens;
     this.#tls = parts.tls;
     this.#freeSpaceMinBytes = parts.freeSpaceMinBytes;
-    const { guard, engines } = config;
+    const { guard, backEnds } = config;
     const { tokenUploadsMax, uploadsMax } = guard;
     this.uploads = new UploadGate({
       uploadsMax: this.#partOf(uploadsMax),
       senderUploadsMax: tokenUploadsMax === undefined ? undefined : this.#partOf(tokenUploadsMax),
       freeSpaceMinBytes: parts.freeSpaceMinBytes,
-      freeSpace: async () => (usesFolder(engines) ? parts.disks.freeBytes() : undefined),
+      freeSpace: async () => (usesFolder(backEnds) ? parts.disks.freeBytes() : undefined),
       clock: systemClock,
     });
   }
@@ -124,7 +124,7 @@ export class Guard {
   /** The limits of all workers together. The disk does not matter if everything is stored elsewhere. */
   get limits(): ServerLimits {
     const { fileSizeMaxBytes, storedBytesMax, filesMax, uploadsMax, connectionsMax } = this.#config.guard;
-    const freeSpaceMinBytes = usesFolder(this.#config.engines) ? this.#freeSpaceMinBytes : undefined;
+    const freeSpaceMinBytes = usesFolder(this.#config.backEnds) ? this.#freeSpaceMinBytes : undefined;
     return { fileSizeMaxBytes, storedBytesMax, filesMax, uploadsMax, connectionsMax, freeSpaceMinBytes };
   }
 

@@ -6,7 +6,7 @@ import type { Catalog } from '../catalog/catalog.ts';
 import { SharedCatalog } from '../catalog/leader/shared-catalog.ts';
 import type { LmdbCatalog } from '../catalog/lmdb/lmdb-catalog.ts';
 import type { CatalogLimits } from '../catalog/quotas.ts';
-import { embeddedEngines, usesFolder, type EngineConfig } from '../config/engine-config.ts';
+import { embeddedBackEnds, usesFolder, type BackEndConfig } from '../config/back-end-config.ts';
 import type { CallObserver } from '../core/report.ts';
 import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { verifyBytesPerSecond as defaultVerifyRate } from '../core/limits.ts';
@@ -23,7 +23,7 @@ export interface StoreSettings {
   /** Absolute path; created if it is missing. */
   readonly folder: string;
   /** Back ends other than the folder. */
-  readonly engines?: EngineConfig | undefined;
+  readonly backEnds?: BackEndConfig | undefined;
   readonly collectionGraceMs: number;
   /** Time between two verifications of the whole store; on request only unless given. */
   readonly verifyIntervalMs?: number | undefined;
@@ -62,11 +62,11 @@ const loggedItemsMax = 10;
  * another process serves the folder, `corrupt-store` if the store needs recovery.
  */
 export async function openStore(settings: StoreSettings, logger: Logger): Promise<OpenStore> {
-  const { collectionGraceMs, exclusive, limits, metrics, engines = embeddedEngines } = settings;
+  const { collectionGraceMs, exclusive, limits, metrics, backEnds = embeddedBackEnds } = settings;
   // Tokens are there even if catalog and blobs are elsewhere.
   await prepareFolder(settings.folder);
-  const catalogElsewhere = engines.catalog !== undefined;
-  const folder = usesFolder(engines)
+  const catalogElsewhere = backEnds.catalog !== undefined;
+  const folder = usesFolder(backEnds)
     ? await folderToOpen(settings.folder, { catalogElsewhere })
     : settings.folder;
   const reportProblem = (problem: string, error: unknown): void => logger.error({ err: error }, problem);
@@ -75,7 +75,7 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
     for (let closer = closers.pop(); closer !== undefined; closer = closers.pop()) await closer();
   };
   try {
-    const blobs = await openBlobs(engines, folder, metrics?.backends.observer('s3'));
+    const blobs = await openBlobs(backEnds, folder, metrics?.backends.observer('s3'));
     closers.push(() => blobs.close());
     const { verifyIntervalMs, verifyBytesPerSecond = defaultVerifyRate } = settings;
     const counters = metrics?.verification;
@@ -128,26 +128,26 @@ export async function openStore(settings: StoreSettings, logger: Logger): Promis
 }
 
 /** Opens the blob store, and loads its library only if it is needed. */
-async function openBlobs(engines: EngineConfig, folder: string, onCall?: CallObserver): Promise<BlobStore> {
-  if (engines.blobs === undefined) {
+async function openBlobs(backEnds: BackEndConfig, folder: string, onCall?: CallObserver): Promise<BlobStore> {
+  if (backEnds.blobs === undefined) {
     // Servers that share a catalog share the folder too.
-    return DiskBlobStore.open(folder, { uniqueKeys: engines.catalog !== undefined });
+    return DiskBlobStore.open(folder, { uniqueKeys: backEnds.catalog !== undefined });
   }
   const { S3BlobStore } = await import('../blobs/s3/s3-blob-store.ts');
   // The embedded catalog has one process that commits for all: it places what others have staged.
-  return S3BlobStore.open({ ...engines.blobs, placedElsewhere: engines.catalog === undefined, onCall });
+  return S3BlobStore.open({ ...backEnds.blobs, placedElsewhere: backEnds.catalog === undefined, onCall });
 }
 
 /** @param lead called when this process is one of those that collect garbage. */
 async function openCatalog(
-  { engines = embeddedEngines, exclusive, capacity, catalogMustExist = false, metrics }: StoreSettings,
+  { backEnds = embeddedBackEnds, exclusive, capacity, catalogMustExist = false, metrics }: StoreSettings,
   { folder, blobs }: { readonly folder: string; readonly blobs: BlobStore },
   logger: Logger,
   lead: (catalog: Catalog, embedded: LmdbCatalog | undefined) => Promise<void>,
 ): Promise<Catalog> {
   const onBackgroundError = (error: unknown): void =>
     logger.error({ err: error }, 'Cannot keep the catalog in order');
-  if (engines.catalog === undefined) {
+  if (backEnds.catalog === undefined) {
     return SharedCatalog.open({
       folders: { journal: join(folder, 'journal'), catalog: join(folder, 'catalog') },
       placer: blobs,
@@ -160,7 +160,7 @@ async function openCatalog(
   }
   const { PostgresCatalog } = await import('../catalog/postgres/postgres-catalog.ts');
   const catalog = await PostgresCatalog.open({
-    ...engines.catalog,
+    ...backEnds.catalog,
     placer: blobs,
     onCall: metrics?.backends.observer('postgres'),
     onBackgroundError,

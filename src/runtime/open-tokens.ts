@@ -4,14 +4,14 @@ import type { Clock } from '../core/clock.ts';
 import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
 import { folderKind, folderToOpen, type FolderKind } from '../maintenance/folder-kind.ts';
 import { tokensFileName, tokensMarkerName } from '../access/token-files.ts';
-import type { EngineConfig } from '../config/engine-config.ts';
+import type { BackEndConfig } from '../config/back-end-config.ts';
 import type { TokenEditor, TokenSource } from '../access/token-source.ts';
 import { TokenFileEditor, TokenStore } from '../access/token-store.ts';
 
 /** The place of the tokens of a store: its folder, or the database that its servers share. */
 export interface TokenPlace {
   readonly folder: string;
-  readonly engines: Pick<EngineConfig, 'catalog'>;
+  readonly backEnds: Pick<BackEndConfig, 'catalog'>;
 }
 
 async function folderHasTokens(folder: string): Promise<boolean> {
@@ -28,13 +28,13 @@ async function folderHasTokens(folder: string): Promise<boolean> {
 
 /** @throws FiletrackerError `corrupt-store` if the file in the folder is not a list of tokens. */
 export async function openTokens(
-  { folder, engines }: TokenPlace,
+  { folder, backEnds }: TokenPlace,
   onProblem: (error: unknown) => void,
 ): Promise<TokenSource> {
-  if (engines.catalog === undefined) return TokenStore.open(folder, onProblem);
+  if (backEnds.catalog === undefined) return TokenStore.open(folder, onProblem);
   const { PostgresTokens } = await import('../access/postgres-tokens.ts');
   return PostgresTokens.open({
-    ...engines.catalog,
+    ...backEnds.catalog,
     folderHasTokens: await folderHasTokens(folder),
     onProblem,
   });
@@ -67,14 +67,14 @@ async function requireStore(folder: string, mayCreate: boolean): Promise<void> {
  * @throws FiletrackerError `unavailable` if the database cannot be reached, `not-found` if there is no store.
  */
 export async function openTokenEditor(
-  { folder, engines }: TokenPlace,
+  { folder, backEnds }: TokenPlace,
   options: { readonly clock: Clock; readonly create: boolean },
 ): Promise<TokenEditor> {
   const { clock, create } = options;
-  if (engines.catalog === undefined) {
+  if (backEnds.catalog === undefined) {
     await requireStore(folder, create);
     return new TokenFileEditor(folder, clock);
   }
   const { PostgresTokenEditor } = await import('../access/postgres-tokens.ts');
-  return PostgresTokenEditor.open(engines.catalog, options);
+  return PostgresTokenEditor.open(backEnds.catalog, options);
 }

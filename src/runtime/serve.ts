@@ -3,7 +3,7 @@ import { localMessageOf } from '../core/errors.ts';
 import { addressError, hostInUrl } from '../config/listen-address.ts';
 import type { ServerConfig } from '../config/server-config.ts';
 import { exposureOf } from './guard.ts';
-import { liesInFolder } from '../config/engine-config.ts';
+import { isInFolder } from '../config/back-end-config.ts';
 import { PidFile } from './pid-file.ts';
 import { adoptBeforeServing, prepareFolder, removeUnused } from './store-folder.ts';
 import { Log } from '../telemetry/log.ts';
@@ -30,34 +30,22 @@ function urlOf(config: ServerConfig, { host: bound, port }: BoundAddress): strin
   return `${scheme}://${hostInUrl(host)}:${port}${config.basePath}`;
 }
 
+const eventTexts = {
+  started: ['debug', 'worker started'],
+  ready: ['debug', 'worker ready'],
+  died: ['error', 'a worker died; it is started again'],
+  failed: ['error', 'a worker cannot start'],
+  'takeover-begun': ['info', 'starting a new process that takes over'],
+  'takeover-done': ['info', 'another process has taken over'],
+  'takeover-failed': ['error', 'the new process cannot take over; this one continues'],
+} as const;
+
 /** @param starting whether the program itself reports failures, because the server has not started yet. */
 function logEvent({ logger }: Log, event: SupervisorEvent, starting: boolean): void {
-  switch (event.type) {
-    case 'started':
-    case 'ready':
-      logger.debug(event, `worker ${event.type}`);
-      break;
-    case 'died':
-      logger.error(
-        event,
-        event.restartInMs === undefined
-          ? 'all workers end soon after their start'
-          : 'a worker died; it is started again',
-      );
-      break;
-    case 'failed':
-      if (!starting) logger.error(event, 'a worker cannot start');
-      break;
-    case 'takeover-begun':
-      logger.info(event, 'starting a new process that takes over');
-      break;
-    case 'takeover-done':
-      logger.info('another process has taken over');
-      break;
-    case 'takeover-failed':
-      logger.error(event, 'the new process cannot take over; this one continues');
-      break;
-  }
+  if (event.type === 'failed' && starting) return;
+  const [level, text] = eventTexts[event.type];
+  const isLast = event.type === 'died' && event.restartInMs === undefined;
+  logger[level](event, isLast ? 'all workers end soon after their start' : text);
 }
 
 /**
@@ -73,7 +61,7 @@ export async function serve(config: ServerConfig, options: ServeOptions = {}): P
     logger.warn({ file: options.ignoredLogConfig }, '--log-config has no effect; use --log-level');
   }
   using pidFile = options.pidFile === undefined ? undefined : await PidFile.claim(options.pidFile);
-  const inFolder = liesInFolder(config.engines);
+  const inFolder = isInFolder(config.backEnds);
   const made = inFolder ? await prepareFolder(config.folder) : [];
   if (inFolder) await adoptBeforeServing(config.folder, logger);
   await using rates = await openRates(config, log);

@@ -123,7 +123,7 @@ async function openServing(config: ServerConfig, log: Log): Promise<Serving> {
       release,
       basePath: config.basePath,
       fallbackUrl: imports ? undefined : fallbackUrl,
-      redirectDownloads: config.engines.redirectDownloads,
+      redirectDownloads: config.backEnds.redirectDownloads,
       observer,
       verification,
     });

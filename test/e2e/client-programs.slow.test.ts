@@ -352,7 +352,7 @@ test('prefetch, cache pin, unpin, clean and verify care for the cache', async ()
   expect(await run(['--offline', 'get', '/a', 'out'])).toMatchObject({ code: 3 });
   await ok(['cache', 'unpin', '/c']);
   expect(await run(['cache', 'unpin', '/c'])).toMatchObject({ code: 3 });
-  expect(await ok(['cache', 'verify'])).toContain('1 contents read');
+  expect(await ok(['cache', 'verify'])).toContain('1 blobs read');
   const blob = join(folder, 'cache', 'blobs');
   const [path = ''] = readdirSync(blob, { recursive: true, encoding: 'utf8' }).filter(
     (name) => name.length > 60,
@@ -436,7 +436,7 @@ test.each(wrongUse)('%s is wrong usage: exit 2, and one clear line', async (_wha
   const ended = await run(words);
   expect(ended.code).toBe(2);
   expect(ended.stdout).toBe('');
-  expect(ended.stderr).toMatch(/^(filetracker: |Usage: )/);
+  expect(ended.stderr).toMatch(/^(filetracker(?: [a-z]+)*: |Usage: )/);
   expect(ended.stderr).not.toMatch(/\n\s+at /);
 });
 
@@ -588,6 +588,12 @@ test('completion scripts are understood by their shells', async () => {
     expect(reply('filetracker -c /tmp cache v')).toBe('verify\n');
     expect(reply('filetracker get --no')).toBe('--no-cache\n');
     expect(reply('filetracker sync ""')).toBe('up down\n');
+    expect(reply('filetracker --retry-for 5s cache v')).toBe('verify\n');
+    expect(reply('filetracker --hand-out re')).toBe('reflink\n');
+    expect(reply('filetracker-server --gc')).toBe('--gc-grace\n');
+    expect(reply('filetracker-server token a')).toBe('add\n');
+    expect(reply('filetracker-server token add --ri')).toBe('--rights\n');
+    expect(reply('filetracker-recover --dry')).toBe('--dry-run\n');
     // Nothing of its own, so that bash completes the name of a file.
     expect(reply('filetracker put ""')).toBe('\n');
   }

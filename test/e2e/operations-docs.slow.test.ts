@@ -46,7 +46,7 @@ describe('the commands of docs/OPERATIONS.md', () => {
       const shell = await DocsShell.open([['2026-11-23T10:00:00Z', `"$(cat "${between}")"`]]);
       await makeTree(join(shell.root, 'srv', 'files'));
       await shell.run('start');
-      expect(await shell.run('migrate')).toMatch(/10 stored[\s\S]*10 there already/);
+      expect(await shell.run('migrate')).toMatch(/10 stored[\s\S]*10 present already/);
       await shell.run('backup');
       await writeFile(between, new Date().toISOString());
       await shell.run('backup');

@@ -1,7 +1,7 @@
 import { Client } from 'pg';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { openTokenEditor, openTokens } from '../../src/runtime/open-tokens.ts';
-import { readEngineConfig } from '../../src/config/engine-config.ts';
+import { readBackEndConfig } from '../../src/config/back-end-config.ts';
 import type { NewToken } from '../../src/access/token.ts';
 import type { TokenEditor, TokenSource } from '../../src/access/token-source.ts';
 import { TokenFileEditor } from '../../src/access/token-store.ts';
@@ -24,20 +24,20 @@ const soon = { timeout: 5_000 };
 function place() {
   const { schema, drop } = freshSchema();
   onTestFinished(drop);
-  const engines = (url = postgresUrl()) =>
-    readEngineConfig({ catalog: `${url}?schema=${schema}`, catalogTimeout: '1s' }, {});
+  const backEnds = (url = postgresUrl()) =>
+    readBackEndConfig({ catalog: `${url}?schema=${schema}`, catalogTimeout: '1s' }, {});
   return {
     schema,
     source: async (problems: unknown[] = [], options: { url?: string; folder?: string } = {}) => {
       const folder = options.folder ?? (await temporaryFolder());
-      const where = { folder, engines: engines(options.url) };
+      const where = { folder, backEnds: backEnds(options.url) };
       const source: TokenSource = await openTokens(where, (error) => problems.push(error));
       onTestFinished(() => source.close());
       return source;
     },
     editor: async (): Promise<TokenEditor> => {
       const editor = await openTokenEditor(
-        { folder: '/nowhere', engines: engines() },
+        { folder: '/nowhere', backEnds: backEnds() },
         { clock: systemClock, create: true },
       );
       onTestFinished(() => editor.close());

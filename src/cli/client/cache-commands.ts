@@ -7,18 +7,18 @@ import { formatVersionedName, parseVersionedName } from '../../core/file-name.ts
 import { parseSizeBytes } from '../../core/quantities.ts';
 import { makeFolders } from '../../fs/folders.ts';
 import { exitCodes, tell } from '../output.ts';
-import { printResult, programName, tellDetail } from './context.ts';
+import type { CleanFlags } from './commands.ts';
+import { forEachName, printResult, programName, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
-import { forEachName } from './each-name.ts';
 
 function requireCache({ client }: CommandContext): LocalCache {
   if (client.cache !== undefined) {
     const { folder, layout } = client.cache;
     requireNoStore(folder, layout.partial);
     if (existsSync(folder)) return client.cache;
-    throw new FiletrackerError('not-found', `Cannot look at the cache "${folder}": there is no such folder`);
+    throw new FiletrackerError('not-found', `Cannot open the cache "${folder}": there is no such folder`);
   }
-  throw new FiletrackerError('invalid-argument', 'Cannot look at the cache: there is none; name one with -c');
+  throw new FiletrackerError('invalid-argument', 'Cannot open the cache: there is none; name one with -c');
 }
 
 export async function cacheStatusCommand(context: CommandContext): Promise<void> {
@@ -30,17 +30,12 @@ export async function cacheStatusCommand(context: CommandContext): Promise<void>
     [
       `folder    ${status.folder}`,
       `size      ${formatSize(status.sizeBytes)} (${limit})`,
-      `contents  ${status.contents}, under ${status.names} names`,
+      `blobs     ${status.contents}, under ${status.names} names`,
       `pinned    ${status.pinned}, ${formatSize(status.pinnedBytes)}`,
       `unfinished downloads  ${status.unfinished}`,
-      `disk      ${formatSize(status.freeBytes)} free, of which ${formatSize(status.freeMinBytes)} stay so`,
+      `disk      ${formatSize(status.freeBytes)} free, of which ${formatSize(status.freeMinBytes)} are reserved`,
     ].join('\n'),
   );
-}
-
-export interface CleanFlags {
-  readonly all?: boolean;
-  readonly size?: string;
 }
 
 export async function cacheCleanCommand(context: CommandContext, { all, size }: CleanFlags): Promise<void> {
@@ -64,8 +59,8 @@ export async function cacheVerifyCommand(context: CommandContext): Promise<void>
     const { signal } = context;
     const found = await cache.maintenance.verify({ signal, onContent: progress.add });
     progress.end();
-    for (const digest of found.damaged) tell(`${programName}: the content ${digest} was damaged`);
-    const text = `${found.contents} contents read (${formatSize(found.contentBytes)}), ${found.damaged.length} damaged; ${found.recordsRemoved} stale records removed`;
+    for (const digest of found.damaged) tell(`${programName}: the blob ${digest} was damaged`);
+    const text = `${found.contents} blobs read (${formatSize(found.contentBytes)}), ${found.damaged.length} damaged; ${found.recordsRemoved} stale records removed`;
     printResult(context, found, text);
     if (found.damaged.length > 0) process.exitCode = exitCodes.failure;
   } finally {

@@ -12,22 +12,23 @@ import type { GivenName } from '../../core/file-name.ts';
 import type { Chunks } from '../../streams/chunks.ts';
 import { exitCodes, printJson, printLine, printNull } from '../output.ts';
 import { runToEnd } from '../run-to-end.ts';
-import { printResult, programName, servesFromCache, tellDetail } from './context.ts';
+import type { GetFlags, ListFlags, PutFlags } from './commands.ts';
+import {
+  forEachName,
+  printResult,
+  programName,
+  servesFromCache,
+  tellDetail,
+  withContext,
+} from './context.ts';
 import type { CommandContext } from './context.ts';
-import { forEachName } from './each-name.ts';
 import type { PlainGet } from './plain-get.ts';
-import { withContext } from './run-command.ts';
-
-export interface GetFlags {
-  readonly cache?: boolean;
-  readonly forceRefresh?: boolean;
-}
 
 function isFolder(path: string): boolean {
   try {
     return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
   } catch {
-    return false; // What is wrong with the path is told when it is written to.
+    return false; // Writing to the path reports what is wrong with it.
   }
 }
 
@@ -53,7 +54,7 @@ export async function getCommand(
   }
 }
 
-/** A get without flags, as a whole program. */
+/** The whole program if its command is a plain get. */
 export async function getPlainly({ name, target, remoteUrl, cacheDir }: PlainGet): Promise<void> {
   const flags = {
     ...(remoteUrl !== undefined && { remoteUrl }),
@@ -71,15 +72,9 @@ export async function catCommand(
   try {
     await pipeline(stream, process.stdout, { end: false });
   } catch (error) {
-    // A reader such as `head` has seen enough.
+    // A reader such as `head` has read enough.
     if (!(error instanceof Error && 'code' in error && error.code === 'EPIPE')) throw error;
   }
-}
-
-export interface PutFlags {
-  readonly localCache?: boolean;
-  readonly remoteCache?: boolean;
-  readonly compress?: boolean;
 }
 
 export function putOptions(context: CommandContext, flags: PutFlags): PutOptions {
@@ -97,11 +92,11 @@ export async function putCommand(
   name: string,
   flags: PutFlags,
 ): Promise<void> {
-  // Node reads a folder there as nothing at all, which would be stored.
+  // Node reads a folder there as an empty input, which would be stored.
   if (local === '-' && fstatSync(process.stdin.fd).isDirectory()) {
     throw new FiletrackerError('io', 'Cannot put "-": the standard input is a folder');
   }
-  // A version is read out of what the user names, not out of what the file is called.
+  // A version is taken from the name that the user gives, not from the name of the local file.
   const into = name.endsWith('/') && local !== '-';
   const target: GivenName = into ? { name: `${name}${basename(local)}` } : name;
   const progress = context.progress(local);
@@ -149,8 +144,8 @@ export async function statCommand(context: CommandContext, names: readonly strin
       [
         `name     ${file.name}`,
         `version  ${file.version} (${new Date(file.version * 1000).toISOString()})`,
-        `size     ${file.size ?? 'not told by the server'}`,
-        `digest   ${file.digest ?? 'not told by the server'}`,
+        `size     ${file.size ?? 'unknown'}`,
+        `digest   ${file.digest ?? 'unknown'}`,
       ].join('\n'),
     );
   });
@@ -160,13 +155,6 @@ export async function existsCommand(context: CommandContext, name: string): Prom
   const exists = await context.client.exists(name, { signal: context.signal });
   if (context.json) printResult(context, { name, exists }, '');
   if (!exists) process.exitCode = exitCodes.notFound;
-}
-
-export interface ListFlags {
-  readonly long?: boolean;
-  readonly local?: boolean;
-  readonly upTo?: string;
-  readonly null?: boolean;
 }
 
 function longLine({ size, version, name }: FileInfo): string {
@@ -219,7 +207,7 @@ export async function listCommand(
   if (long === true) tellDetail(context, `${count} files, ${formatSize(bytes)}`);
 }
 
-/** How the other commands read this name, whose end they would take for a version; undefined where it is gone. */
+/** The form in which other commands accept a name whose end looks like a version; `undefined` if the file is gone. */
 async function versionedNameOf(
   { client, signal }: CommandContext,
   name: string,
@@ -228,8 +216,8 @@ async function versionedNameOf(
 }
 
 /**
- * The names in a file or on the standard input, one a line, or ended by NUL. Without empty lines and comments, which
- * begin with "#": a name begins with a slash.
+ * The names in a file or on the standard input, one per line, or ended by NUL. Skips empty lines, and comments, which
+ * begin with "#".
  */
 export async function* namesFrom(
   source: string,

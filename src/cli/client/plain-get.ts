@@ -7,8 +7,8 @@ import { parseVersionedName } from '../../core/file-name.ts';
 import { replacement } from '../unreadable-words.ts';
 
 /**
- * `filetracker [-r URL] [-c DIR] get NAME LOCAL`, without any other flag. Workers start the program so for each
- * file, and loading all of it takes longer than most files: this form goes past the reading of commands.
+ * `filetracker [-r URL] [-c DIR] get NAME LOCAL`, without any other flag. Workers start the program in this form for each
+ * file, and loading all of it takes longer than most transfers, so this form skips the command line parser.
  */
 export interface PlainGet {
   readonly name: string;
@@ -17,7 +17,7 @@ export interface PlainGet {
   readonly remoteUrl: string | undefined;
 }
 
-/** Undefined for words of any other form. */
+/** `undefined` for any other form. */
 export function readPlainGet(words: readonly string[]): PlainGet | undefined {
   const flags = new Map<string, string>();
   let at = 0;
@@ -35,8 +35,9 @@ export function readPlainGet(words: readonly string[]): PlainGet | undefined {
 }
 
 /**
- * Serves a versioned name from the cache, where that is all there is to do. Gives false, without having done
- * anything, where it is not, and where something is wrong: whoever goes on then meets it again and tells it.
+ * Serves a versioned name from the cache.
+ * @returns false, without having done anything, if the cache cannot serve it or anything fails: the full program then
+ * meets the same failure and reports it.
  */
 export async function serveCached({ name: text, target, cacheDir }: PlainGet): Promise<boolean> {
   try {

@@ -1,13 +1,13 @@
+import { asShown } from '../../core/shown-text.ts';
 import type { TransferProgress } from '../../client/transfer/download.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { isSmartTerminal } from '../../core/terminal.ts';
-import { asShown } from '../shown-text.ts';
 
-/** What takes less is over before a bar could be read. */
+/** A shorter transfer ends before a bar could be read. */
 const silentMs = 500;
 const redrawMs = 100;
 const barWidth = 24;
-/** The rate is that of about so many milliseconds. */
+/** The rate is the average over this time. */
 const rateWindowMs = 3000;
 
 interface ProgressOutput {
@@ -16,7 +16,7 @@ interface ProgressOutput {
   write(text: string): unknown;
 }
 
-/** One line of a bar, at most `columns` wide: name, share, bytes, rate and the time that is left. */
+/** One line of a bar, at most `columns` wide: name, percentage, bytes, rate and remaining time. */
 export function progressLine(
   label: string,
   done: number,
@@ -33,9 +33,10 @@ export function progressLine(
   const bytes = known ? `${formatSize(done)} of ${formatSize(total)}` : formatSize(done);
   const left = known && bytesPerSecond > 0 ? `, ${formatDuration((total - done) / bytesPerSecond)} left` : '';
   const figures = `${bar} ${bytes}, ${formatSize(bytesPerSecond)}/s${left}`.trimStart();
-  const room = columns - figures.length - 2;
-  const shown = label.length <= room ? label : `…${label.slice(Math.max(0, label.length - room + 1))}`;
-  return room >= 8 ? `${shown} ${figures}` : figures.slice(0, columns - 1);
+  const labelMax = columns - figures.length - 2;
+  const shown =
+    label.length <= labelMax ? label : `…${label.slice(Math.max(0, label.length - labelMax + 1))}`;
+  return labelMax >= 8 ? `${shown} ${figures}` : figures.slice(0, columns - 1);
 }
 
 export function formatDuration(seconds: number): string {
@@ -45,7 +46,7 @@ export function formatDuration(seconds: number): string {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
 }
 
-/** A bar on a terminal for what takes over half a second; nothing anywhere else. */
+/** A bar for transfers of more than half a second, on a terminal only. */
 export class Progress {
   readonly #output: ProgressOutput;
   readonly #label: string;
@@ -64,7 +65,7 @@ export class Progress {
     this.#enabled = enabled && isSmartTerminal(output);
   }
 
-  /** Shows how far one transfer is; each of its phases is a bar of its own. */
+  /** Shows the progress of one transfer; each of its phases has its own bar. */
   readonly update = ({ phase, done, total }: TransferProgress): void => {
     if (phase !== this.#phase) this.#samples = [{ atMs: performance.now(), done: 0 }];
     this.#phase = phase;
@@ -98,7 +99,7 @@ export class Progress {
     this.#output.write(`\r${line}\u001b[K`);
   }
 
-  /** Takes the bar away. */
+  /** Removes the bar. */
   end(): void {
     if (this.#shown) this.#output.write('\r\u001b[K');
     this.#shown = false;

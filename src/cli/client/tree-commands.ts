@@ -1,53 +1,41 @@
+import { asShown } from '../../core/shown-text.ts';
 import { Exclusions } from '../../client/sync/exclusions.ts';
 import { formatSize } from '../../client/size-text.ts';
 import { listFiles } from '../../client/sync/listed-files.ts';
 import { pullTree } from '../../client/sync/pull.ts';
 import { pushTree } from '../../client/sync/push.ts';
 import type { TreeAction, TreeEvent, TreeOptions, TreeSummary } from '../../client/sync/tally.ts';
+import { readSettings } from '../../config/setting.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { exitCodes, printJson, printLine, tell } from '../output.ts';
-import { asShown } from '../shown-text.ts';
+import { jobsSection, type GetFlags, type PrefetchFlags, type PutFlags, type SyncFlags } from './commands.ts';
 import { printResult, programName, servesFromCache, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
-import type { GetFlags, PutFlags } from './file-commands.ts';
-import { putOptions } from './file-commands.ts';
+import { namesFrom, putOptions } from './file-commands.ts';
 import { sideBySide } from '../../streams/side-by-side.ts';
-import { namesFrom } from './file-commands.ts';
 import { isFiletrackerError, messageOf } from '../../core/errors.ts';
 
-export interface TreeFlags {
-  readonly jobs?: string;
-  readonly exclude?: readonly string[];
+type TreeFlags = Pick<GetFlags, 'jobs' | 'exclude'>;
+
+function jobsOf(flags: Pick<TreeFlags, 'jobs'>): number {
+  return readSettings(jobsSection, flags).jobs;
 }
 
-export interface SyncFlags extends TreeFlags {
-  readonly allowEmpty?: boolean;
-  readonly checksum?: boolean;
-  readonly delete?: boolean;
-  readonly dryRun?: boolean;
-  readonly force?: boolean;
-}
+const plainTransfer = {
+  onlyChanged: false,
+  checksum: false,
+  delete: false,
+  allowEmpty: false,
+  force: false,
+  dryRun: false,
+  transfer: {},
+};
+type Change = Partial<Pick<TreeOptions, keyof typeof plainTransfer>>;
 
-const defaultJobs = 8;
-const jobsMax = 256;
-
-function readJobs(text: string | undefined): number {
-  const jobs = text === undefined ? defaultJobs : Number(text);
-  if (Number.isInteger(jobs) && jobs >= 1 && jobs <= jobsMax) return jobs;
-  throw new FiletrackerError(
-    'invalid-argument',
-    `Cannot use "${text}" as jobs: it must be from 1 to ${jobsMax}`,
-  );
-}
-
-type Change = Partial<
-  Pick<TreeOptions, 'onlyChanged' | 'checksum' | 'delete' | 'allowEmpty' | 'force' | 'dryRun' | 'transfer'>
->;
-
-/** What a user has to know about one by one, with its reason. */
+/** Actions that are reported one by one, with their reason. */
 const reasoned: ReadonlySet<TreeAction> = new Set(['failed', 'skipped', 'vanished', 'kept']);
 
-/** Runs a transfer of many files with one bar; failures and what was skipped are told as they happen. */
+/** Runs a transfer of many files with one bar; reports failures and skipped files as they happen. */
 async function runTree(
   context: CommandContext,
   label: string,
@@ -71,17 +59,12 @@ async function runTree(
   try {
     summary = await transfer({
       list: (options) => listFiles(context.client, options, { fromCache: servesFromCache(context) }),
-      onlyChanged: change.onlyChanged ?? false,
-      checksum: change.checksum ?? false,
-      delete: change.delete ?? false,
-      allowEmpty: change.allowEmpty ?? false,
+      ...plainTransfer,
+      ...change,
       exclusions: new Exclusions(flags.exclude),
       cacheFolder: context.client.cache?.folder,
-      force: change.force ?? false,
-      dryRun: change.dryRun ?? false,
       namesFormTree: context.client.remote !== undefined,
-      parallel: readJobs(flags.jobs),
-      transfer: change.transfer ?? {},
+      parallel: jobsOf(flags),
       signal: context.signal,
       onEvent,
       onLoss: (text) => {
@@ -113,14 +96,14 @@ function tellSummary(context: CommandContext, summary: TreeSummary, dryRun: bool
   tell(`${dryRun ? 'Would be: ' : ''}${text}${bytes > 0 ? ` (${formatSize(bytes)})` : ''}`);
 }
 
-/** One stream holds no files. */
+/** A stream cannot hold a tree. */
 function requireFolder(folder: string, command: string): void {
   if (folder !== '-') return;
   const hint = 'with -R it must be a folder; one called "-" is "./-"';
   throw new FiletrackerError('invalid-argument', `Cannot ${command} "-": ${hint}`);
 }
 
-/** Told once, and not for each file. */
+/** Reports it once instead of for each file. */
 function requireOnline({ client, offline }: CommandContext, action: string): void {
   if (!offline || client.remote === undefined) return;
   throw new FiletrackerError('invalid-argument', `Cannot ${action}: the client is offline`);
@@ -130,7 +113,7 @@ export async function getTreeCommand(
   context: CommandContext,
   directory: string,
   folder: string,
-  flags: GetFlags & TreeFlags,
+  flags: GetFlags,
 ): Promise<void> {
   requireFolder(folder, 'get');
   const transfer = { addToCache: flags.cache !== false, forceRefresh: flags.forceRefresh ?? false };
@@ -143,7 +126,7 @@ export async function putTreeCommand(
   context: CommandContext,
   folder: string,
   directory: string,
-  flags: PutFlags & TreeFlags,
+  flags: PutFlags,
 ): Promise<void> {
   requireFolder(folder, 'put');
   if (flags.remoteCache !== false) requireOnline(context, `put "${folder}"`);
@@ -172,13 +155,13 @@ export async function syncCommand(
   const { client } = context;
   if (direction === 'up') {
     requireOnline(context, `sync up "${source}"`);
-    // What is uploaded from here lies here: the cache gains nothing by a copy.
+    // The uploaded files are on this machine, so the cache gains nothing from a copy.
     const transfer = { toLocalStore: client.remote === undefined };
     await runTree(context, source, flags, { ...change, transfer }, (options) =>
       pushTree(client, source, target, options),
     );
   } else if (direction === 'down') {
-    // The cache does not know what else there is.
+    // The cache does not know which other files the server has.
     if (change.delete) requireOnline(context, `sync down "${source}" with --delete`);
     await runTree(context, source, flags, change, (options) => pullTree(client, source, target, options));
   } else {
@@ -187,11 +170,6 @@ export async function syncCommand(
       `Cannot sync "${direction}": the directions are up and down`,
     );
   }
-}
-
-export interface PrefetchFlags extends TreeFlags {
-  readonly from?: string;
-  readonly null?: boolean;
 }
 
 export async function prefetchCommand(
@@ -203,7 +181,7 @@ export async function prefetchCommand(
   if (names.length === 0 && from === undefined) {
     throw new FiletrackerError(
       'invalid-argument',
-      'Cannot prefetch: give names, or a file of them with --from',
+      'Cannot prefetch: no names; pass some, or a file of them with --from',
     );
   }
   let worst: number = exitCodes.ok;
@@ -211,12 +189,12 @@ export async function prefetchCommand(
     yield* names;
     if (from !== undefined) yield* namesFrom(from, { isNull });
   };
-  await sideBySide(all(), readJobs(jobs), async (name) => {
+  await sideBySide(all(), jobsOf({ jobs }), async (name) => {
     try {
       const file = await client.prefetch(name, { signal });
       printResult(context, file, context.verbose ? file.versionedName : '');
     } catch (error) {
-      // One name that is gone keeps no other from being fetched; a server that is down does.
+      // A missing file does not stop the others; an unreachable server does.
       if (!isFiletrackerError(error, 'not-found') && !isFiletrackerError(error, 'invalid-name')) throw error;
       const wrong = isFiletrackerError(error, 'invalid-name') || worst === exitCodes.usage;
       worst = wrong ? exitCodes.usage : exitCodes.notFound;

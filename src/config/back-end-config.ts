@@ -4,8 +4,21 @@ import type { ConnectionOptions } from '../catalog/postgres/pools.ts';
 import { cannot } from '../core/errors.ts';
 import { withoutTrailingSlashes } from '../core/file-name.ts';
 import { shownAddress } from '../core/shown-text.ts';
-import * as setting from './setting.ts';
-import { readSettings, refuseFlag, type Environment, type Flags, type Kind } from './setting.ts';
+import {
+  choice,
+  count,
+  duration,
+  flag,
+  option,
+  parsed,
+  readSettings,
+  refuseFlag,
+  section,
+  text,
+  type Environment,
+  type Flags,
+  type Kind,
+} from './setting.ts';
 
 const bucketForm = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
 const prefixForm = /^(?:[\w.~-]+\/)*$/;
@@ -13,135 +26,116 @@ const prefixForm = /^(?:[\w.~-]+\/)*$/;
 const longestTimeoutMs = 24 * 3_600_000;
 
 const timeout: Kind<number> = {
-  ...setting.duration({ least: 100 }),
-  read: (text, flag) => Math.min(setting.duration({ least: 100 }).read(text, flag), longestTimeoutMs),
+  ...duration({ least: 100 }),
+  read: (text, flag) => Math.min(duration({ least: 100 }).read(text, flag), longestTimeoutMs),
 };
-const connections = setting.count(1, 99_999);
+const connections = count(1, 99_999);
 
 /** Which back ends hold a store. */
-export const enginesSection = setting.section('Back ends', {
-  catalog: {
-    flags: '--catalog <url>',
-    variable: 'FILETRACKER_CATALOG',
-    kind: setting.parsed(readCatalogAddress),
-    initially: 'the folder',
-    help: 'keep the catalog in PostgreSQL: postgres://host/database[?schema=NAME]',
-  },
-  blobs: {
-    flags: '--blobs <url>',
+export const backEndsSection = section('Back ends', {
+  catalog: option(
+    '--catalog <url>',
+    'keep the catalog in PostgreSQL: postgres://host/database[?schema=NAME]',
+    parsed(readCatalogAddress),
+    { variable: 'FILETRACKER_CATALOG', initially: 'the folder' },
+  ),
+  blobs: option('--blobs <url>', 'keep large blobs in S3: s3://bucket/prefix', parsed(readBucketAddress), {
     variable: 'FILETRACKER_BLOBS',
-    kind: setting.parsed(readBucketAddress),
     initially: 'the folder',
-    help: 'keep large blobs in S3: s3://bucket/prefix',
-  },
-  redirectDownloads: {
-    flags: '--redirect-downloads',
-    kind: setting.toggle,
-    initial: false,
-    help: 'redirect readers of large files to S3 with a signed URL (307)',
-  },
+  }),
+  redirectDownloads: flag(
+    '--redirect-downloads',
+    'redirect readers of large files to S3 with a signed URL (307)',
+  ),
 });
 
 /** How the back ends are reached. */
-export const engineTuningSection = setting.section('Connections to PostgreSQL and S3', {
-  poolSize: {
-    flags: '--catalog-pool <number>',
-    kind: connections,
+export const connectionsSection = section('Connections to PostgreSQL and S3', {
+  poolSize: option('--catalog-pool <number>', 'connections to PostgreSQL per worker', connections, {
     initially: '20',
-    help: 'connections to PostgreSQL per worker',
-  },
-  listPoolSize: {
-    flags: '--catalog-list-pool <number>',
-    kind: connections,
-    initially: '5',
-    help: 'further connections per worker for lists, which take one for each page',
-  },
-  queryTimeoutMs: {
-    flags: '--catalog-timeout <time>',
-    kind: timeout,
+  }),
+  listPoolSize: option(
+    '--catalog-list-pool <number>',
+    'further connections per worker for lists, which take one for each page',
+    connections,
+    { initially: '5' },
+  ),
+  queryTimeoutMs: option('--catalog-timeout <time>', 'longest wait for PostgreSQL', timeout, {
     initially: '10s',
-    help: 'longest wait for PostgreSQL',
-  },
-  endpoint: {
-    flags: '--s3-endpoint <url>',
-    kind: setting.parsed(readEndpoint),
-    mayBeEmpty: true,
-    help: 'address of an S3 server other than Amazon’s',
-  },
-  publicEndpoint: {
-    flags: '--s3-public-endpoint <url>',
-    kind: setting.parsed(readEndpoint),
-    mayBeEmpty: true,
-    initially: '--s3-endpoint',
-    help: 'address of that server for --redirect-downloads',
-  },
-  region: {
-    flags: '--s3-region <region>',
-    kind: setting.text,
+  }),
+  endpoint: option(
+    '--s3-endpoint <url>',
+    'address of an S3 server other than Amazon’s',
+    parsed(readEndpoint),
+    { mayBeEmpty: true },
+  ),
+  publicEndpoint: option(
+    '--s3-public-endpoint <url>',
+    'address of that server for --redirect-downloads',
+    parsed(readEndpoint),
+    { mayBeEmpty: true, initially: '--s3-endpoint' },
+  ),
+  region: option('--s3-region <region>', 'region of the bucket', text, {
     mayBeEmpty: true,
     initially: '$AWS_REGION, else us-east-1',
-    help: 'region of the bucket',
-  },
-  timeoutMs: {
-    flags: '--s3-timeout <time>',
-    kind: timeout,
-    initially: '15s',
-    help: 'longest wait for S3; for a part of an upload, four times that',
-  },
-  connectionsMax: {
-    flags: '--s3-connections <number>',
-    kind: connections,
+  }),
+  timeoutMs: option(
+    '--s3-timeout <time>',
+    'longest wait for S3; for a part of an upload, four times that',
+    timeout,
+    { initially: '15s' },
+  ),
+  connectionsMax: option('--s3-connections <number>', 'connections to S3 per worker', connections, {
     initially: '128',
-    help: 'connections to S3 per worker',
-  },
-  addressing: {
-    flags: '--s3-addressing <form>',
-    kind: setting.choice('path', 'virtual-host'),
-    initial: 'path',
-    help: 'position of the bucket in a URL: path or virtual-host',
-  },
-  checksums: {
-    flags: '--s3-checksums <when>',
-    kind: setting.choice('when-required', 'when-supported'),
-    initial: 'when-required',
-    help: 'when to send and check checksums: when-required or when-supported',
-  },
+  }),
+  addressing: option(
+    '--s3-addressing <form>',
+    'position of the bucket in a URL: path or virtual-host',
+    choice('path', 'virtual-host'),
+    { initial: 'path' },
+  ),
+  checksums: option(
+    '--s3-checksums <when>',
+    'when to send and check checksums: when-required or when-supported',
+    choice('when-required', 'when-supported'),
+    { initial: 'when-required' },
+  ),
 });
 
 /** The back ends of a store; `undefined` is its folder. */
-export interface EngineConfig {
+export interface BackEndConfig {
   readonly catalog: ConnectionOptions | undefined;
   readonly blobs: S3ConnectionOptions | undefined;
   /** Whether readers of large files are redirected to the object store. */
   readonly redirectDownloads: boolean;
 }
 
-export type EngineTuningFlags = Flags<typeof engineTuningSection>;
-export type EngineFlags = Flags<typeof enginesSection> & EngineTuningFlags;
+export type ConnectionFlags = Flags<typeof connectionsSection>;
+export type BackEndFlags = Flags<typeof backEndsSection> & ConnectionFlags;
 
-export const embeddedEngines: EngineConfig = {
+export const embeddedBackEnds: BackEndConfig = {
   catalog: undefined,
   blobs: undefined,
   redirectDownloads: false,
 };
 
 /** Whether a part of the store is in its folder. */
-export function usesFolder(engines: EngineConfig): boolean {
-  return engines.catalog === undefined || engines.blobs === undefined;
+export function usesFolder(backEnds: BackEndConfig): boolean {
+  return backEnds.catalog === undefined || backEnds.blobs === undefined;
 }
 
 /** Whether the whole store is in its folder. */
-export function liesInFolder(engines: EngineConfig): boolean {
-  return engines.catalog === undefined && engines.blobs === undefined;
+export function isInFolder(backEnds: BackEndConfig): boolean {
+  return backEnds.catalog === undefined && backEnds.blobs === undefined;
 }
 
 /** @throws FiletrackerError `invalid-argument`. */
-export function readEngineConfig(flags: EngineFlags, environment: Environment): EngineConfig {
-  const { catalog, blobs, redirectDownloads } = readSettings(enginesSection, flags, environment);
+export function readBackEndConfig(flags: BackEndFlags, environment: Environment): BackEndConfig {
+  const { catalog, blobs, redirectDownloads = false } = readSettings(backEndsSection, flags, environment);
   if (redirectDownloads && blobs === undefined) {
     throw cannot('invalid-argument', 'use --redirect-downloads', 'it needs --blobs');
   }
-  const { poolSize, listPoolSize, queryTimeoutMs, ...s3 } = readSettings(engineTuningSection, flags);
+  const { poolSize, listPoolSize, queryTimeoutMs, ...s3 } = readSettings(connectionsSection, flags);
   const connectTimeoutMs = queryTimeoutMs === undefined ? undefined : Math.ceil(queryTimeoutMs / 2);
   return {
     catalog: catalog && { ...catalog, poolSize, listPoolSize, connectTimeoutMs, queryTimeoutMs },
@@ -180,11 +174,11 @@ function readEndpoint(text: string, flag: string): string {
 export interface StoreAddress {
   /** Absolute; `undefined` if nothing is in a folder. */
   readonly folder: string | undefined;
-  readonly engines: EngineConfig;
+  readonly backEnds: BackEndConfig;
 }
 
 /** Whether an address names a back end other than a folder. */
-export function namesEngines(text: string): boolean {
+export function namesBackEnds(text: string): boolean {
   return /(?:^|,)(?:postgres(?:ql)?|s3):/.test(text);
 }
 
@@ -192,7 +186,7 @@ export function namesEngines(text: string): boolean {
  * Reads the address of a store: a folder, `postgres://…,s3://…`, or a folder and one of them.
  * @throws FiletrackerError `invalid-argument`.
  */
-export function readStoreAddress(text: string, flags: EngineTuningFlags = {}): StoreAddress {
+export function readStoreAddress(text: string, flags: ConnectionFlags = {}): StoreAddress {
   const parts = text.split(',').filter((part) => part !== '');
   const take = (form: RegExp): string | undefined => {
     const at = parts.findIndex((part) => form.test(part));
@@ -206,6 +200,6 @@ export function readStoreAddress(text: string, flags: EngineTuningFlags = {}): S
     const state = 'write it as DIR, postgres://…,s3://…, or DIR with one of these';
     throw cannot('invalid-argument', 'use the address of a store', state);
   }
-  const engines = readEngineConfig({ ...flags, catalog, blobs }, {});
-  return { folder: folder === undefined ? undefined : resolve(folder), engines };
+  const backEnds = readBackEndConfig({ ...flags, catalog, blobs }, {});
+  return { folder: folder === undefined ? undefined : resolve(folder), backEnds };
 }

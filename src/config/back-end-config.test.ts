@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { readEngineConfig } from './engine-config.ts';
+import { readBackEndConfig } from './back-end-config.ts';
 
-describe('readEngineConfig()', () => {
+describe('readBackEndConfig()', () => {
   it('takes the embedded store where nothing is said', () => {
-    expect(readEngineConfig({}, {})).toEqual({
+    expect(readBackEndConfig({}, {})).toEqual({
       catalog: undefined,
       blobs: undefined,
       redirectDownloads: false,
@@ -12,7 +12,7 @@ describe('readEngineConfig()', () => {
 
   it('reads addresses from flags before the environment', () => {
     const environment = { FILETRACKER_CATALOG: 'postgres://b/c', FILETRACKER_BLOBS: 's3://from-environment' };
-    const config = readEngineConfig(
+    const config = readBackEndConfig(
       {
         catalog: 'postgres://u:p@host:5433/d?schema=mine',
         catalogPool: '7',
@@ -40,7 +40,7 @@ describe('readEngineConfig()', () => {
   it('reads bucket and prefix', () => {
     const s3PublicEndpoint = 'https://files.example/';
     const flags = { blobs: 's3://files/a/b', s3Endpoint: 'http://127.0.0.1:9000/', s3PublicEndpoint };
-    const config = readEngineConfig(flags, {});
+    const config = readBackEndConfig(flags, {});
     expect(config.blobs).toMatchObject({
       bucket: 'files',
       prefix: 'a/b/',
@@ -63,10 +63,10 @@ describe('readEngineConfig()', () => {
     { blobs: 's3://bucket', s3Addressing: 'host' },
     { redirectDownloads: true },
   ])('refuses %o', (flags) => {
-    expect(() => readEngineConfig(flags, {})).toThrow(expect.objectContaining({ code: 'invalid-argument' }));
+    expect(() => readBackEndConfig(flags, {})).toThrow(expect.objectContaining({ code: 'invalid-argument' }));
   });
 
   it('does not show the password of an address', () => {
-    expect(() => readEngineConfig({ catalog: 'mysql://u:secret@host/d' }, {})).toThrow(/^(?!.*secret)/);
+    expect(() => readBackEndConfig({ catalog: 'mysql://u:secret@host/d' }, {})).toThrow(/^(?!.*secret)/);
   });
 });
