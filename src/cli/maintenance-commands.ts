@@ -100,11 +100,11 @@ export const cleanerSpec: CommandSpec = {
   sections: [cleanerSection],
   notes: `
 Cleans caches of the filetracker program and of the Python client. When their
-total size reaches SIZE, the least recently used files of all of them are removed
-until PERCENT of SIZE remain. Files in use and pinned files stay. A folder that
-cannot be cleaned is reported once; with --once the exit code is then 1. Run by
-root, the cleaner acts as the owner of each folder. A folder whose name is like a
-pattern, such as proj[1], is taken literally.
+total size reaches SIZE, the least recently used files of all of them are
+removed until PERCENT of SIZE remain. Files in use and pinned files stay. A
+folder that cannot be cleaned is reported once; with --once the exit code is
+then 1. Run by root, the cleaner acts as the owner of each folder. A folder
+whose name looks like a pattern, such as proj[1], is taken literally.
 
 Sizes are bytes, or chain the units B K M G T (also KB, KiB), each 1,024 times
 the one before: 1G512M.
