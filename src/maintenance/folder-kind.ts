@@ -24,7 +24,7 @@ import { checkApart } from './target-folder.ts';
  * both have a `blobs/` with different meanings, and opening one as the other destroys it.
  *
  * A folder of filetracker 2 is known by `links/` beside `blobs/`, which ours never has, whatever else it contains; not by
- * what is missing, because any program of ours that once ran there may have made that.
+ * what is missing, because any filetracker program that once ran there may have made that.
  */
 export type FolderKind =
   /** It does not exist, it is empty, or it holds things of neither filetracker. */
@@ -37,7 +37,7 @@ export type FolderKind =
   | { readonly kind: 'journal-lost'; readonly folders: StoreFolders }
   /** A folder of filetracker 2 that was not adopted yet, or not completely. */
   | { readonly kind: 'to-adopt'; readonly source: string; readonly store: string; readonly begun: boolean }
-  /** A folder of filetracker 2 in which an earlier release of ours has stored files. */
+  /** A folder of filetracker 2 in which an early release of filetracker 3 has stored files. */
   | { readonly kind: 'mixed' }
   /** The cache of a client, and nothing of a store. */
   | { readonly kind: 'cache' }
@@ -122,7 +122,7 @@ async function holdsRecords(journal: string): Promise<boolean> {
   return false;
 }
 
-/** Refuses what has to be adopted, finished or sorted out before a program of ours may touch it. */
+/** Refuses what has to be adopted, finished or sorted out before a program may touch it. */
 function refuseUnready(folder: string, found: FolderKind): void {
   const problem = problemOf(folder, found);
   if (problem !== undefined) throw cannot('invalid-argument', `use "${folder}"`, problem);

@@ -5,7 +5,7 @@ import { Retries, withRetries } from './retries.ts';
 const policy = { retriesMax: 2, firstPauseMs: 10, longestPauseMs: 15, retryForMs: 0 };
 const passing = new FiletrackerError('unavailable', 'Cannot do it: not now');
 
-test('withRetries() tries again what may pass, and no more often than it is told', async () => {
+test('withRetries() tries again what may pass, and no more often than its policy allows', async () => {
   let tries = 0;
   const failing = (error: Error) => (): Promise<never> => {
     tries += 1;
@@ -39,7 +39,7 @@ test('withRetries() waits for a server that is away, less long for one that it n
   expect(await waitedMs(told, false)).toBeGreaterThanOrEqual(395);
   expect(await waitedMs(away, false)).toBeGreaterThanOrEqual(95);
   expect(await waitedMs(away, false, { ...patient, retryForMs: 600_000 })).toBeLessThan(60_000);
-  // Another failure, which waiting does not mend, is only counted.
+  // Another failure, which waiting does not cure, is only counted.
   const slow = new FiletrackerError('timeout', 'Cannot do it: it stands still');
   expect(await waitedMs(slow, true, { ...patient, retryForMs: 600_000 })).toBeLessThan(60_000);
 });

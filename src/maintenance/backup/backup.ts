@@ -323,7 +323,7 @@ async function keptFirst(kept: string, journal: string, segment: number): Promis
   return sizes[0] === sizes[1] ? [kept, journal] : [journal, kept];
 }
 
-/** Replaces a file by a link to a source, or if a size is given, by a copy of so many bytes. */
+/** Replaces a file by a link to a source, or if a size is given, by a copy of that size. */
 async function replace(path: string, source: string, sizeBytes?: number): Promise<void> {
   const temporary = `${path}.temporary`;
   await rm(temporary, { force: true });

@@ -9,7 +9,7 @@ const baseTimeoutMs = 60_000;
 const leastBytesPerMs = 5000;
 
 /**
- * Runs a program of ours that compares two indexes (`program --compare-catalogs ONE OTHER`), because a damaged file may
+ * Runs a filetracker program that compares two indexes (`program --compare-catalogs ONE OTHER`), because a damaged file may
  * make LMDB end the process, or loop for ever. `undefined` if it does.
  */
 export async function compareInChild(

@@ -7,9 +7,9 @@ import type { UploadGate } from '../../store/upload-gate.ts';
 
 /** Reads everything in the background and checks it. */
 export interface VerificationControl {
-  /** Begins a run; false where one is under way. */
+  /** Starts a run; `false` if one is in progress. */
   start(): Promise<boolean>;
-  /** How the last run got on, fit for JSON; undefined where there was none. */
+  /** The state of the last run, for JSON; `undefined` if there was none. */
   status(): Promise<object | undefined>;
 }
 

@@ -11,7 +11,7 @@ import { checkAdoptionTarget, folderKind, isLegacyFolder } from '../../folder-ki
 import { isFolder, storeFolders } from '../../store-folders.ts';
 
 /**
- * Adopts a folder of the legacy server, version 1, into a store of ours: plain files under `files/`, whose times of
+ * Adopts a folder of the legacy server, version 1, into a store: plain files under `files/`, whose times of
  * modification are the versions. The files are copied and compressed: a link would change with the plain file. After an
  * interruption it is simply run again.
  * @throws FiletrackerError `not-found`, `invalid-argument`, `store-locked`, and as `migrateTree`.

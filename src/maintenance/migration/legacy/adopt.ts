@@ -42,7 +42,7 @@ export interface AdoptionReport {
 }
 
 /**
- * Adopts a folder of the legacy server, version 2, into a store of ours: its blobs by hard links, its names and versions
+ * Adopts a folder of the legacy server, version 2, into a store: its blobs by hard links, its names and versions
  * from the symbolic links. The old folder is not changed. A second call knows what was adopted, so an adoption that was
  * killed resumes, and one that is complete adopts what is new.
  *
