@@ -3,7 +3,7 @@ import { asShown } from '../core/shown-text.ts';
 import { cleanCaches } from '../client/cache/cleaner.ts';
 import { expandGlob } from '../client/cache/glob.ts';
 import { fromLocalError } from '../client/local-errors.ts';
-import { formatSize } from '../client/size-text.ts';
+import { formatSize } from '../core/quantities.ts';
 import { readSettings, type Flags, type Values } from '../config/setting.ts';
 import { cannot, messageOf } from '../core/errors.ts';
 import { pause } from '../core/timers.ts';

@@ -1,9 +1,7 @@
 import type { CallOptions } from '../core/concurrency.ts';
-import type { Digest } from '../core/digest.ts';
 import { formatVersionedName, parseDirectory, parseVersionedName } from '../core/file-name.ts';
 import type { FileName, GivenName } from '../core/file-name.ts';
-import { checkVersion } from '../core/file-version.ts';
-import type { FileVersion } from '../core/file-version.ts';
+import { checkVersion, type FileVersion } from '../core/file-version.ts';
 import type { ListQuery } from '../protocol/query.ts';
 import type { FileInfo, NameListOptions, RemoteListOptions } from './file-client.ts';
 
@@ -55,17 +53,6 @@ export function listArguments({ subpath = '/', cutoff }: RemoteListOptions): {
   return { directory: parseDirectory(subpath), query: { upTo } };
 }
 
-/** What callers learn of a file. */
-export function infoOf({
-  name,
-  version,
-  size,
-  digest,
-}: {
-  readonly name: FileName;
-  readonly version: FileVersion;
-  readonly size: number | undefined;
-  readonly digest: Digest | undefined;
-}): FileInfo {
+export function infoOf({ name, version, size, digest }: Omit<FileInfo, 'versionedName'>): FileInfo {
   return { name, version, versionedName: formatVersionedName(name, version), size, digest };
 }

@@ -4,13 +4,11 @@ import { parseDurationMs, parseSizeBytes } from '../core/quantities.ts';
 import { homeFolder } from '../fs/folders.ts';
 import { isCount } from './arguments.ts';
 import type { LocalCache, LocalCacheOptions } from './cache/local-cache.ts';
-import { handOuts } from './cache/materialize.ts';
-import type { HandOut } from './cache/materialize.ts';
+import { handOuts, type HandOut } from './cache/materialize.ts';
 import { readTlsFiles } from './http/certificate-files.ts';
 import type { RemoteStore } from './http/remote-store.ts';
 import type { RetryPolicy } from './http/retries.ts';
-import { checkTransportOptions } from './http/transport-options.ts';
-import type { HttpTransportOptions } from './http/transport-options.ts';
+import { checkTransportOptions, type HttpTransportOptions } from './http/transport-options.ts';
 
 /**
  * How a client is set up.
@@ -105,27 +103,21 @@ export function reportNoCache({ remoteUrl, remoteStore, onWarning }: ClientOptio
  * ```
  */
 export function optionsFromEnvironment(environment: Environment = process.env): ClientOptions {
-  const {
-    FILETRACKER_URL: url,
-    FILETRACKER_DIR: folder,
-    FILETRACKER_CACHE_SIZE: size,
-    FILETRACKER_CACHE_MIN_FREE: minFree,
-    FILETRACKER_CACHE_MODE: mode,
-    FILETRACKER_HAND_OUT: handOut,
-    FILETRACKER_RETRY_FOR: retryFor,
-    FILETRACKER_TLS_CA: ca,
-    FILETRACKER_TLS_CERT: cert,
-    FILETRACKER_TLS_KEY: key,
-  } = environment;
+  const set = (name: string): string | undefined => environment[name] || undefined;
+  const [mode, handOut] = [set('FILETRACKER_CACHE_MODE'), set('FILETRACKER_HAND_OUT')];
   return {
-    remoteUrl: url || undefined,
-    cacheDir: folder || (homeFolder() === undefined ? undefined : defaultCacheDir()),
-    cacheSize: size || undefined,
-    cacheMinFree: minFree || undefined,
-    cacheMode: mode ? parseMode(mode) : undefined,
-    handOut: handOut ? parseHandOut(handOut) : undefined,
-    retries: parseRetryFor(retryFor),
-    tls: readTlsFiles({ ca, cert, key }),
+    remoteUrl: set('FILETRACKER_URL'),
+    cacheDir: set('FILETRACKER_DIR') ?? (homeFolder() === undefined ? undefined : defaultCacheDir()),
+    cacheSize: set('FILETRACKER_CACHE_SIZE'),
+    cacheMinFree: set('FILETRACKER_CACHE_MIN_FREE'),
+    cacheMode: mode === undefined ? undefined : parseMode(mode),
+    handOut: handOut === undefined ? undefined : parseHandOut(handOut),
+    retries: parseRetryFor(environment['FILETRACKER_RETRY_FOR']),
+    tls: readTlsFiles({
+      ca: set('FILETRACKER_TLS_CA'),
+      cert: set('FILETRACKER_TLS_CERT'),
+      key: set('FILETRACKER_TLS_KEY'),
+    }),
   };
 }
 

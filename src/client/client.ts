@@ -2,14 +2,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { systemClock } from '../core/clock.ts';
-import type { Clock } from '../core/clock.ts';
-import { throwIfAborted, type CallOptions } from '../core/concurrency.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
+import { abortedError, throwIfAborted, type CallOptions } from '../core/concurrency.ts';
 import { cannot, FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { parseDirectory, parseVersionedName, shownName } from '../core/file-name.ts';
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
-import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
-import type { FileVersion } from '../core/file-version.ts';
+import { checkVersion, versionFromMs, versionFromNs, type FileVersion } from '../core/file-version.ts';
 import type { RangeLock } from '../fs/locks/range-locks.ts';
 import type { ListQuery } from '../protocol/query.ts';
 import type { Chunks } from '../streams/chunks.ts';
@@ -19,8 +17,7 @@ import { ClientBase, infoOf, listArguments } from './client-base.ts';
 import { cacheOptionsOf, checkOptions, optionsFromEnvironment, reportNoCache } from './client-options.ts';
 import type { ClientOptions } from './client-options.ts';
 import { SinkError, writeChunks } from './transfer/sink.ts';
-import { Downloader } from './transfer/downloader.ts';
-import type { FetchRequest, Found } from './transfer/downloader.ts';
+import { Downloader, type FetchRequest, type Found } from './transfer/downloader.ts';
 import type {
   DeletedFile,
   FetchedFile,
@@ -44,6 +41,11 @@ import { remoteVersion, type RemoteStore } from './http/remote-store.ts';
 import { defaultRetryPolicy } from './http/retries.ts';
 import { resolveTarget, streamTo } from './transfer/targets.ts';
 import { Uploader } from './transfer/uploader.ts';
+
+/** With the `action` that completes "Cannot …" in errors. */
+interface CallRequest extends FetchRequest {
+  readonly action: string;
+}
 
 /** Warnings that are remembered, so that each is reported once. */
 const warningsMax = 1000;
@@ -131,15 +133,15 @@ export class Client extends ClientBase implements FileClient {
       await streamTo(stream, target);
       return fetched;
     }
-    return fetchedFile(await this.#downloader.toFile(request, target.path));
+    return fetchedFile(await abortable(request, () => this.#downloader.toFile(request, target.path)));
   }
 
   async getStream(name: GivenName, options: GetStreamOptions = {}): Promise<FetchedStream> {
     return await this.#stream(this.#request(name, options, options.serveFromCache ?? false));
   }
 
-  async #stream(request: FetchRequest): Promise<FetchedStream> {
-    const { found, stream } = await this.#downloader.toStream(request);
+  async #stream(request: CallRequest): Promise<FetchedStream> {
+    const { found, stream } = await abortable(request, () => this.#downloader.toStream(request));
     return { ...fetchedFile(found), stream };
   }
 
@@ -150,7 +152,8 @@ export class Client extends ClientBase implements FileClient {
   async prefetch(name: GivenName, options: GetOptions = {}): Promise<FetchedFile> {
     const action = `prefetch "${shownName(name)}"`;
     if (this.cache === undefined) throw cannot('invalid-argument', action, 'the client has no cache');
-    const found = await this.#downloader.find(this.#request(name, options, true));
+    const request = this.#request(name, options, true);
+    const found = await abortable(request, () => this.#downloader.find(request));
     if (found.kind === 'cached') return fetchedFile(found);
     if (found.kind === 'remote') found.content.cancel();
     throw cannot('no-space', action, 'the cache does not have the capacity for it');
@@ -182,7 +185,8 @@ export class Client extends ClientBase implements FileClient {
     requirePath(path);
     if (wanted.version !== undefined) checkVersion(wanted.version);
     this.#requireOnline(`put "${shownName(name)}"`, options, options.toRemoteStore);
-    return await this.#uploader.put(wanted, path, versionFromNs, options);
+    const call = { action: `put "${shownName(name)}"`, signal: options.signal };
+    return await abortable(call, () => this.#uploader.put(wanted, path, versionFromNs, options));
   }
 
   async putStream(name: GivenName, source: Readable | Chunks, options: PutOptions = {}): Promise<StoredFile> {
@@ -315,10 +319,10 @@ export class Client extends ClientBase implements FileClient {
     throw cannot('invalid-argument', action, state);
   }
 
-  #request(given: GivenName, options: GetOptions, addToCache: boolean): FetchRequest {
+  #request(given: GivenName, options: GetOptions, addToCache: boolean): CallRequest {
     const { name, version } = parseVersionedName(given);
-    throwIfAborted(options.signal, `get "${name}"`);
     return {
+      action: `get "${shownName(given)}"`,
       name,
       version,
       forceRefresh: options.forceRefresh ?? false,
@@ -335,6 +339,19 @@ export class Client extends ClientBase implements FileClient {
     this.remote?.close();
     this.cache?.close();
     return Promise.resolve();
+  }
+}
+
+/** Runs a call, which an abort makes reject with the code `aborted`, whatever Node throws. */
+async function abortable<T>(
+  { action, signal }: CallOptions & { readonly action: string },
+  call: () => Promise<T>,
+): Promise<T> {
+  throwIfAborted(signal, action);
+  try {
+    return await call();
+  } catch (error) {
+    throw signal?.aborted === true && !isFiletrackerError(error) ? abortedError(action, error) : error;
   }
 }
 

@@ -1,5 +1,4 @@
-import { cannot, errnoOf, isFiletrackerError } from '../core/errors.ts';
-import type { ErrorCode } from '../core/errors.ts';
+import { cannot, errnoOf, isFiletrackerError, type ErrorCode } from '../core/errors.ts';
 
 const states: Readonly<Record<string, readonly [ErrorCode, string]>> = {
   ENOENT: ['io', 'there is no such file or folder'],

@@ -1,10 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { systemClock } from '../core/clock.ts';
-import type { Clock } from '../core/clock.ts';
+import { systemClock, type Clock } from '../core/clock.ts';
 import { throwIfAborted, type CallOptions } from '../core/concurrency.ts';
-import { digestOf } from '../core/digest.ts';
-import type { Digest } from '../core/digest.ts';
+import { digestOf, type Digest } from '../core/digest.ts';
 import { cannot } from '../core/errors.ts';
 import {
   ancestorsOf,
@@ -14,8 +12,7 @@ import {
   shownName,
 } from '../core/file-name.ts';
 import type { FileName, GivenName, VersionedName } from '../core/file-name.ts';
-import { checkVersion, versionFromMs, versionFromNs } from '../core/file-version.ts';
-import type { FileVersion } from '../core/file-version.ts';
+import { checkVersion, versionFromMs, versionFromNs, type FileVersion } from '../core/file-version.ts';
 import type { ListQuery } from '../protocol/query.ts';
 import type { Chunks } from '../streams/chunks.ts';
 import { requirePath } from './arguments.ts';

@@ -13,8 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { treeBench } from '../../test/support/trees.ts';
-import type { TreeBench } from '../../test/support/trees.ts';
+import { treeBench, type TreeBench } from '../../test/support/trees.ts';
 import { Client } from './client.ts';
 import type { FileClient, FileInfo, StoredFile } from './file-client.ts';
 import { MemoryClient } from './memory-client.ts';

@@ -47,3 +47,12 @@ export function parseSizeBytes(text: string): number {
   if (bytes !== undefined && Number.isSafeInteger(bytes)) return bytes;
   throw cannot('invalid-argument', `use "${text}" as a size`, 'write it as 1048576, 500M, 10GiB or 1G512M');
 }
+
+const shownUnits = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+/** A size for people: `1.4 GiB`. */
+export function formatSize(sizeBytes: number): string {
+  const power = Math.min(shownUnits.length - 1, Math.floor(Math.log2(Math.max(1, sizeBytes)) / 10));
+  const value = sizeBytes / 1024 ** power;
+  return `${power === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${shownUnits[power]}`;
+}

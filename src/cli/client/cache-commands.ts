@@ -1,10 +1,9 @@
 import { existsSync } from 'node:fs';
 import { requireNoStore } from '../../client/cache/folder-check.ts';
 import type { LocalCache } from '../../client/cache/local-cache.ts';
-import { formatSize } from '../../client/size-text.ts';
+import { formatSize, parseSizeBytes } from '../../core/quantities.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { formatVersionedName, parseVersionedName } from '../../core/file-name.ts';
-import { parseSizeBytes } from '../../core/quantities.ts';
 import { makeFolders } from '../../fs/folders.ts';
 import { exitCodes, tell } from '../output.ts';
 import type { CleanFlags } from './commands.ts';

@@ -5,7 +5,7 @@ import type { FileInfo, PutOptions, StoredFile } from '../../client/file-client.
 import { linesOf } from '../../client/lines.ts';
 import { listFiles } from '../../client/sync/listed-files.ts';
 import { fromLocalError } from '../../client/local-errors.ts';
-import { formatSize } from '../../client/size-text.ts';
+import { formatSize } from '../../core/quantities.ts';
 import { FiletrackerError } from '../../core/errors.ts';
 import { endsLikeVersion, parseVersionedName, shownName } from '../../core/file-name.ts';
 import type { GivenName } from '../../core/file-name.ts';

@@ -1,6 +1,6 @@
 import { asShown } from '../../core/shown-text.ts';
 import type { TransferProgress } from '../../client/transfer/download.ts';
-import { formatSize } from '../../client/size-text.ts';
+import { formatSize } from '../../core/quantities.ts';
 import { isSmartTerminal } from '../../core/terminal.ts';
 
 /** A shorter transfer ends before a bar could be read. */

@@ -1,6 +1,6 @@
 import { asShown } from '../../core/shown-text.ts';
 import { Exclusions } from '../../client/sync/exclusions.ts';
-import { formatSize } from '../../client/size-text.ts';
+import { formatSize } from '../../core/quantities.ts';
 import { listFiles } from '../../client/sync/listed-files.ts';
 import { pullTree } from '../../client/sync/pull.ts';
 import { pushTree } from '../../client/sync/push.ts';

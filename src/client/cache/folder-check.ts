@@ -3,7 +3,7 @@ import { existsSync, statfsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errnoOf, FiletrackerError } from '../../core/errors.ts';
 import { storeMarks } from '../../fs/folder-marks.ts';
-import { formatSize } from '../size-text.ts';
+import { formatSize } from '../../core/quantities.ts';
 
 /**
  * Requires that a folder without a cache is not the store of a server. `partial`: the path of the cache's mark in it.

@@ -1,5 +1,4 @@
-import { Agent, request as plainRequest } from 'node:http';
-import type { AgentOptions, RequestOptions } from 'node:http';
+import { Agent, request as plainRequest, type AgentOptions, type RequestOptions } from 'node:http';
 import { cannot, type FiletrackerError } from '../../core/errors.ts';
 import { proxyAuthorization, proxyFor } from './proxies.ts';
 import { discard, repeated, RequestAttempt, StaleConnectionError } from './request-attempt.ts';

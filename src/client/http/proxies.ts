@@ -2,8 +2,7 @@
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import { cannot } from '../../core/errors.ts';
 import { shownAddress } from '../../core/shown-text.ts';
-import { parseServerAddress } from './server-address.ts';
-import type { ServerAddress } from './server-address.ts';
+import { parseServerAddress, type ServerAddress } from './server-address.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

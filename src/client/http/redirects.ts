@@ -3,8 +3,7 @@ import { cannot, FiletrackerError, isFiletrackerError } from '../../core/errors.
 import { shownAddress } from '../../core/shown-text.ts';
 import { encodingOfEtag } from '../../protocol/etags.ts';
 import { HttpConnection } from './connection.ts';
-import { discard } from './request-attempt.ts';
-import type { HttpRequest, HttpResponse } from './request-attempt.ts';
+import { discard, type HttpRequest, type HttpResponse } from './request-attempt.ts';
 import { parseServerAddress } from './server-address.ts';
 import type { ConnectionOptions } from './transport-options.ts';
 

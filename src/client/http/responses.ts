@@ -1,7 +1,6 @@
 // Requests of the protocol, and what the headers and bodies of responses mean.
 import type { IncomingHttpHeaders } from 'node:http';
-import { isDigest } from '../../core/digest.ts';
-import type { Digest } from '../../core/digest.ts';
+import { isDigest, type Digest } from '../../core/digest.ts';
 import { cannot, FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
@@ -70,15 +69,13 @@ export function putRequest(
 export function parseCapabilities(text: string, shown: string): RemoteCapabilities {
   const fail = (state: string, cause?: unknown): FiletrackerError =>
     cannot('protocol', `use the server at "${shown}"`, state, { cause });
-  let parsed: unknown;
+  let parsed: Partial<Record<keyof VersionAnswer, unknown>> | null;
   try {
-    parsed = JSON.parse(text);
+    parsed = JSON.parse(text) as typeof parsed;
   } catch (error) {
     throw fail('it does not say which versions of the protocol it speaks', error);
   }
-  const members: Partial<Record<keyof VersionAnswer, unknown>> =
-    typeof parsed === 'object' && parsed !== null ? { ...parsed } : {};
-  const { protocol_versions: offered, features } = members;
+  const { protocol_versions: offered, features } = parsed ?? {};
   const versions: readonly unknown[] = Array.isArray(offered) ? offered : [];
   const protocolVersion = spokenVersions.find((version) => versions.includes(version));
   if (protocolVersion === undefined) throw fail('it speaks no version of the protocol that this client does');

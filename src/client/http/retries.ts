@@ -1,6 +1,5 @@
 import { abortedError, Backoff } from '../../core/concurrency.ts';
-import { isFiletrackerError } from '../../core/errors.ts';
-import type { ErrorCode, FiletrackerError } from '../../core/errors.ts';
+import { isFiletrackerError, type ErrorCode, type FiletrackerError } from '../../core/errors.ts';
 import { pause } from '../../core/timers.ts';
 
 /**

@@ -1,8 +1,6 @@
 // Connections by TLS, straight or through a proxy by CONNECT. Loaded on demand.
-import { request as plainRequest } from 'node:http';
-import type { AgentOptions, IncomingMessage } from 'node:http';
-import { Agent, request } from 'node:https';
-import type { RequestOptions } from 'node:https';
+import { request as plainRequest, type AgentOptions, type IncomingMessage } from 'node:http';
+import { Agent, request, type RequestOptions } from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { ConnectionOptions } from 'node:tls';
 import { cannot, type FiletrackerError } from '../../core/errors.ts';

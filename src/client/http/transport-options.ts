@@ -42,12 +42,10 @@ export interface HttpTransportOptions {
   readonly proxy?: ProxySetting;
 }
 
+type Counts = 'connections' | 'connectTimeoutMs' | 'stallTimeoutMs' | 'answerTimeoutMs';
+
 /** The options of a connection, with defaults filled in. */
-export interface ConnectionOptions {
-  readonly connections: number;
-  readonly connectTimeoutMs: number;
-  readonly stallTimeoutMs: number;
-  readonly answerTimeoutMs: number;
+export interface ConnectionOptions extends Readonly<Record<Counts, number>> {
   readonly tls: TlsOptions;
   readonly proxy: ProxySetting;
 }

@@ -4,10 +4,8 @@ import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { formatRetryAge, removedHeader } from '../../protocol/content-claims.ts';
 import { listJsonType } from '../../protocol/endpoints.ts';
-import { parseEntryLine, parseNameLine } from '../../protocol/list-format.ts';
-import type { ListedFile } from '../../protocol/list-format.ts';
-import { formatListQuery, formatVersionQuery } from '../../protocol/query.ts';
-import type { ListQuery } from '../../protocol/query.ts';
+import { parseEntryLine, parseNameLine, type ListedFile } from '../../protocol/list-format.ts';
+import { formatListQuery, formatVersionQuery, type ListQuery } from '../../protocol/query.ts';
 import { filePath, listPath } from '../../protocol/request-target.ts';
 import { linesOf } from '../lines.ts';
 import { HttpConnection } from './connection.ts';
@@ -22,8 +20,7 @@ import type {
   UploadContent,
   UploadResult,
 } from './remote-store.ts';
-import { discard, repeated } from './request-attempt.ts';
-import type { HttpRequest, HttpResponse } from './request-attempt.ts';
+import { discard, repeated, type HttpRequest, type HttpResponse } from './request-attempt.ts';
 import {
   acceptProblem,
   bodyOf,
@@ -40,11 +37,9 @@ import {
   textOf,
   versionOf,
 } from './responses.ts';
-import { defaultRetryPolicy, Retries, withRetries } from './retries.ts';
-import type { RetryPolicy } from './retries.ts';
+import { defaultRetryPolicy, Retries, withRetries, type RetryPolicy } from './retries.ts';
 import { parseServerAddress } from './server-address.ts';
-import { connectionOptionsOf } from './transport-options.ts';
-import type { HttpTransportOptions } from './transport-options.ts';
+import { connectionOptionsOf, type HttpTransportOptions } from './transport-options.ts';
 
 const legacyCapabilities: RemoteCapabilities = { protocolVersion: 1, features: new Set() };
 

@@ -1,11 +1,9 @@
 // The authorities that https trusts: those of the system, found as curl finds them, and those that the user adds.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createSecureContext, rootCertificates } from 'node:tls';
-import type { SecureContext } from 'node:tls';
+import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
 import { cannot, messageOf } from '../../core/errors.ts';
-import { certificatesIn, readAuthorities } from './certificate-files.ts';
-import type { TlsOptions } from './certificate-files.ts';
+import { certificatesIn, readAuthorities, type TlsOptions } from './certificate-files.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
