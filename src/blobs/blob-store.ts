@@ -3,12 +3,12 @@ import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/blob.ts';
 
 /**
- * Names the bytes of one blob in one blob store; made by the store when a blob is placed, opaque to all
- * others, kept in the catalog. ASCII, at most 128 characters.
+ * Names the bytes of one blob in one blob store. The store makes it when it places a blob; the catalog keeps it; it is
+ * opaque to everything else. ASCII, at most 128 characters.
  */
 export type BlobKey = string;
 
-/** A range of stored bytes: from `start`, at most `length` of them. */
+/** At most `length` stored bytes from `start`. */
 export interface ByteRange {
   readonly start: number;
   readonly length: number;
@@ -16,45 +16,46 @@ export interface ByteRange {
 
 export interface BlobReadOptions {
   readonly range?: ByteRange | undefined;
-  /** The stored size, where the caller knows it: saves the store the question, and is held against the bytes. */
+  /** The stored size, if the caller knows it: saves a request, and is compared with the bytes. */
   readonly storedSize?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface StageOptions {
-  /** Encoding of the bytes to come, for stores that label what they hold; `place` is what counts. */
+  /** Encoding of the bytes, for stores that label them; that of `place` is authoritative. */
   readonly encoding?: Encoding | undefined;
-  /** About as many bytes will come, where that is known: it bounds the memory that a very large upload takes. */
+  /** About how many bytes will come, if known: bounds the memory of a very large upload. */
   readonly announcedSize?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Content on its way in: durable once sealed, visible to nobody before it is placed. */
+/** A content on its way in: durable once sealed, and invisible until it is placed. */
 export interface StagedUpload {
   /** Names the staged bytes for `place` and `discard`, in this and every other process. ASCII. */
   readonly stagedId: string;
   /**
-   * Appends bytes, which the caller gives away. Resolves when the next piece may be given; at most a few pieces are held in memory.
-   * @throws FiletrackerError `no-space`, `io` … ; the upload can then only be discarded.
+   * Appends bytes, which the caller must not write to afterwards. Resolves when the next piece may follow; at most a few
+   * pieces are held in memory.
+   * @throws FiletrackerError such as `no-space`, `io`; the upload can then only be discarded.
    */
   write(bytes: Uint8Array): Promise<void>;
-  /** Makes what was written durable (fsync) and ends writing. Resolves to the size in bytes. */
+  /** Ends writing and makes the bytes durable (fsync). Resolves to the size in bytes. */
   seal(): Promise<number>;
-  /** Gives the upload up, sealed or not, and removes its bytes. Idempotent; a no-op once it is placed. */
+  /** Removes the bytes of the upload, sealed or not. Idempotent; a no-op once it is placed. */
   discard(): Promise<void>;
 }
 
-/** A staged content that shall become a blob. */
+/** A staged content that is to become a blob. */
 export interface Placement {
   readonly stagedId: string;
   readonly digest: Digest;
   readonly encoding: Encoding;
 }
 
-/** What a look through the whole store finds. */
+/** A blob as a list of the store finds it. */
 export interface FoundBlob {
   readonly key: BlobKey;
-  /** Undefined where the store cannot tell from the key. */
+  /** `undefined` if the key does not say. */
   readonly digest?: Digest;
   readonly encoding?: Encoding;
   readonly storedSize: number;
@@ -62,63 +63,62 @@ export interface FoundBlob {
 }
 
 export interface BlobStoreCapabilities {
-  /** Whether keys follow from digest and encoding, so that placing a content twice gives the same key. */
+  /** Whether keys follow from digest and encoding, so that placing a content twice results in the same key. */
   readonly keysFollowContent: boolean;
-  /** Whether who reads a whole content is to check its digest, because the bytes come from a service of which little is known. */
+  /** Whether the reader of a whole content must check its digest, because the service that stores it may not. */
   readonly digestOnRead: boolean;
-  /** Whether `presign` gives addresses that a client may read from directly. */
+  /** Whether `presign` returns URLs that clients can read from directly. */
   readonly presign: boolean;
 }
 
 /**
- * Digests → bytes. A blob store knows nothing of names, counts or liveness: the catalog's transactions
- * decide what is placed and removed; here are only bytes that never change once placed.
+ * Digests → bytes that never change once placed. A blob store knows nothing of names, reference counts or liveness: the
+ * catalog's changes decide what is placed and removed.
  */
 export interface BlobStore {
   readonly capabilities: BlobStoreCapabilities;
 
-  /** Begins an upload. `signal` aborts it; the caller still discards it. */
+  /** Begins an upload. If `signal` aborts it, the caller still discards it. */
   stage(options?: StageOptions): Promise<StagedUpload>;
 
   /**
-   * Turns sealed uploads into blobs. Durable on return, folder entries included; one call may share its
-   * syncs among all its placements. Keys come in the order of the placements. Placing over bytes that are
-   * there already replaces them atomically with equal content. Safe to retry with the same stagedId: a
-   * placement that has happened gives the same key again.
-   * @throws FiletrackerError `not-found` where a staged upload is gone (swept, discarded).
+   * Turns sealed uploads into blobs. Durable on return, folder entries included; one call may share its syncs among all
+   * its placements. Keys are in the order of the placements. Placing over existing bytes replaces them atomically with
+   * equal content. Safe to repeat with the same stagedId: a placement that has happened returns the same key again.
+   * @throws FiletrackerError `not-found` if a staged upload is gone (swept, discarded).
    */
   place(placements: readonly Placement[]): Promise<readonly BlobKey[]>;
 
-  /** Removes a staged upload by its name; idempotent; absence is no error. */
+  /** Removes a staged upload by its name. Idempotent; absence is no error. */
   discard(stagedId: string): Promise<void>;
 
   /**
-   * Opens stored bytes for reading. What is open stays readable, whole, though the blob be removed
-   * meanwhile, or the stream fails; it never ends early without an error. `undefined` where there is no such blob.
-   * @throws FiletrackerError `damaged-blob`, at once or by the stream, where the blob is shorter than it was or
-   * than `storedSize` says; `range-not-satisfiable` for a range that begins beyond the end.
+   * Opens stored bytes for reading; `undefined` if there is no such blob. An open stream stays readable even if the blob is
+   * removed meanwhile, or it fails; it never ends early without an error.
+   * @throws FiletrackerError `damaged-blob`, at once or through the stream, if the blob is shorter than it was or than
+   * `storedSize` says; `range-not-satisfiable` for a range that begins beyond the end.
    */
   open(key: BlobKey, options?: BlobReadOptions): Promise<Readable | undefined>;
 
-  /** Stored size in bytes, or undefined where there is no such blob. */
+  /** Stored size in bytes; `undefined` if there is no such blob. */
   size(key: BlobKey): Promise<number | undefined>;
 
-  /** Removes blobs; idempotent; absence is no error. Durability is not promised: a crash may bring bytes back as strays. */
+  /** Removes blobs. Idempotent; absence is no error. Not durable: after a crash the bytes may be there again, as orphans. */
   remove(keys: readonly BlobKey[]): Promise<void>;
 
-  /** Every placed blob, in no order; what is placed or removed meanwhile may show or not. */
+  /** Every placed blob, in no order. Blobs placed or removed meanwhile may be in the list or not. */
   list(options?: { signal?: AbortSignal }): AsyncIterable<FoundBlob>;
 
-  /** Removes staged uploads last written before `beforeMs`; gives their number. Idempotent. */
+  /** Removes staged uploads last written before `beforeMs`. Resolves to their number. Idempotent. */
   sweepStaged(beforeMs: number): Promise<number>;
 
   /**
-   * An address for direct reading, valid for `lifetimeSeconds`; undefined where the store has none. What is read
-   * there is labelled with the encoding that is given.
+   * A URL for direct reads, valid for `lifetimeSeconds`; `undefined` if the store has none. Its responses are labelled with
+   * `encoding`.
    */
   presign(key: BlobKey, lifetimeSeconds: number, encoding?: Encoding): Promise<string | undefined>;
 
-  /** Resolves if the store can be reached and written to; for readiness. @throws FiletrackerError `unavailable`, `no-space` … */
+  /** Resolves if the store can be reached and written to. @throws FiletrackerError such as `unavailable`, `no-space`. */
   probe(options?: { signal?: AbortSignal }): Promise<void>;
 
   /** Idempotent. */

@@ -4,11 +4,11 @@ import type { Route } from '../protocol/request-target.ts';
 import type { Exchange } from './exchange.ts';
 import {
   startVerification,
-  tellHealth,
-  tellMetrics,
-  tellReadiness,
-  tellStatus,
-  tellVersion,
+  sendHealth,
+  sendMetrics,
+  sendReadiness,
+  sendStatus,
+  sendVersion,
 } from './handlers/about-server.ts';
 import { deleteFile, putFile } from './handlers/change-file.ts';
 import type { ServerContext } from './handlers/context.ts';
@@ -67,14 +67,14 @@ export function handle(
     case 'list':
       return listFiles(exchange, route.directory, route.query, context);
     case 'version':
-      return tellVersion(exchange, context);
+      return sendVersion(exchange, context);
     case 'status':
-      return tellStatus(exchange, context);
+      return sendStatus(exchange, context);
     case 'healthz':
-      return tellHealth(exchange);
+      return sendHealth(exchange);
     case 'readyz':
-      return tellReadiness(exchange, context);
+      return sendReadiness(exchange, context);
     case 'metrics':
-      return tellMetrics(exchange, context);
+      return sendMetrics(exchange, context);
   }
 }

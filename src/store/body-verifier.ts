@@ -6,14 +6,14 @@ import { boundedChunks, ContentMeter, type ContentMeasure } from '../streams/con
 import { gunzipAtOnce, gunzipChunks, type DecodingBounds } from '../streams/gzip-decoder.ts';
 import type { ContentClaims } from './file-store.ts';
 
-// What a body really holds, and whether that is what its sender says (invariant 2).
+// Measures bodies and compares them with what the client claims (invariant 2).
 
-/** Room for headers, trailers and what does not compress, in a gzip body of the largest file. */
+/** Bytes that a gzip body of the largest file may have more than the file: headers, trailers, stored blocks. */
 const encodedExcessBytes = 1024 * 1024;
 
 /**
- * Digest and logical size of a body in memory. Small ones are measured at once, others as they are decoded
- * off the main thread; the decoded bytes are not kept.
+ * Digest and logical size of a body in memory. A large gzip body is decoded off the main thread; the decoded bytes are not
+ * kept.
  * @throws FiletrackerError `corrupt-encoding`, `too-large`, `size-mismatch`.
  */
 export function measureBytes(
@@ -35,14 +35,13 @@ function measurePieces(pieces: readonly Uint8Array[], sizeMaxBytes: number): Con
   const sizeBytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
   if (sizeBytes > sizeMaxBytes) throw tooLarge(sizeMaxBytes);
   const [only] = pieces;
-  // In one call it takes half of the time for small contents.
+  // One call takes half the time for small contents.
   if (pieces.length === 1 && only !== undefined) return { digest: digestOf(only), sizeBytes };
   const meter = new ContentMeter();
   for (const piece of pieces) meter.update(piece);
   return meter.finish();
 }
 
-/** Digest and logical size of a content that passes. */
 export async function measureChunks(content: Chunks): Promise<ContentMeasure> {
   const meter = new ContentMeter();
   for await (const chunk of content) meter.update(chunk);
@@ -50,8 +49,8 @@ export async function measureChunks(content: Chunks): Promise<ContentMeasure> {
 }
 
 /**
- * Holds a body against the size that was announced for it and the largest that is taken, as it passes. The
- * encoded size is bounded by itself: members that unpack to nothing could follow one another for ever.
+ * Checks the announced and the largest size of a body as it passes. The encoded size has a bound of its own: empty gzip
+ * members could follow one another forever.
  */
 export function checkedBody(
   source: Chunks,
@@ -68,7 +67,7 @@ export function checkedBody(
   });
 }
 
-/** Refuses, from what is announced, a body that is too large in any case. */
+/** @throws FiletrackerError `too-large` if what is announced is. */
 export function checkAnnounced(
   announcedSize: number | undefined,
   encoding: Encoding,
@@ -81,7 +80,7 @@ export function checkAnnounced(
   }
 }
 
-/** Fails as soon as a content is larger than it may be, or than it is claimed to be. */
+/** Fails as soon as a content is larger than allowed or claimed. */
 export function checkedContent(source: Chunks, claims: ContentClaims, fileSizeMaxBytes: number): Chunks {
   const claimed = claims.logicalSize;
   if (claimed === undefined || claimed > fileSizeMaxBytes) {
@@ -124,7 +123,7 @@ export function sizeMismatch(claimed: number, actual: number | undefined): Filet
   );
 }
 
-/** The error of a body in memory that has not the size that was announced. */
+/** @throws FiletrackerError if a body in memory does not have the announced size. */
 export function checkWhole(sizeBytes: number, announcedSize: number | undefined): void {
   if (announcedSize === undefined || sizeBytes === announcedSize) return;
   throw sizeBytes < announcedSize ? truncated(sizeBytes, announcedSize) : moreThanAnnounced(announcedSize);
@@ -138,7 +137,7 @@ function truncated(sizeBytes: number, announcedSize: number): FiletrackerError {
 }
 
 function moreThanAnnounced(announcedSize: number): FiletrackerError {
-  const text = `Cannot read the body: it goes on after the ${announcedSize} bytes that were announced`;
+  const text = `Cannot read the body: it is longer than the ${announcedSize} bytes that were announced`;
   return new FiletrackerError('size-mismatch', text, { details: { expected: announcedSize } });
 }
 

@@ -1,7 +1,7 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { asyncPieces, collected, noise, prose } from '../../test/support/contents.ts';
-import { encodeBytes, encodeChunks, tightRoom, wideRoom } from './content-encoder.ts';
+import { encodeBytes, encodeChunks, littleMemory, ampleMemory } from './content-encoder.ts';
 
 const kib = 1024;
 
@@ -31,7 +31,7 @@ describe('encodeChunks()', () => {
     ['an archive of a picture and text', Buffer.concat([noise(300 * kib), prose(600 * kib)]), 'gzip'],
     ['gzip, and text behind it', Buffer.concat([gzipSync(noise(200 * kib)), prose(300 * kib)]), 'identity'],
   ] as const)('gives %s back', async (_what, content, encoding) => {
-    const encoded = await encodeChunks(asyncPieces(content, 10_000), 6, wideRoom);
+    const encoded = await encodeChunks(asyncPieces(content, 10_000), 6, ampleMemory);
     expect(encoded.encoding).toBe(encoding);
     const bytes = await collected(encoded.bytes);
     expect((encoding === 'gzip' ? gunzipSync(bytes) : bytes).equals(content)).toBe(true);
@@ -39,7 +39,7 @@ describe('encodeChunks()', () => {
 
   it('gives the same content in little memory', async () => {
     for (const content of [prose(300 * kib), noise(300 * kib)]) {
-      const encoded = await encodeChunks(asyncPieces(content, 10_000), 6, tightRoom);
+      const encoded = await encodeChunks(asyncPieces(content, 10_000), 6, littleMemory);
       const bytes = await collected(encoded.bytes);
       expect((encoded.encoding === 'gzip' ? gunzipSync(bytes) : bytes).equals(content)).toBe(true);
       expect(bytes.length).toBeLessThanOrEqual(content.length);
@@ -53,7 +53,7 @@ describe('encodeChunks()', () => {
         throw new Error('the peer went away');
       };
       const encoding = async (): Promise<Buffer> =>
-        collected((await encodeChunks(source(), 6, wideRoom)).bytes);
+        collected((await encodeChunks(source(), 6, ampleMemory)).bytes);
       await expect(encoding()).rejects.toThrow('went away');
     }
   });

@@ -3,32 +3,39 @@ import { blocksOf, type Chunks } from '../streams/chunks.ts';
 import { beginsCompressed, compressionPays } from '../streams/compressibility.ts';
 import { gzipBytes, gzipChunks } from '../streams/gzip-encoder.ts';
 
-// How a plain content is put into the form in which it is stored.
-
 /** Content in its stored form. */
 export interface EncodedContent<Bytes> {
   readonly encoding: Encoding;
   readonly bytes: Bytes;
 }
 
-/** Below this size the 18 bytes that gzip adds eat up what it saves. */
+/** Below this size the 18 bytes of the gzip format use up what compression saves. */
 const compressedSizeMinBytes = 64;
-/** How much memory an encoding content may take, and what it is spent on. */
-export interface EncodingRoom {
-  /** What is looked at, compressed and written at a time. */
+
+/** Memory for encoding a content that passes. */
+export interface EncodingMemory {
+  /** Bytes compressed and written at a time. */
   readonly blockSizeBytes: number;
-  /** Blocks of noise after which a content is taken for noise: an archive may begin with a picture. */
-  readonly lookedAtBlocks: number;
+  /** Blocks of noise after which a content is stored plain: an archive may begin with a picture. */
+  readonly sampledBlocks: number;
   readonly blocksInFlight: number;
 }
 
 /** About a megabyte: all cores compress. */
-export const wideRoom: EncodingRoom = { blockSizeBytes: 128 * 1024, lookedAtBlocks: 4, blocksInFlight: 4 };
-export const wideRoomBytes = 1024 * 1024;
-/** About 100 KiB, for when there are many: a third of the speed, and noise is decided on at once. */
-export const tightRoom: EncodingRoom = { blockSizeBytes: 32 * 1024, lookedAtBlocks: 1, blocksInFlight: 1 };
+export const ampleMemory: EncodingMemory = {
+  blockSizeBytes: 128 * 1024,
+  sampledBlocks: 4,
+  blocksInFlight: 4,
+};
+export const ampleMemoryBytes = 1024 * 1024;
+/** About 100 KiB, if many uploads share the budget: a third of the speed, and one block decides. */
+export const littleMemory: EncodingMemory = {
+  blockSizeBytes: 32 * 1024,
+  sampledBlocks: 1,
+  blocksInFlight: 1,
+};
 
-/** The smaller of the two forms of a content in memory. Blocks for 0.1 ms at the most. */
+/** The smaller of the two forms of a content in memory. Takes at most 0.1 ms of the main thread. */
 export function encodeBytes(
   content: Buffer,
   level: number,
@@ -45,19 +52,19 @@ function smaller(plain: EncodedContent<Buffer>, compressed: Buffer): EncodedCont
 }
 
 /**
- * The stored form of a content that passes, decided before the first byte comes out: as it is if it begins
- * like a compressed file or its first blocks are noise one and all, else gzip, block by block as far as it pays.
+ * The stored form of a content that passes, decided before the first byte is written: plain if it begins like a compressed
+ * file or all of its first blocks are noise, else gzip, in which blocks of noise are stored plain.
  */
 export async function encodeChunks(
   content: Chunks,
   level: number,
-  room: EncodingRoom,
+  memory: EncodingMemory,
 ): Promise<EncodedContent<Chunks>> {
-  const { blockSizeBytes, blocksInFlight, lookedAtBlocks } = room;
+  const { blockSizeBytes, blocksInFlight, sampledBlocks } = memory;
   const blocks = blocksOf(content, blockSizeBytes);
   const first: Buffer[] = [];
   let pays = false;
-  while (!pays && first.length < lookedAtBlocks) {
+  while (!pays && first.length < sampledBlocks) {
     const block = await blocks.next();
     if (block.done === true) break;
     first.push(block.value);
@@ -69,7 +76,7 @@ export async function encodeChunks(
   return { encoding: 'gzip', bytes: gzipChunks(whole, { level, blockSizeBytes, blocksInFlight }) };
 }
 
-/** Empties `first` as it goes, so that what has been passed on does not stay in memory. */
+/** Empties `first`, so that blocks that were passed on do not stay in memory. */
 async function* startingWith(first: Buffer[], rest: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   for (let block = first.shift(); block !== undefined; block = first.shift()) yield block;
   yield* rest;

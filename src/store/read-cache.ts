@@ -2,11 +2,10 @@ import { LRUCache } from 'lru-cache';
 import { readCacheItemMaxBytes, readCacheItemOverheadBytes } from '../core/limits.ts';
 
 /**
- * Contents that were read lately; those used least recently go first. A key must say all that determines the
- * bytes: then what the cache gives is right for ever, and whether an entry still names it is the catalog's word.
+ * Blobs that were read lately, evicted in least-recently-used order. A key must include all that determines the bytes, so
+ * that an item never becomes wrong; whether an entry names it is up to the catalog.
  *
- * Invariant: items and their overhead take at most `sizeMaxBytes` together, and what is asked for by many at
- * the same time is loaded once.
+ * Invariant: all items and their overhead take at most `sizeMaxBytes`, and concurrent loads of one key share one load.
  */
 export class ReadCache {
   readonly #items: LRUCache<string, Buffer> | undefined;
@@ -26,12 +25,12 @@ export class ReadCache {
     return this.#items?.get(key);
   }
 
-  /** For bytes that turned out not to be what the key says. */
+  /** For bytes that turned out to be damaged. */
   forget(key: string): void {
     this.#items?.delete(key);
   }
 
-  /** The content, loaded if it is not here. Undefined, and not kept, where `load` finds none. */
+  /** The bytes, loaded if they are not here. `undefined`, which is not kept, if `load` finds none. */
   async load(key: string, load: () => Promise<Buffer | undefined>): Promise<Buffer | undefined> {
     const cached = this.#items?.get(key);
     if (cached !== undefined) return cached;

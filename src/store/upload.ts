@@ -17,9 +17,9 @@ import {
 import {
   encodeBytes,
   encodeChunks,
-  tightRoom,
-  wideRoom,
-  wideRoomBytes,
+  littleMemory,
+  ampleMemory,
+  ampleMemoryBytes,
   type EncodedContent,
 } from './content-encoder.ts';
 import { ContentSink } from './content-sink.ts';
@@ -147,13 +147,17 @@ export class Upload {
     const { limits, budget } = this.#context;
     const meter = new ContentMeter();
     const content = meter.measure(checkedContent(chunks, this.intent.claims, limits.fileSizeMaxBytes));
-    const wide = budget.tryTake(wideRoomBytes);
+    const ample = budget.tryTake(ampleMemoryBytes);
     try {
-      const encoded = await encodeChunks(content, limits.compressionLevel, wide ? wideRoom : tightRoom);
+      const encoded = await encodeChunks(
+        content,
+        limits.compressionLevel,
+        ample ? ampleMemory : littleMemory,
+      );
       const sink = this.#openSink(encoded.encoding, this.#announcedSize);
       for await (const chunk of encoded.bytes) await sink.write(chunk);
     } finally {
-      if (wide) budget.giveBack(wideRoomBytes);
+      if (ample) budget.giveBack(ampleMemoryBytes);
     }
     const measure = meter.finish();
     return { measure, bodyBytes: measure.sizeBytes };

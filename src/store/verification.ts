@@ -5,6 +5,7 @@ import type { BlobRecord, Catalog } from '../catalog/catalog.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { isDigest, type Digest } from '../core/digest.ts';
 import { errnoOf, fromSystemError, mediumErrnoOf } from '../core/errors.ts';
+import type { ReportProblem } from '../core/report.ts';
 import { pause, timerMs } from '../core/timers.ts';
 import { FolderLock } from '../fs/locks/folder-lock.ts';
 import { checkStoredFormat } from '../core/release.ts';
@@ -12,7 +13,7 @@ import { writeFileDurably } from '../fs/durable-file.ts';
 import { checkBlob, countOrphans, type BlobVerdict } from './integrity.ts';
 import { flattened, sideBySide } from '../streams/side-by-side.ts';
 
-/** How the last verification got on, whichever process of the server made it. */
+/** Progress of the last verification, in whichever process of the server it ran. */
 export interface VerificationStatus {
   readonly state: 'running' | 'interrupted' | 'finished';
   readonly startedMs: number;
@@ -20,19 +21,19 @@ export interface VerificationStatus {
   readonly checkedBlobs: number;
   readonly totalBlobs: number;
   readonly readBytes: number;
-  /** Contents that are not right or that the disk does not give, those known before included. */
+  /** Blobs that are damaged or that the disk cannot read, those known before included. */
   readonly damagedBlobs: number;
-  /** Contents that this run has found, and marked but where the disk does not give them; the first of them. */
+  /** Blobs that this run found damaged, and marked unless the disk cannot read them; the first of them. */
   readonly foundDamaged: readonly Digest[];
-  /** Contents that had been marked and are right. */
+  /** Blobs that were marked and are intact. */
   readonly mendedBlobs: number;
-  /** Contents whose size was told wrongly, which is put right. */
+  /** Blobs whose recorded size was wrong, and was corrected. */
   readonly resizedBlobs: number;
-  /** Contents that nothing names; they stay where they are. */
+  /** Orphans, which stay where they are. */
   readonly strays: number;
-  /** All up to this one are checked. */
+  /** All blobs up to this one are checked. */
   readonly after: Digest | undefined;
-  /** The last run that came to its end, this one or one before; undefined where none did. */
+  /** The last run that finished, this one or an earlier one; `undefined` if none did. */
   readonly lastEnd?: VerificationEnd | undefined;
 }
 
@@ -41,44 +42,46 @@ export interface VerificationEnd {
   readonly damagedBlobs: number;
 }
 
-/** Counts what the runs in this process do, as they do it. */
+/** Counts the work of the runs in this process as it happens. */
 export interface VerificationCounters {
   read(sizeBytes: number): void;
   checked(): void;
-  /** A content that was taken for sound is not. */
+  /** A blob that was not marked is damaged. */
   foundDamaged(): void;
 }
 
 export interface VerificationOptions {
-  /** Where it keeps its state, and the lock that lets one process at a time verify. */
+  /** Holds the state, and the lock that lets one process at a time verify. */
   readonly folder: string;
   readonly catalog: Catalog;
   readonly blobs: BlobStore;
-  /** Bytes that are read in a second, at the most. */
+  /** Bytes read per second at most. */
   readonly bytesPerSecond: number;
   readonly onFinished?: ((status: VerificationStatus) => void | Promise<void>) | undefined;
   readonly counters?: VerificationCounters | undefined;
-  readonly reportProblem: (problem: string, error: unknown) => void;
+  readonly reportProblem: ReportProblem;
   readonly clock?: Clock | undefined;
 }
 
 const stateFileName = 'verification.json';
 const lockFileName = 'verification.lock';
 const blobsAtOnce = 2;
-/** What a small blob costs, beside its bytes. */
+/** Blobs listed from one snapshot: one that is held for hours keeps old pages in use. */
+const pageBlobs = 1024;
+/** What a small blob costs besides its bytes. */
 const blobCostBytes = 4096;
 const saveIntervalMs = 5000;
-/** After a run that could not be begun. */
+/** After a run that could not start. */
 const retryPauseMs = 60_000;
 const foundMax = 1000;
-/** Bytes that nobody names yet, so young, may be on their way into the catalog. */
-const strayAgeMs = 60 * 60 * 1000;
+/** Bytes without a name that are younger may be on their way into the catalog. */
+const orphanAgeMs = 60 * 60 * 1000;
 
 /**
- * Reads every blob of a store that is in use, at a bounded rate, and marks what is not right: reading it answers
- * an error from then on, until the content is stored again. What the disk does not give is counted and left as it is: it
- * may be given the next time. Corrects sizes that were taken on trust, and counts
- * strays. One run at a time, in all processes; one that was cut short is gone on with.
+ * Reads every blob of a store in use, at a bounded rate, and marks the damaged ones: reading them is an error from then
+ * on, until the content is stored again. Blobs that the disk cannot read are counted and not marked: the disk may read
+ * them the next time. Corrects sizes that were taken on trust, and counts orphans. One run at a time in all processes; a
+ * run that was interrupted is resumed.
  */
 export class Verification {
   readonly #options: VerificationOptions;
@@ -93,15 +96,17 @@ export class Verification {
     this.#clock = options.clock ?? systemClock;
   }
 
-  /** Begins a run; false where one is under way, here or in another process. */
+  /** Starts a run; false if one is in progress, here or in another process. */
   async start(): Promise<boolean> {
     if (this.#running !== undefined || this.#starting || this.#stopping.signal.aborted) return false;
-    const { folder } = this.#options;
-    const lock = await FolderLock.tryAcquire(folder, { mode: 'exclusive', fileName: lockFileName });
+    const lock = await this.#tryLock();
     if (lock === undefined) return false;
     this.#starting = true;
     try {
-      const run = await this.#prepare();
+      const before = await this.recorded();
+      const { blobs: totalBlobs } = await this.#options.catalog.stats();
+      const run = new Run(this.#options, this.#clock, this.#stopping.signal, { before, totalBlobs });
+      await run.save('running');
       this.#running = this.#complete(run, lock);
     } catch (error) {
       await lock.release();
@@ -112,7 +117,7 @@ export class Verification {
     return true;
   }
 
-  /** Begins a run each `intervalMs` after the last one was begun, whoever did; the first at once if it is due. */
+  /** Starts a run `intervalMs` after the start of the last one in any process; the first at once if it is due. */
   schedule(intervalMs: number): void {
     const begin = async (): Promise<number> => {
       const last = await this.status();
@@ -135,45 +140,50 @@ export class Verification {
     run();
   }
 
-  /** Undefined where there never was a run. */
+  /** `undefined` if there never was a run. */
   async status(): Promise<VerificationStatus | undefined> {
-    const status = await readStatus(this.#options.folder);
+    const status = await this.recorded();
     if (status?.state !== 'running' || this.#running !== undefined) return status;
-    const { folder } = this.#options;
-    const lock = await FolderLock.tryAcquire(folder, { mode: 'exclusive', fileName: lockFileName });
+    const lock = await this.#tryLock();
     await lock?.release();
     return lock === undefined ? status : { ...status, state: 'interrupted' };
   }
 
   /**
-   * What was written down last, by whichever process. Unlike `status` it takes no lock, which for that moment would
-   * keep a run from being begun: for who asks often. A run that was cut short is `running` here.
+   * The status as last recorded by any process. Unlike `status` it takes no lock, which would keep a run from starting
+   * for a moment: for frequent callers. A run that was interrupted is `running` here.
    */
-  recorded(): Promise<VerificationStatus | undefined> {
-    return readStatus(this.#options.folder);
+  async recorded(): Promise<VerificationStatus | undefined> {
+    try {
+      const content: unknown = JSON.parse(await readFile(join(this.#options.folder, stateFileName), 'utf8'));
+      // Releases up to 3.0 wrote no number.
+      checkStoredFormat(stateFileName, content, [1]);
+      const { format: _format, ...status } = content as VerificationStatus & { readonly format?: number };
+      if (status.after !== undefined && !isDigest(status.after)) return undefined;
+      return typeof status.startedMs === 'number' && Array.isArray(status.foundDamaged) ? status : undefined;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined;
+      throw fromSystemError(error, 'read the state of the last verification');
+    }
   }
 
-  /** Resolves when no run is under way in this process. */
+  /** Resolves when no run is in progress in this process. */
   async idle(): Promise<void> {
     await this.#running;
   }
 
-  /** Ends a run that is under way; the next one goes on. Idempotent. */
+  /** Interrupts a run in progress; the next one resumes it. Idempotent. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     clearTimeout(this.#timer);
     await this.#running;
   }
 
-  async #prepare(): Promise<Run> {
-    const before = await readStatus(this.#options.folder);
-    const { blobs: totalBlobs } = await this.#options.catalog.stats();
-    const run = new Run(this.#options, this.#clock, this.#stopping.signal, { before, totalBlobs });
-    await run.save('running');
-    return run;
+  #tryLock(): Promise<FolderLock | undefined> {
+    return FolderLock.tryAcquire(this.#options.folder, { mode: 'exclusive', fileName: lockFileName });
   }
 
-  /** Never rejects: who began it has gone on. */
+  /** Never rejects: nothing waits for it. */
   async #complete(run: Run, lock: FolderLock): Promise<void> {
     const { onFinished, reportProblem } = this.#options;
     try {
@@ -196,20 +206,12 @@ class Run {
   readonly #options: VerificationOptions;
   readonly #clock: Clock;
   readonly #signal: AbortSignal;
-  readonly #totalBlobs: number;
-  readonly #startedMs: number;
-  readonly #begunMs = performance.now();
+  readonly #startedAtMs = performance.now();
   readonly #foundDamaged: Digest[] = [];
-  readonly #endBefore: VerificationEnd | undefined;
-  #after: Digest | undefined;
-  #checked = 0;
-  #readBytes = 0;
-  #budgetBytes = 0;
-  #damaged = 0;
-  #mended = 0;
-  #resized = 0;
-  #strays = 0;
-  #savedMs = 0;
+  readonly #status: { -readonly [Key in keyof VerificationStatus]: VerificationStatus[Key] };
+  /** Bytes that count for the rate. */
+  #ratedBytes = 0;
+  #savedAtMs = 0;
 
   constructor(
     options: VerificationOptions,
@@ -220,59 +222,56 @@ class Run {
     this.#options = options;
     this.#clock = clock;
     this.#signal = signal;
-    this.#totalBlobs = start.totalBlobs;
-    const { before } = start;
-    this.#startedMs = clock.nowMs();
-    this.#endBefore = before && lastEndOf(before);
-    if (before === undefined || before.state === 'finished') return;
-    this.#startedMs = before.startedMs;
-    this.#after = before.after;
-    this.#checked = before.checkedBlobs;
-    this.#readBytes = before.readBytes;
-    this.#damaged = before.damagedBlobs;
-    this.#mended = before.mendedBlobs;
-    this.#resized = before.resizedBlobs;
-    this.#foundDamaged.push(...before.foundDamaged);
+    const { before, totalBlobs } = start;
+    const resumed = before?.state === 'finished' ? undefined : before;
+    this.#foundDamaged.push(...(resumed?.foundDamaged ?? []));
+    this.#status = {
+      state: 'running',
+      startedMs: resumed?.startedMs ?? clock.nowMs(),
+      finishedMs: undefined,
+      checkedBlobs: resumed?.checkedBlobs ?? 0,
+      totalBlobs,
+      readBytes: resumed?.readBytes ?? 0,
+      damagedBlobs: resumed?.damagedBlobs ?? 0,
+      foundDamaged: this.#foundDamaged,
+      mendedBlobs: resumed?.mendedBlobs ?? 0,
+      resizedBlobs: resumed?.resizedBlobs ?? 0,
+      strays: 0,
+      after: resumed?.after,
+      lastEnd: before && lastEndOf(before),
+    };
   }
 
   async checkAll(): Promise<void> {
     const { catalog, blobs } = this.#options;
     for (;;) {
-      // Each page is read from a snapshot of its own: one that is held for hours keeps old pages in use.
+      const { after } = this.#status;
       const page: BlobRecord[] = [];
-      const options = { signal: this.#signal, ...(this.#after !== undefined && { after: this.#after }) };
+      const options = { signal: this.#signal, ...(after !== undefined && { after }) };
       for await (const record of flattened(catalog.listBlobs(options))) {
         page.push(record);
-        if (page.length >= 1024) break;
+        if (page.length >= pageBlobs) break;
       }
       const last = page.at(-1);
       if (last === undefined) break;
       await sideBySide(page, blobsAtOnce, (record) => this.#check(record));
-      this.#after = last.digest;
-      if (performance.now() - this.#savedMs > saveIntervalMs) await this.save('running');
+      this.#status.after = last.digest;
+      if (performance.now() - this.#savedAtMs > saveIntervalMs) await this.save('running');
     }
-    const beforeMs = this.#clock.nowMs() - strayAgeMs;
-    this.#strays = await countOrphans(catalog, blobs, { beforeMs, signal: this.#signal });
+    const beforeMs = this.#clock.nowMs() - orphanAgeMs;
+    this.#status.strays = await countOrphans(catalog, blobs, { beforeMs, signal: this.#signal });
   }
 
   async save(state: VerificationStatus['state']): Promise<VerificationStatus> {
     const finishedMs = state === 'finished' ? this.#clock.nowMs() : undefined;
-    const status: VerificationStatus = {
-      state,
-      startedMs: this.#startedMs,
+    const { damagedBlobs } = this.#status;
+    const end = finishedMs !== undefined && {
       finishedMs,
-      checkedBlobs: this.#checked,
-      totalBlobs: this.#totalBlobs,
-      readBytes: this.#readBytes,
-      damagedBlobs: this.#damaged,
-      foundDamaged: this.#foundDamaged,
-      mendedBlobs: this.#mended,
-      resizedBlobs: this.#resized,
-      strays: this.#strays,
-      after: state === 'finished' ? undefined : this.#after,
-      lastEnd: finishedMs === undefined ? this.#endBefore : { finishedMs, damagedBlobs: this.#damaged },
+      after: undefined,
+      lastEnd: { finishedMs, damagedBlobs },
     };
-    this.#savedMs = performance.now();
+    const status: VerificationStatus = { ...this.#status, state, ...end };
+    this.#savedAtMs = performance.now();
     await writeFileDurably(
       join(this.#options.folder, stateFileName),
       Buffer.from(`${JSON.stringify({ format: 1, ...status })}\n`),
@@ -282,21 +281,20 @@ class Run {
 
   async #check(record: BlobRecord): Promise<void> {
     this.#signal.throwIfAborted();
-    const { catalog, counters } = this.#options;
+    const { catalog, counters, reportProblem } = this.#options;
     const { digest, damaged } = record;
-    await this.#pace(blobCostBytes);
-    const onBytes = (bytes: number): Promise<void> => {
-      this.#readBytes += bytes;
+    await this.#keepRate(blobCostBytes);
+    const verdict = await this.#verdictOn(record, (bytes) => {
+      this.#status.readBytes += bytes;
       counters?.read(bytes);
-      return this.#pace(bytes);
-    };
-    const verdict = await this.#verdictOn(record, onBytes);
-    this.#checked += 1;
+      return this.#keepRate(bytes);
+    });
+    this.#status.checkedBlobs += 1;
     counters?.checked();
     if (verdict.kind === 'sound') {
       if (damaged) {
         await catalog.markDamaged(digest, false);
-        this.#mended += 1;
+        this.#status.mendedBlobs += 1;
       }
       await this.#correctSize(record, verdict.logicalSize);
       return;
@@ -307,15 +305,12 @@ class Run {
     if (!damaged) {
       const again = await this.#verdictOn(now);
       if (again.kind === 'sound') return;
-      if (again.kind === 'unreadable') {
-        this.#options.reportProblem(`Cannot read the content ${digest}`, again.error);
-      } else {
-        await catalog.markDamaged(digest, true);
-      }
+      if (again.kind === 'unreadable') reportProblem(`Cannot read the blob ${digest}`, again.error);
+      else await catalog.markDamaged(digest, true);
       counters?.foundDamaged();
       if (this.#foundDamaged.length < foundMax) this.#foundDamaged.push(digest);
     }
-    this.#damaged += 1;
+    this.#status.damagedBlobs += 1;
   }
 
   async #verdictOn(
@@ -335,43 +330,29 @@ class Run {
     if (record.logicalSize === logicalSize || location.kind !== 'object') return;
     const { key } = location;
     await this.#options.catalog.addBlobs([{ digest, encoding, logicalSize, storedSize, key }]);
-    this.#resized += 1;
+    this.#status.resizedBlobs += 1;
   }
 
-  /** Waits until so many bytes more keep within the rate. */
-  async #pace(bytes: number): Promise<void> {
-    this.#budgetBytes += bytes;
-    const dueMs = (this.#budgetBytes / this.#options.bytesPerSecond) * 1000;
-    const aheadMs = dueMs - (performance.now() - this.#begunMs);
+  /** Counts bytes for the rate, and waits until they are due. */
+  async #keepRate(bytes: number): Promise<void> {
+    this.#ratedBytes += bytes;
+    const dueMs = (this.#ratedBytes / this.#options.bytesPerSecond) * 1000;
+    const aheadMs = dueMs - (performance.now() - this.#startedAtMs);
     if (aheadMs > 20) await pause(aheadMs, this.#signal);
   }
 }
 
-/** The end of a run; of one that is not at its end, that of the run before. */
+/** The end of a run; if it has not finished, that of the run before. */
 function lastEndOf({ finishedMs, damagedBlobs, lastEnd }: VerificationStatus): VerificationEnd | undefined {
   return finishedMs === undefined ? lastEnd : { finishedMs, damagedBlobs };
 }
 
-/** Contents that are known to be damaged: those of the last run that ended, until a later one has found more. */
+/** Blobs known to be damaged: those of the last run that finished, until a later one has found more. */
 export function damagedBlobsOf(status: VerificationStatus): number {
   return Math.max(status.damagedBlobs, lastEndOf(status)?.damagedBlobs ?? 0);
 }
 
-/** Undefined where no run has come to its end yet. */
+/** `undefined` if no run has finished yet. */
 export function lastFinishedMs(status: VerificationStatus): number | undefined {
   return lastEndOf(status)?.finishedMs;
-}
-
-async function readStatus(folder: string): Promise<VerificationStatus | undefined> {
-  try {
-    const content: unknown = JSON.parse(await readFile(join(folder, stateFileName), 'utf8'));
-    // Releases up to 3.0 wrote no number.
-    checkStoredFormat(stateFileName, content, [1]);
-    const { format: _format, ...status } = content as VerificationStatus & { readonly format?: number };
-    if (status.after !== undefined && !isDigest(status.after)) return undefined;
-    return typeof status.startedMs === 'number' && Array.isArray(status.foundDamaged) ? status : undefined;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined;
-    throw fromSystemError(error, 'read how the last verification went');
-  }
 }

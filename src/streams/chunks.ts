@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { FiletrackerError, isFiletrackerError, messageOf } from '../core/errors.ts';
 
-/** Bytes that come piece by piece. The receiver may keep a piece: it is not overwritten unless the receiver gives it back (reused-pieces.ts). */
+/** Bytes that come piece by piece. The receiver may keep a piece: it is not overwritten unless the receiver gives it back (`giveBack`). */
 export type Chunks = AsyncIterable<Uint8Array>;
 
 /**
@@ -113,4 +113,15 @@ export function joined(parts: readonly Uint8Array[]): Buffer {
 
 export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** A stream of Buffers that can be given back to it: it then overwrites them. */
+interface ReusingSource extends Readable {
+  giveBack(piece: Uint8Array): void;
+}
+
+/** Gives a piece that nothing uses any more back to its source, if that reuses pieces; otherwise does nothing. */
+export function giveBack(source: Readable, piece: Uint8Array): void {
+  if ('giveBack' in source && typeof source.giveBack === 'function')
+    (source as ReusingSource).giveBack(piece);
 }

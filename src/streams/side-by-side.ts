@@ -1,67 +1,29 @@
-/** Does something with each item, at most `limit` at a time; the first failure ends it, after what is under way. */
+/** Runs `work` on each item, at most `limit` at once. The first failure ends it, after the work in progress. */
 export async function sideBySide<Item>(
   items: AsyncIterable<Item> | Iterable<Item>,
   limit: number,
   work: (item: Item) => Promise<void>,
 ): Promise<void> {
-  const tasks = new Tasks(limit);
+  const running = new Set<Promise<void>>();
+  const failures: unknown[] = [];
+  async function run(item: Item): Promise<void> {
+    try {
+      await work(item);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
   try {
     for await (const item of items) {
-      await tasks.begin(() => work(item));
-      if (tasks.failed) break;
+      const task = run(item).then(() => void running.delete(task));
+      running.add(task);
+      while (running.size >= limit) await Promise.race(running);
+      if (failures.length > 0) break;
     }
   } finally {
-    await tasks.idle();
+    await Promise.all(running);
   }
-  tasks.throwFailure();
-}
-
-/** Tasks under way, in bounded number. One waits at a time. */
-class Tasks {
-  readonly #limit: number;
-  #running = 0;
-  #failure: { readonly error: unknown } | undefined;
-  #wake: (() => void) | undefined;
-
-  constructor(limit: number) {
-    this.#limit = limit;
-  }
-
-  get failed(): boolean {
-    return this.#failure !== undefined;
-  }
-
-  /** Begins a task and waits until there is room for another. */
-  async begin(task: () => Promise<void>): Promise<void> {
-    this.#running += 1;
-    void this.#run(task);
-    while (this.#running >= this.#limit) await this.#change();
-  }
-
-  async idle(): Promise<void> {
-    while (this.#running > 0) await this.#change();
-  }
-
-  throwFailure(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-
-  async #run(task: () => Promise<void>): Promise<void> {
-    try {
-      await task();
-    } catch (error) {
-      this.#failure ??= { error };
-    } finally {
-      this.#running -= 1;
-      this.#wake?.();
-    }
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wake = resolve;
-    });
-  }
+  if (failures.length > 0) throw failures[0];
 }
 
 /** The items of batches, one by one. */
@@ -71,7 +33,7 @@ export async function* flattened<Item>(
   for await (const batch of batches) yield* batch;
 }
 
-/** Items gathered into batches of `size`; the last may be smaller. */
+/** Items collected into batches of `size`; the last may be smaller. */
 export async function* inBatches<Item>(
   items: AsyncIterable<Item> | Iterable<Item>,
   size: number,

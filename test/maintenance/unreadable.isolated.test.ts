@@ -143,7 +143,7 @@ describe('Verification on a disk that cannot read a file', () => {
       damagedBlobs: 1,
       foundDamaged: [digestOf(bad)],
     });
-    expect(problems).toEqual([expect.stringMatching(`^Cannot read the content ${digestOf(bad)}: .*EIO`)]);
+    expect(problems).toEqual([expect.stringMatching(`^Cannot read the blob ${digestOf(bad)}: .*EIO`)]);
     disk.bad = 'nothing';
     expect(await store.read('/bad')).toEqual(bad);
     await verification.stop();

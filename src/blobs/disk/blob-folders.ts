@@ -7,27 +7,23 @@ import { ofFileSystem } from '../../fs/folder-marks.ts';
 /** The parts of a folder of blobs. */
 export interface BlobFolders {
   readonly blobs: string;
-  /** Where uploads are received; on the file system of the blobs, so that a rename makes one a blob. */
+  /** Folder of uploads in progress, on the file system of the blobs, so that a rename makes an upload a blob. */
   readonly uploads: string;
-  /** Where uploads may have been left: there, or where they were received before a part was moved to another disk. */
+  /** Folders in which uploads may have been left: this one, and the one used before a part was moved to another disk. */
   readonly uploadsEver: readonly string[];
 }
 
-/**
- * Names below `blobs/` that are no folders of blobs: the uploads of a store whose blobs are on a file system of their
- * own, and what that file system keeps for itself.
- */
+/** Names below `blobs/` that are not folders of blobs, if the blobs are on a file system of their own. */
 export const reservedNames: ReadonlySet<string> = new Set(['uploads', ...ofFileSystem]);
 
-/** The folders of a store that is only read. */
 export function blobFoldersToRead(folder: string): BlobFolders {
   const [blobs, uploads] = [join(folder, 'blobs'), join(folder, 'uploads')];
   return { blobs, uploads, uploadsEver: [uploads, join(blobs, 'uploads')] };
 }
 
 /**
- * Finds out where uploads are received: in `uploads/`, or in `blobs/uploads/` if one of both folders is a link to another
- * file system, or a mount. Both are there already. Works on a full or read-only disk.
+ * Chooses the folder for uploads: `uploads/`, or `blobs/uploads/` if one of both is a link to another file system, or a
+ * mount. Both folders must exist. Works on a full or read-only disk.
  */
 export async function findBlobFolders(folder: string): Promise<BlobFolders> {
   const folders = blobFoldersToRead(folder);
@@ -35,7 +31,7 @@ export async function findBlobFolders(folder: string): Promise<BlobFolders> {
   return { ...folders, uploads: join(folders.blobs, 'uploads') };
 }
 
-/** Folders of one device can be two mounts (a bind mount), and one mount can have several devices (btrfs). */
+/** Tried, not computed: one device can be two mounts (a bind mount), and one mount can have several devices (btrfs). */
 async function canRename(one: string, other: string): Promise<boolean> {
   try {
     const [left, right] = await Promise.all([stat(one), stat(other)]);
@@ -45,7 +41,7 @@ async function canRename(one: string, other: string): Promise<boolean> {
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === 'EXDEV') return false;
-    // There is no such file. A read-only file system says so first, and takes no uploads.
+    // There is no such file. A read-only file system, which takes no uploads, reports that first.
     if (errno !== 'ENOENT' && errno !== 'EROFS') throw fromSystemError(error, 'look at the folders of blobs');
   }
   return true;

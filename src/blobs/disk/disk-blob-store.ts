@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { close, fstat, open } from 'node:fs';
+import { close, fstat, open, type Stats } from 'node:fs';
 import { opendir, readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -31,10 +31,9 @@ const statFile = promisify(fstat);
 const keyForm = /^[0-9a-f]{64}(?:\.[0-9a-f]{24})?(?:\.gz)?$/;
 const stagedIdForm = /^[0-9a-f]{24}$/;
 
-/** Files looked at side by side while the store is listed or swept. */
+/** Files examined at once while the store is listed or swept. */
 const filesAtOnce = 64;
 
-/** A file whose content is to become a blob. */
 export interface AdoptableFile {
   readonly path: string;
   readonly digest: Digest;
@@ -42,24 +41,23 @@ export interface AdoptableFile {
 }
 
 /**
- * Blobs as files of one folder: `blobs/ab/<digest>` for content as it is, `blobs/ab/<digest>.gz` for gzip,
- * `ab` being the first two digits; `uploads/<id>` for what is on its way in, or
- * `blobs/uploads/<id>` if the blobs are on a file system of their own. A key is the file's name. With unique keys
- * the upload's id stands in it too, `<digest>.<id>.gz`: no file then ever takes the place of another, so that a
- * removal that comes late, from a server that was asleep, cannot hit what another server placed.
+ * Blobs as files of one folder: `blobs/ab/<digest>` for plain content, `blobs/ab/<digest>.gz` for gzip, `ab` being the
+ * first two digits; `uploads/<id>` for uploads in progress, or `blobs/uploads/<id>` if the blobs are on a file system of
+ * their own. A key is the name of the file. A unique key includes the id of the upload, `<digest>.<id>.gz`: no file ever
+ * replaces another, so that a late removal by a server that was suspended cannot hit what another server placed.
  *
- * Invariant: a file under `blobs/` is whole and never changes. It gets there by one way only, the rename of
- * a sealed upload, followed by a sync of its folder; the folder's own name is synced before that. A crash
- * before the rename leaves an upload for the sweep, a crash after it a whole blob, named by the catalog or not.
- * When a placing or a removal has ended, well or not, nothing of it is under way any more: a removal that came
- * late would take the bytes that the next step of the catalog has placed under the same key.
+ * Invariant: a file under `blobs/` is whole and never changes. It gets there only by the rename of a sealed upload,
+ * followed by a sync of its folder; the folder's own name is synced before that. A crash before the rename leaves an
+ * upload for the sweep; a crash after it leaves a whole blob, named by the catalog or not. When `place` or `remove` has
+ * settled, none of its operations is in progress: a late removal would hit the bytes that the next change of the catalog
+ * has placed under the same key.
  */
 export class DiskBlobStore implements BlobStore {
   readonly capabilities: BlobStoreCapabilities;
   readonly #blobsFolder: string;
   readonly #uploadsFolder: string;
   readonly #uploadsFoldersEver: readonly string[];
-  /** Folders of blobs that are known to be there, durably, or are being created. */
+  /** Folders of blobs that exist durably, or are being created. */
   readonly #folders = new Map<string, Promise<void>>();
 
   private constructor(folders: BlobFolders, uniqueKeys: boolean) {
@@ -70,8 +68,8 @@ export class DiskBlobStore implements BlobStore {
   }
 
   /**
-   * Opens the store in a folder, which is created where missing. `uniqueKeys` is for folders that several servers
-   * share. With `readOnly` nothing is created, and nothing may be stored. @throws FiletrackerError of the disk.
+   * Opens the store in a folder, which is created if it is missing. `uniqueKeys` is for folders that several servers share.
+   * With `readOnly` nothing is created, and nothing may be stored. @throws FiletrackerError of the disk.
    */
   static async open(
     folder: string,
@@ -79,21 +77,29 @@ export class DiskBlobStore implements BlobStore {
   ): Promise<DiskBlobStore> {
     const { uniqueKeys = false, readOnly = false } = options;
     if (readOnly) return new DiskBlobStore(blobFoldersToRead(folder), uniqueKeys);
-    // The servers that share a folder may be of several users, who are one group.
+    // The servers that share a folder may run as several users of one group.
     const mode = uniqueKeys ? undefined : privateFolderMode;
     for (const part of ['blobs', 'uploads']) await makeFolderDurably(join(folder, part), mode);
     const store = new DiskBlobStore(await findBlobFolders(folder), uniqueKeys);
     await makeFolderDurably(store.#uploadsFolder, mode);
-    // Folders of blobs that a process created just before it was killed may not be durable yet.
+    // Folders that a process created just before it was killed may not be durable yet.
     await syncFolder(store.#blobsFolder);
     for (const item of await readdir(store.#blobsFolder)) store.#folders.set(item, Promise.resolve());
     return store;
   }
 
-  async stage(options: { signal?: AbortSignal } = {}): Promise<StagedUpload> {
+  async stage({ signal }: { signal?: AbortSignal } = {}): Promise<StagedUpload> {
     const stagedId = randomBytes(12).toString('hex');
     const file = await DurableFile.create(this.#uploadPath(stagedId));
-    return new DiskUpload(stagedId, file, options.signal);
+    return {
+      stagedId,
+      write: async (bytes) => {
+        throwIfAborted(signal, 'write an upload');
+        await file.write(bytes);
+      },
+      seal: () => file.seal(),
+      discard: () => file.discard(),
+    };
   }
 
   async place(placements: readonly Placement[]): Promise<readonly BlobKey[]> {
@@ -107,10 +113,8 @@ export class DiskBlobStore implements BlobStore {
     return keys;
   }
 
-  #keyOf(placement: Placement): BlobKey {
-    if (this.capabilities.keysFollowContent) return keyOf(placement);
-    const name = `${placement.digest}.${placement.stagedId}`;
-    return placement.encoding === 'gzip' ? `${name}.gz` : name;
+  #keyOf({ digest, encoding, stagedId }: Placement): BlobKey {
+    return keyOf({ digest, encoding }, this.capabilities.keysFollowContent ? '' : `.${stagedId}`);
   }
 
   async #makeFolder(folder: string): Promise<void> {
@@ -134,7 +138,7 @@ export class DiskBlobStore implements BlobStore {
       await rename(this.#uploadPath(stagedId), this.#blobPath(key));
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'place a blob');
-      // Placed by an earlier call whose answer got lost, or gone.
+      // Placed by an earlier call whose result was lost, or gone.
       if ((await this.size(key)) === undefined) throw uploadGone(stagedId);
     }
   }
@@ -144,9 +148,9 @@ export class DiskBlobStore implements BlobStore {
   }
 
   /**
-   * Takes files from elsewhere in as blobs, unread: by hard links, or by copies where links cannot be made.
-   * Their names are durable on return. Files that have gone meanwhile give undefined, as do those that the disk does not
-   * give, where there is `onUnreadable` to be told of them. Safe to repeat.
+   * Makes blobs of files elsewhere, unread: by hard links, or by copies if links are not possible. Their names are durable on
+   * return. The key of a file that has vanished is `undefined`, as is that of one that the disk cannot read, if
+   * `onUnreadable` is given to receive its digest. Safe to repeat.
    */
   async adopt(
     files: readonly AdoptableFile[],
@@ -220,44 +224,28 @@ export class DiskBlobStore implements BlobStore {
     const stats = await statIfThere(this.#blobPath(name));
     if (stats?.isFile() !== true) return undefined;
     const digest = name.slice(0, 64) as Digest;
-    return {
-      key: name,
-      digest,
-      encoding: encodingOf(name),
-      storedSize: stats.size,
-      modifiedMs: stats.mtimeMs,
-    };
+    const encoding = name.endsWith('.gz') ? 'gzip' : 'identity';
+    return { key: name, digest, encoding, storedSize: stats.size, modifiedMs: stats.mtimeMs };
   }
 
   async sweepStaged(beforeMs: number): Promise<number> {
     let removed = 0;
-    for (const folder of this.#uploadsFoldersEver) removed += await this.#sweepFolder(folder, beforeMs);
-    return removed;
-  }
-
-  async #sweepFolder(folder: string, beforeMs: number): Promise<number> {
-    let removed = 0;
-    for await (const names of batches(folder)) {
-      // What has another name is nothing of ours.
-      const ours = names.filter((name) => stagedIdForm.test(name));
-      const swept = await Promise.all(ours.map((name) => this.#sweep(join(folder, name), beforeMs)));
-      removed += swept.filter(Boolean).length;
+    for (const folder of this.#uploadsFoldersEver) {
+      for await (const names of batches(folder)) {
+        // Other names are not uploads of this store.
+        const paths = names.filter((name) => stagedIdForm.test(name)).map((name) => join(folder, name));
+        const swept = await Promise.all(paths.map((path) => sweep(path, beforeMs)));
+        removed += swept.filter(Boolean).length;
+      }
     }
     return removed;
-  }
-
-  async #sweep(path: string, beforeMs: number): Promise<boolean> {
-    const stats = await statIfThere(path);
-    if (stats === undefined || !stats.isFile() || stats.mtimeMs >= beforeMs) return false;
-    await removeFile(path);
-    return true;
   }
 
   async presign(): Promise<undefined> {
     return undefined;
   }
 
-  /** Writes a byte and takes it back, because a full or read-only disk shows only to a write. */
+  /** Writes an upload and discards it, because a full or read-only disk shows only when something is written. */
   async probe(options: { signal?: AbortSignal } = {}): Promise<void> {
     const upload = await this.stage(options);
     try {
@@ -285,32 +273,7 @@ export class DiskBlobStore implements BlobStore {
   }
 }
 
-class DiskUpload implements StagedUpload {
-  readonly stagedId: string;
-  readonly #file: DurableFile;
-  readonly #signal: AbortSignal | undefined;
-
-  constructor(stagedId: string, file: DurableFile, signal: AbortSignal | undefined) {
-    this.stagedId = stagedId;
-    this.#file = file;
-    this.#signal = signal;
-  }
-
-  async write(bytes: Uint8Array): Promise<void> {
-    throwIfAborted(this.#signal, 'write an upload');
-    await this.#file.write(bytes);
-  }
-
-  seal(): Promise<number> {
-    return this.#file.seal();
-  }
-
-  async discard(): Promise<void> {
-    await this.#file.discard();
-  }
-}
-
-/** Nothing becomes part of a path that has not passed here. */
+/** Every key passes this check before it becomes part of a path. */
 function checkedKey(key: BlobKey): BlobKey {
   if (keyForm.test(key)) return key;
   throw new FiletrackerError(
@@ -319,28 +282,22 @@ function checkedKey(key: BlobKey): BlobKey {
   );
 }
 
-function keyOf(placement: Pick<Placement, 'digest' | 'encoding'>): BlobKey {
-  return placement.encoding === 'gzip' ? `${placement.digest}.gz` : placement.digest;
-}
-
-function encodingOf(key: BlobKey): Encoding {
-  return key.endsWith('.gz') ? 'gzip' : 'identity';
+function keyOf({ digest, encoding }: Pick<Placement, 'digest' | 'encoding'>, unique = ''): BlobKey {
+  return `${digest}${unique}${encoding === 'gzip' ? '.gz' : ''}`;
 }
 
 function folderOf(key: BlobKey): string {
   return key.slice(0, 2);
 }
 
-/** What of a range lies within the bytes. */
+/** The part of a range that is within the bytes. */
 function clip(range: ByteRange | undefined, sizeBytes: number): ByteRange {
   if (range === undefined) return { start: 0, length: sizeBytes };
   if (range.start > sizeBytes) throw shortFile();
   return { start: range.start, length: Math.min(range.length, sizeBytes - range.start) };
 }
 
-async function statIfThere(
-  path: string,
-): Promise<(Awaited<ReturnType<typeof stat>> & { size: number; mtimeMs: number }) | undefined> {
+async function statIfThere(path: string): Promise<Stats | undefined> {
   try {
     return await stat(path);
   } catch (error) {
@@ -349,7 +306,7 @@ async function statIfThere(
   }
 }
 
-/** The names in a folder, some at a time, so that a folder of millions is not held in memory. None if it is absent. */
+/** The names in a folder, in batches, so that millions are not held in memory. None if the folder is absent. */
 async function* batches(folder: string): AsyncGenerator<readonly string[]> {
   let names: string[] = [];
   const opened = await opendir(folder, { bufferSize: filesAtOnce }).catch((error: unknown) => {
@@ -362,6 +319,14 @@ async function* batches(folder: string): AsyncGenerator<readonly string[]> {
     names = [];
   }
   if (names.length > 0) yield names;
+}
+
+/** Whether a file was last written before `beforeMs`, and is removed. */
+async function sweep(path: string, beforeMs: number): Promise<boolean> {
+  const stats = await statIfThere(path);
+  if (stats === undefined || !stats.isFile() || stats.mtimeMs >= beforeMs) return false;
+  await removeFile(path);
+  return true;
 }
 
 function uploadGone(stagedId: string): FiletrackerError {

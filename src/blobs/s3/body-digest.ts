@@ -1,16 +1,16 @@
 import { createHash, createHmac, webcrypto, type BinaryLike } from 'node:crypto';
 import { setImmediate as otherWork } from 'node:timers/promises';
 
-/** Bytes from which on the digest is computed off the main thread. */
+/** Size from which the digest is computed off the main thread. */
 const offThreadSizeBytes = 64 * 1024;
-/** Bytes from which on no copy is made for another thread: the body of a very large upload's part. */
+/** Size from which no copy is made for another thread: a part of a very large upload. */
 const inPiecesSizeBytes = 16 * 1024 * 1024;
-/** So much is digested before others get their turn: less than a millisecond. */
+/** Bytes digested in one turn of the event loop: less than a millisecond. */
 const pieceSizeBytes = 512 * 1024;
 
 /**
- * SHA-256 as the AWS SDK signs requests with it. The signature covers the body, so a part of an upload is
- * digested whole: that is done off the main thread.
+ * SHA-256 for the AWS SDK, which signs requests with it. The signature covers the body, so that the whole part of an
+ * upload is digested: that happens off the main thread.
  */
 export class BodyDigest {
   readonly #secret: BinaryLike | undefined;

@@ -14,15 +14,24 @@ import type {
   StagedUpload,
 } from '../blob-store.ts';
 import { isAbsence, isBeyondEnd, S3Connection, type S3ConnectionOptions } from './s3-connection.ts';
-import { listObjects, listParts, listUploads, type UnfinishedUpload } from './s3-listing.ts';
+import {
+  abortUpload,
+  completeUpload,
+  listObjects,
+  listParts,
+  listUploads,
+  removeObject,
+  sizeOf,
+  type UnfinishedUpload,
+} from './s3-objects.ts';
 import { probeFolder, S3Probe } from './s3-probe.ts';
-import { counted, cutOut, expectedSize, shortBlob } from './s3-range.ts';
-import { abortUpload, completeUpload, partSizeBytes, S3Upload, sizeOf } from './s3-upload.ts';
+import { bodyFor, shortBlob } from './s3-range.ts';
+import { partSizeBytes, S3Upload, type S3UploadOptions } from './s3-upload.ts';
 
 export interface S3BlobStoreOptions extends S3ConnectionOptions {
-  /** Uploads larger than 1 MiB at the same time; each holds up to 16 MiB in memory, and counts for more where it is beyond 77 GiB. */
+  /** Uploads larger than 1 MiB at once. Each holds up to 16 MiB in memory; one beyond 77 GiB counts as several. */
   readonly largeUploadsMax?: number | undefined;
-  /** Whether uploads are placed by other processes than the one that staged them: then none waits in memory. */
+  /** Whether other processes place the uploads of this one: then none waits in memory. */
   readonly placedElsewhere?: boolean | undefined;
 }
 
@@ -33,19 +42,18 @@ const keyForm = /^[0-9a-f]{32}$/;
 const folder = 'blobs/';
 const quarantineFolder = 'quarantine/';
 const placeForm = /^[\w-]{1,64}$/;
-/** Requests side by side where many objects are meant. */
+/** Requests at once for many objects. */
 const requestsAtOnce = 16;
 
 /**
  * Blobs as objects of one bucket: `<prefix>blobs/<key>`, the key being a random name that the upload was given.
  *
- * Invariant: there is an object under a key only once the upload of that name has been placed, whole, and it
- * never changes; a key is used once. Uploads under way are unfinished multipart uploads of the bucket, or, as
- * long as they fit one part, memory of this process. Discarding ends uploads and never removes an object.
- * Nothing here rests on conditional requests, on checksums, or on what a server does with two writers.
+ * Invariant: an object exists under a key only once the upload of that name has been placed, whole. It never changes,
+ * and a key is used once. Uploads in progress are unfinished multipart uploads of the bucket, or, as long as they fit one
+ * part, memory of this process. Discarding ends uploads and never removes an object. Nothing here relies on conditional
+ * requests, on checksums, or on what a server does with two writers.
  *
- * The key says nothing of the content, because it is needed before the content has been seen; the catalog
- * knows which is which.
+ * The key does not name the content, because it is needed before the content is known; the catalog maps one to the other.
  */
 export class S3BlobStore implements BlobStore {
   readonly capabilities: BlobStoreCapabilities = {
@@ -67,27 +75,36 @@ export class S3BlobStore implements BlobStore {
     this.#heldSizeMaxBytes = options.placedElsewhere === true ? 0 : partSizeBytes;
   }
 
-  /** Asks the server for nothing yet: a store that cannot be reached now may be there in a moment. */
+  /** Sends no request yet: a store that cannot be reached now may be available soon. */
   static async open(options: S3BlobStoreOptions): Promise<S3BlobStore> {
     return new S3BlobStore(await S3Connection.create(options), options);
   }
 
   async stage(options: StageOptions = {}): Promise<StagedUpload> {
     const stagedId = randomBytes(16).toString('hex');
-    const upload = new S3Upload({
-      connection: this.#connection,
-      stagedId,
-      key: objectOf(stagedId),
-      slots: this.#slots,
-      largeParts: this.#largeParts,
-      announcedSize: options.announcedSize,
+    const upload = this.#upload(stagedId, objectOf(stagedId), {
+      ...options,
       heldSizeMaxBytes: this.#heldSizeMaxBytes,
-      encoding: options.encoding ?? 'identity',
-      signal: options.signal,
       onEnd: () => this.#uploads.delete(stagedId),
     });
     this.#uploads.set(stagedId, upload);
     return upload;
+  }
+
+  #upload(
+    stagedId: string,
+    key: string,
+    options: StageOptions & Pick<S3UploadOptions, 'heldSizeMaxBytes' | 'onEnd'>,
+  ): S3Upload {
+    return new S3Upload({
+      ...options,
+      encoding: options.encoding ?? 'identity',
+      connection: this.#connection,
+      stagedId,
+      key,
+      slots: this.#slots,
+      largeParts: this.#largeParts,
+    });
   }
 
   async place(placements: readonly Placement[]): Promise<readonly BlobKey[]> {
@@ -103,11 +120,12 @@ export class S3BlobStore implements BlobStore {
     }
     // Staged by another process, or placed by an earlier call.
     const key = objectOf(stagedId);
-    for (const uploadId of await this.#unfinished(key)) {
+    const [uploadId] = await this.#unfinished(key);
+    if (uploadId !== undefined) {
       const parts = await listParts(this.#connection, key, uploadId);
       const sizeBytes = parts.reduce((sum, part) => sum + part.sizeBytes, 0);
       const completed = parts.map(({ PartNumber, ETag }) => ({ PartNumber, ETag }));
-      await completeUpload(this.#connection, key, uploadId, completed, sizeBytes);
+      await completeUpload(this.#connection, { key, uploadId }, completed, sizeBytes);
       return;
     }
     if ((await sizeOf(this.#connection, key)) !== undefined) return;
@@ -136,29 +154,24 @@ export class S3BlobStore implements BlobStore {
     const { range, storedSize, signal } = options;
     throwIfAborted(signal, 'open a blob');
     if (range !== undefined && (range.length === 0 || range.start === storedSize)) return Readable.from([]);
-    const { library, client } = this.#connection;
-    const command = new library.GetObjectCommand({
+    const command = new this.#connection.library.GetObjectCommand({
       ...this.#connection.at(objectOf(key)),
       ...(range !== undefined && { Range: `bytes=${range.start}-${range.start + range.length - 1}` }),
     });
     try {
-      const answer = await this.#connection.run(
-        'open a blob',
-        (abortSignal) => client.send(command, { abortSignal }),
-        { signal },
-      );
-      const body = answer.Body;
+      const response = await this.#connection.send('open a blob', command, { signal });
+      const body = response.Body;
       if (!(body instanceof Readable)) {
-        throw new FiletrackerError('io', 'Cannot open a blob: the object store gave no body');
+        throw new FiletrackerError('io', 'Cannot open a blob: the object store sent no body');
       }
       if (signal !== undefined) {
         const abort = (): void => void body.destroy(abortedError(signal));
         signal.addEventListener('abort', abort, { once: true });
-        // One signal may stand for thousands of objects, as in a verification.
+        // A signal may be shared by thousands of objects, as in a verification.
         body.once('close', () => signal.removeEventListener('abort', abort));
       }
-      const whole = range === undefined || answer.ContentRange === undefined;
-      return bodyFor(body, answer.ContentLength, { options, whole });
+      const whole = range === undefined || response.ContentRange === undefined;
+      return bodyFor(body, response.ContentLength, { options, whole });
     } catch (error) {
       if (isAbsence(error)) return this.#notFound(key);
       if (isBeyondEnd(error)) {
@@ -170,12 +183,12 @@ export class S3BlobStore implements BlobStore {
     }
   }
 
-  /** Makes sure that it is the object that is absent: what is told to be gone may be given up for lost. */
+  /** Makes sure that the object is absent: a blob that is reported missing may be given up for lost. */
   async #notFound(key: BlobKey): Promise<undefined> {
     if ((await this.size(key)) === undefined) return undefined;
     throw new FiletrackerError(
       'unavailable',
-      'Cannot open a blob: the object store does not give what it has',
+      'Cannot open a blob: the object store has it and does not send it',
     );
   }
 
@@ -185,16 +198,10 @@ export class S3BlobStore implements BlobStore {
 
   async remove(keys: readonly BlobKey[]): Promise<void> {
     // One by one, because servers disagree about what a request that removes many must carry.
-    const { library, client } = this.#connection;
     const waiting = [...keys];
     const worker = async (): Promise<void> => {
       for (let key = waiting.pop(); key !== undefined; key = waiting.pop()) {
-        const command = new library.DeleteObjectCommand(this.#connection.at(objectOf(key)));
-        try {
-          await this.#connection.run('remove a blob', (abortSignal) => client.send(command, { abortSignal }));
-        } catch (error) {
-          if (!isAbsence(error)) throw error;
-        }
+        await removeObject(this.#connection, objectOf(key), 'remove a blob');
       }
     };
     await Promise.all(Array.from({ length: Math.min(requestsAtOnce, keys.length) }, worker));
@@ -226,8 +233,8 @@ export class S3BlobStore implements BlobStore {
   }
 
   /**
-   * Uploads that were begun before and have got no part since: one may go on for days, and some servers give the same
-   * time for the beginning of all.
+   * Uploads that began before `beforeMs` and have received no part since: an upload may take days, and some servers
+   * report the same beginning for all.
    */
   async *#uploadsBefore(beforeMs: number): AsyncGenerator<UnfinishedUpload> {
     for await (const upload of this.#allUploads()) {
@@ -242,13 +249,13 @@ export class S3BlobStore implements BlobStore {
       const parts = await listParts(this.#connection, key, uploadId);
       return parts.some(({ modifiedMs }) => modifiedMs >= sinceMs);
     } catch (error) {
-      // It has ended meanwhile, which is no harm to end again.
+      // It has ended meanwhile; to end it again does no harm.
       if (isAbsence(error)) return false;
       throw error;
     }
   }
 
-  /** Every upload below the prefix. MinIO lists those of one key, or of the whole bucket, but none of a folder. */
+  /** Every upload below the prefix. MinIO lists the uploads of one key or of the whole bucket, but not of a folder. */
   async *#allUploads(): AsyncGenerator<UnfinishedUpload> {
     let found = false;
     for await (const upload of listUploads(this.#connection, folder)) {
@@ -261,7 +268,7 @@ export class S3BlobStore implements BlobStore {
     }
   }
 
-  /** Uploads that were begun before `beforeMs` and have come to no end, by the names that they were given. */
+  /** Names of the unfinished uploads that began before `beforeMs`. */
   async staged(beforeMs: number): Promise<readonly string[]> {
     const found: string[] = [];
     for await (const { key } of this.#uploadsBefore(beforeMs)) found.push(key.slice(folder.length));
@@ -274,23 +281,17 @@ export class S3BlobStore implements BlobStore {
   }
 
   /**
-   * Moves an object out of the store, to `<prefix>quarantine/<place>/<key>`; none is no error. Its bytes pass through
-   * here: not every server copies what is large, or at all.
+   * Moves an object out of the store, to `<prefix>quarantine/<place>/<key>`; absence is no error. Its bytes pass through
+   * this process: not every server copies large objects, or any.
    */
   async setAside(key: BlobKey, place: string): Promise<void> {
     if (!placeForm.test(place)) throw new TypeError('The place in the quarantine has a bad form');
     const sizeBytes = await this.size(key);
     const source = sizeBytes === undefined ? undefined : await this.open(key, { storedSize: sizeBytes });
     if (source === undefined) return;
-    const upload = new S3Upload({
-      connection: this.#connection,
-      stagedId: key,
-      key: `${quarantineFolder}${place}/${key}`,
-      slots: this.#slots,
-      largeParts: this.#largeParts,
+    const upload = this.#upload(key, `${quarantineFolder}${place}/${key}`, {
       announcedSize: sizeBytes,
       heldSizeMaxBytes: partSizeBytes,
-      encoding: 'identity',
       onEnd: () => undefined,
     });
     try {
@@ -304,13 +305,10 @@ export class S3BlobStore implements BlobStore {
     await this.remove([key]);
   }
 
-  /** Removes what probes left behind that were cut short. */
+  /** Removes the objects of probes that were interrupted. */
   async #sweepProbes(beforeMs: number): Promise<void> {
-    const { library, client } = this.#connection;
     for await (const { key, modifiedMs } of listObjects(this.#connection, probeFolder)) {
-      if (modifiedMs >= beforeMs) continue;
-      const command = new library.DeleteObjectCommand(this.#connection.at(key));
-      await this.#connection.run('remove a probe', (abortSignal) => client.send(command, { abortSignal }));
+      if (modifiedMs < beforeMs) await removeObject(this.#connection, key, 'remove a probe');
     }
   }
 
@@ -318,19 +316,12 @@ export class S3BlobStore implements BlobStore {
     return this.#connection.presign(objectOf(key), lifetimeSeconds, encoding);
   }
 
-  /** Asks for a list of one, and every few seconds writes and reads an object. */
-  async probe(options: { signal?: AbortSignal } = {}): Promise<void> {
-    const { library, client, bucket, prefix } = this.#connection;
-    const command = new library.ListObjectsV2Command({
-      Bucket: bucket,
-      Prefix: `${prefix}${folder}`,
-      MaxKeys: 1,
-    });
-    await this.#connection.run(
-      'reach the object store',
-      (abortSignal) => client.send(command, { abortSignal }),
-      { signal: options.signal },
-    );
+  /** Requests a list of one object, and every few seconds writes and reads an object. */
+  async probe({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    const { library, bucket, prefix } = this.#connection;
+    const list = { Bucket: bucket, Prefix: `${prefix}${folder}`, MaxKeys: 1 };
+    const command = new library.ListObjectsV2Command(list);
+    await this.#connection.send('reach the object store', command, { signal });
     await this.#probe.run();
   }
 
@@ -339,33 +330,13 @@ export class S3BlobStore implements BlobStore {
   }
 }
 
-/** Object of a key, below the prefix. Nothing becomes part of an address that has not passed here. */
+/** The object of a key, below the prefix. Every key passes this check before it becomes part of a URL. */
 function objectOf(key: string): string {
   if (keyForm.test(key)) return `${folder}${key}`;
   throw new FiletrackerError(
     'invalid-argument',
     `Cannot use ${JSON.stringify(key)} as a blob's key: bad form`,
   );
-}
-
-/**
- * The stream of an answer that has begun. `whole` says that the answer is the whole content, whatever was asked for: a
- * range may be answered so.
- */
-function bodyFor(
-  body: Readable,
-  length: number | undefined,
-  { options, whole }: { readonly options: BlobReadOptions; readonly whole: boolean },
-): Readable {
-  const { range, storedSize } = options;
-  const expected = whole ? storedSize : expectedSize(options);
-  if (expected !== undefined && length !== undefined && length !== expected) {
-    body.destroy();
-    throw shortBlob(length, expected);
-  }
-  // Node holds a body against its announced length; where none was announced nobody has.
-  const checked = length === undefined && expected !== undefined ? counted(body, expected) : body;
-  return whole && range !== undefined ? cutOut(checked, range) : checked;
 }
 
 function abortedError(signal: AbortSignal): FiletrackerError {

@@ -1,44 +1,41 @@
-import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
+import type { S3Client, S3ClientConfig, ServiceOutputTypes } from '@aws-sdk/client-s3';
 import type * as s3Library from '@aws-sdk/client-s3';
 import type { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import type { Encoding } from '../../core/blob.ts';
 import type { CallObserver } from '../../core/report.ts';
-import { FiletrackerError, isFiletrackerError } from '../../core/errors.ts';
+import { FiletrackerError, isFiletrackerError, type ErrorCode } from '../../core/errors.ts';
 import { timerMs } from '../../core/timers.ts';
 import { BodyDigest } from './body-digest.ts';
 
-/** How the object store is reached. */
 export interface S3ConnectionOptions {
   readonly bucket: string;
   /** Before every key: empty, or ending in a slash. */
   readonly prefix?: string | undefined;
-  /** Base address of a server other than Amazon's; addresses are path-style then, unless `addressing` says otherwise. */
+  /** Base URL of a server other than Amazon's. Its URLs are path-style unless `addressing` says otherwise. */
   readonly endpoint?: string | undefined;
-  /** Whether the bucket stands in the path, or before the name of the host: few servers know the latter only. */
+  /** Whether the bucket is part of the path or of the host name; few servers support only the latter. */
   readonly addressing?: 'path' | 'virtual-host' | undefined;
-  /** Address of the same server for who reads from it directly, where that is another one. */
+  /** Base URL of the same server for clients that read from it directly, if it differs. */
   readonly publicEndpoint?: string | undefined;
   readonly region?: string | undefined;
   /** By default as the AWS SDK finds them: environment, profile, instance. */
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
-  /** Longest time that an operation may take, retries and all; a part of an upload may take four times as long. */
+  /** Longest time of an operation, retries included; a part of an upload may take four times as long. */
   readonly timeoutMs?: number | undefined;
   /** Connections at most. */
   readonly connectionsMax?: number | undefined;
   /**
-   * Whether requests carry, and answers are checked for, checksums where the protocol leaves it open. Many
-   * servers other than Amazon's refuse what they don't know.
+   * Whether requests carry, and responses are checked for, checksums that the protocol leaves optional. Many
+   * servers other than Amazon's refuse checksums that they do not know.
    */
   readonly checksums?: 'when-required' | 'when-supported' | undefined;
-  /** Told of every operation. */
+  /** Called after every operation. */
   readonly onCall?: CallObserver | undefined;
 }
 
 const s3Defaults = { region: 'us-east-1', timeoutMs: 15_000, connectionsMax: 128 } as const;
 
-export type S3Library = typeof s3Library;
-
-/** What is done, as it is said where it fails, and the word that is counted for it. */
+/** Every action, as errors name it, and the label that metrics count it by. */
 const operations = {
   'open a blob': 'read',
   'look at a blob': 'look',
@@ -55,51 +52,62 @@ const operations = {
   'write to the object store and read from it': 'probe',
 } as const;
 
+type Action = keyof typeof operations;
+
+interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Four times the time, for uploads of large parts. */
+  readonly slow?: boolean;
+}
+
+/** A command of the SDK by the type of its output. The SDK's own type of `send` cannot be passed on. */
+interface Command<Output extends ServiceOutputTypes> {
+  resolveMiddleware(...args: never[]): (...args: never[]) => Promise<{ readonly output: Output }>;
+}
+
 const spaceNames: ReadonlySet<string> = new Set(['QuotaExceeded', 'XMinioStorageFull']);
 
 /**
  * One bucket, through the AWS SDK, which is loaded here and only here.
  *
- * Invariant: every operation ends within its time, by an answer or by an error of ours.
+ * Invariant: every operation ends within its time, with a response or with a FiletrackerError.
  */
 export class S3Connection {
-  readonly library: S3Library;
+  readonly library: typeof s3Library;
   readonly client: S3Client;
   readonly bucket: string;
   readonly prefix: string;
   readonly #timeoutMs: number;
   readonly #presigner: typeof getSignedUrl;
-  /** Makes addresses, and no request. */
+  /** Makes URLs, and no request. */
   readonly #publicClient: S3Client;
   readonly #onCall: CallObserver;
-  /** Operations so far that the server did not carry out, for reasons of its own. */
+  /** Operations so far that the server failed to carry out. */
   failures = 0;
 
   private constructor(
-    library: S3Library,
+    library: typeof s3Library,
     presigner: typeof getSignedUrl,
-    client: S3Client,
     options: S3ConnectionOptions,
   ) {
     this.library = library;
     this.#presigner = presigner;
-    this.client = client;
+    this.client = new library.S3Client(configurationOf(options));
     const { publicEndpoint: endpoint } = options;
     this.#publicClient =
-      endpoint === undefined ? client : new library.S3Client(configurationOf({ ...options, endpoint }));
+      endpoint === undefined ? this.client : new library.S3Client(configurationOf({ ...options, endpoint }));
     this.bucket = options.bucket;
     this.prefix = options.prefix ?? '';
     this.#timeoutMs = options.timeoutMs ?? s3Defaults.timeoutMs;
     this.#onCall = options.onCall ?? ((): void => undefined);
   }
 
-  /** Makes no connection yet. @throws FiletrackerError `invalid-argument` where the SDK is not installed. */
+  /** Makes no connection yet. @throws FiletrackerError `invalid-argument` if the SDK is not installed. */
   static async create(options: S3ConnectionOptions): Promise<S3Connection> {
     try {
       const library = await import('@aws-sdk/client-s3');
       const presigner = await import('@aws-sdk/s3-request-presigner');
-      const client = new library.S3Client(configurationOf(options));
-      return new S3Connection(library, presigner.getSignedUrl, client, options);
+      return new S3Connection(library, presigner.getSignedUrl, options);
     } catch (error) {
       throw new FiletrackerError(
         'invalid-argument',
@@ -114,16 +122,29 @@ export class S3Connection {
     return { Bucket: this.bucket, Key: `${this.prefix}${key}` };
   }
 
+  /** Sends one command, as `run`. */
+  send<Output extends ServiceOutputTypes>(
+    action: Action,
+    command: Command<Output>,
+    options?: CallOptions,
+  ): Promise<Output> {
+    const sent = command as unknown as Parameters<S3Client['send']>[0];
+    return this.run(
+      action,
+      (abortSignal) => this.client.send(sent, { abortSignal }) as Promise<Output>,
+      options,
+    );
+  }
+
   /**
-   * Runs one operation within its time; `slow` gives it four times that, for uploads of large parts.
-   * @throws FiletrackerError as `fromS3Error` gives them, `aborted` where `signal` says so.
+   * Runs one operation within its time.
+   * @throws FiletrackerError as `fromS3Error` returns them, `aborted` if `signal` is.
    */
   async run<Result>(
-    action: keyof typeof operations,
+    action: Action,
     operation: (signal: AbortSignal) => Promise<Result>,
-    options: { readonly signal?: AbortSignal | undefined; readonly slow?: boolean } = {},
+    { signal, slow = false }: CallOptions = {},
   ): Promise<Result> {
-    const { signal, slow = false } = options;
     const startMs = performance.now();
     const ended = (failure: string | undefined): void =>
       this.#onCall(operations[action], performance.now() - startMs, failure);
@@ -138,7 +159,7 @@ export class S3Connection {
       return result;
     } catch (error) {
       if (signal?.aborted === true) {
-        // By who asked: it says nothing of the server.
+        // Says nothing of the server.
         ended(undefined);
         throw new FiletrackerError('aborted', `Cannot ${action}: it was aborted`, { cause: error });
       }
@@ -147,7 +168,7 @@ export class S3Connection {
       if (isFiletrackerError(translated) && translated.retryable) this.failures += 1;
       throw translated;
     } finally {
-      // An abort after this would cut the body of an answer that has only begun.
+      // An abort after this would cut off the body of a response that has only begun.
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
     }
@@ -160,7 +181,7 @@ export class S3Connection {
     });
     return this.#presigner(this.#publicClient, command, {
       expiresIn: lifetimeSeconds,
-      // By the server's clock, as far as its answers have told of it: by ours the address could have ended already.
+      // By the server's clock, as known from its responses: by ours the URL could have expired already.
       signingDate: new Date(Date.now() + this.client.config.systemClockOffset),
     });
   }
@@ -185,13 +206,13 @@ function configurationOf(options: S3ConnectionOptions): S3ClientConfig {
     requestChecksumCalculation: checksums,
     responseChecksumValidation: checksums,
     maxAttempts: 3,
-    // Not every server, nor every proxy before one, says "continue"; each part would then wait for seconds, and the
-    // SDK sends such requests over connections that it makes for one request and does not count.
+    // Not every server or proxy sends "100 Continue". Each part would then wait for seconds, and the SDK sends such
+    // requests over connections that it opens for one request and does not count.
     expectContinueHeader: false,
     sha256: BodyDigest,
     requestHandler: {
       connectionTimeout: Math.min(5_000, timeoutMs),
-      // Idle time, of bodies too: a server that falls silent within an answer cuts it.
+      // Idle time, of bodies too.
       socketTimeout: timeoutMs,
       httpAgent: agent,
       httpsAgent: agent,
@@ -199,7 +220,6 @@ function configurationOf(options: S3ConnectionOptions): S3ClientConfig {
   };
 }
 
-/** What a failed operation says of itself. */
 function describe(error: unknown): { readonly name: string; readonly status: number | undefined } {
   if (!(error instanceof Error)) return { name: '', status: undefined };
   const metadata = '$metadata' in error ? error.$metadata : undefined;
@@ -208,7 +228,7 @@ function describe(error: unknown): { readonly name: string; readonly status: num
   return { name: error.name, status };
 }
 
-/** Why an operation failed, in a word: that of the server where it has one. That an object is not there is an answer. */
+/** Why an operation failed, as a metrics label. A missing object is no failure. */
 function failureOf(translated: unknown, error: unknown): string | undefined {
   if (!isFiletrackerError(translated)) return 'failure';
   if (translated.code === 'not-found' || translated.code === 'range-not-satisfiable') return undefined;
@@ -217,68 +237,46 @@ function failureOf(translated: unknown, error: unknown): string | undefined {
   return /^[A-Z][A-Za-z]{2,40}$/.test(name) ? name : String(status);
 }
 
-/** Whether the server says that there is no such object (and not that there is no such bucket). */
+/** Whether the object does not exist; not whether the bucket does not. */
 export function isAbsence(error: unknown): boolean {
   const { name, status } = describe(isFiletrackerError(error) ? error.cause : error);
   return status === 404 && name !== 'NoSuchBucket';
 }
 
-/** Whether the server has answered, and refused: not where it failed, or was not heard. */
+/** Whether the server refused the request, rather than failed or was not reached. */
 export function isRefusal(error: unknown): boolean {
   const { status = 0 } = describe(isFiletrackerError(error) ? error.cause : error);
   return status >= 400 && status < 500;
 }
 
-/** Whether the server says that a range begins beyond the end. */
+/** Whether a range begins beyond the end. */
 export function isBeyondEnd(error: unknown): boolean {
   return describe(isFiletrackerError(error) ? error.cause : error).status === 416;
 }
 
-/**
- * Translates what the SDK throws: refusals by their status, and what has none (no connection, no answer in
- * time) as `unavailable`. Our own bugs come back as they are.
- */
+/** Translates errors of the SDK by their status; without one (no connection, no response in time) to `unavailable`. */
 function fromS3Error(error: unknown, action: string): unknown {
   if (isFiletrackerError(error) || error instanceof TypeError || error instanceof RangeError) return error;
   const { name, status } = describe(error);
+  const translated = (code: ErrorCode, state: string): FiletrackerError =>
+    new FiletrackerError(code, `Cannot ${action}: ${state}`, { cause: error });
   if (name === 'CredentialsProviderError') {
-    return new FiletrackerError(
-      'unavailable',
-      `Cannot ${action}: there are no credentials for the object store`,
-      {
-        cause: error,
-      },
-    );
+    return translated('unavailable', 'there are no credentials for the object store');
   }
-  if (status === 507 || spaceNames.has(name)) {
-    return new FiletrackerError('no-space', `Cannot ${action}: the object store is full`, { cause: error });
-  }
-  if (name === 'EntityTooLarge') {
-    const text = `Cannot ${action}: it is larger than the object store takes`;
-    return new FiletrackerError('too-large', text, { cause: error });
-  }
-  if (status === 404 && name !== 'NoSuchBucket') {
-    return new FiletrackerError('not-found', `Cannot ${action}: there is no such object`, { cause: error });
-  }
-  if (status === 416) {
-    return new FiletrackerError(
-      'range-not-satisfiable',
-      `Cannot ${action}: the range begins beyond the end`,
-      {
-        cause: error,
-      },
-    );
-  }
+  if (status === 507 || spaceNames.has(name)) return translated('no-space', 'the object store is full');
+  if (name === 'EntityTooLarge') return translated('too-large', 'it is larger than the object store takes');
+  if (status === 404 && name !== 'NoSuchBucket') return translated('not-found', 'there is no such object');
+  if (status === 416) return translated('range-not-satisfiable', 'the range begins beyond the end');
   return new FiletrackerError('unavailable', `Cannot ${action}: ${stateOf(name, status)}`, {
     cause: error,
     details: { retryAfterSeconds: 2 },
   });
 }
 
-/** The name that S3 gives an error says more than its status, and holds nothing but letters. */
+/** The name that S3 gives an error says more than its status. */
 function stateOf(name: string, status: number | undefined): string {
   if (name === 'NoSuchBucket') return 'there is no such bucket';
-  if (status === undefined) return 'the object store does not answer';
+  if (status === undefined) return 'the object store does not respond';
   const named = /^[A-Za-z]{3,40}$/.test(name) && name !== 'Error' ? ` (${name})` : '';
-  return `the object store answered ${status}${named}`;
+  return `the object store responded with ${status}${named}`;
 }

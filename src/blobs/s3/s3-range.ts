@@ -1,14 +1,30 @@
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { FiletrackerError } from '../../core/errors.ts';
-import type { BlobReadOptions, ByteRange } from '../blob-store.ts';
+import { streamOver } from '../../streams/chunks.ts';
 import { boundedChunks } from '../../streams/content-meter.ts';
+import type { BlobReadOptions, ByteRange } from '../blob-store.ts';
 
-// What an answer to a read must hold, and what is made of it where a server gives more than it was asked for.
-
-/** Bytes that an answer must have; undefined where only the server knows. */
-export function expectedSize({ range, storedSize }: BlobReadOptions): number | undefined {
-  if (storedSize === undefined) return undefined;
-  return range === undefined ? storedSize : Math.min(range.length, storedSize - range.start);
+/**
+ * The stream of a response that has begun, checked against the requested range. `whole` says that the response is the
+ * whole object: some servers ignore a range.
+ */
+export function bodyFor(
+  body: Readable,
+  length: number | undefined,
+  { options, whole }: { readonly options: BlobReadOptions; readonly whole: boolean },
+): Readable {
+  const { range, storedSize } = options;
+  const expected =
+    storedSize === undefined || range === undefined || whole
+      ? storedSize
+      : Math.min(range.length, storedSize - range.start);
+  if (expected !== undefined && length !== undefined && length !== expected) {
+    body.destroy();
+    throw shortBlob(length, expected);
+  }
+  // Node checks a body against its announced length, but not one without.
+  const checked = length === undefined && expected !== undefined ? counted(body, expected) : body;
+  return whole && range !== undefined ? streamOver(checked, partOf(checked, range)) : checked;
 }
 
 export function shortBlob(actual: number, expected: number): FiletrackerError {
@@ -17,38 +33,25 @@ export function shortBlob(actual: number, expected: number): FiletrackerError {
   });
 }
 
-/** Passes so many bytes on, and fails where there are more or fewer. */
-export function counted(body: Readable, sizeBytes: number): Readable {
-  const wrongSize = (actual: number): FiletrackerError => shortBlob(actual, sizeBytes);
+/** Fails if there are more or fewer bytes. */
+function counted(body: Readable, sizeBytes: number): Readable {
   const chunks = boundedChunks(body, {
     sizeMaxBytes: sizeBytes,
-    excess: () => wrongSize(sizeBytes + 1),
+    excess: () => shortBlob(sizeBytes + 1, sizeBytes),
     sizeMinBytes: sizeBytes,
-    shortage: wrongSize,
+    shortage: (actual) => shortBlob(actual, sizeBytes),
   });
   return streamOver(body, chunks);
 }
 
-/** The bytes of a range out of a whole content, for servers that give the whole where a part was asked for. */
-export function cutOut(whole: Readable, range: ByteRange): Readable {
-  return streamOver(whole, chunksOf(whole, range));
-}
-
-async function* chunksOf(whole: Readable, { start, length }: ByteRange): AsyncGenerator<Uint8Array> {
+async function* partOf(whole: Readable, { start, length }: ByteRange): AsyncGenerator<Uint8Array> {
   const end = start + length;
   let at = 0;
   for await (const chunk of whole as AsyncIterable<Uint8Array>) {
     const wanted = chunk.subarray(Math.max(0, start - at), Math.max(0, end - at));
     at += chunk.length;
     if (wanted.length > 0) yield wanted;
-    // The rest is not waited for: leaving the loop hangs up.
+    // Leaving the loop closes the connection instead of reading the rest.
     if (at >= end) return;
   }
-}
-
-function streamOver(body: Readable, chunks: AsyncIterable<Uint8Array>): Readable {
-  const stream = Readable.from(chunks, { objectMode: false });
-  // A stream that is given up before it is read never comes to iterate what it would have read from.
-  stream.once('close', () => body.destroy());
-  return stream;
 }

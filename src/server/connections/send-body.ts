@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
-import { giveBack } from '../../streams/reused-pieces.ts';
+import { giveBack } from '../../streams/chunks.ts';
 
 /**
  * Sends a stream as the body of a response, and ends the response. Always destroys the stream; rejects if not all of it

@@ -5,16 +5,20 @@ import type { Exchange } from '../exchange.ts';
 import type { ServerContext } from './context.ts';
 
 /** GET /version. */
-export function tellVersion(exchange: Exchange, context: ServerContext): void {
-  const answer: VersionAnswer = { protocol_versions: protocolVersions, server: context.serverName, features };
-  exchange.sendJson(200, jsonType, answer);
+export function sendVersion(exchange: Exchange, context: ServerContext): void {
+  const version: VersionAnswer = {
+    protocol_versions: protocolVersions,
+    server: context.serverName,
+    features,
+  };
+  exchange.sendJson(200, jsonType, version);
 }
 
 /**
- * GET /status: what workers probe, and people look at. Any token will do, but the totals of the store are for
- * those who may read all of it: that they did not grow with an upload tells that its content was there.
+ * GET /status, for probes and people. Any token is sufficient, but the totals of the store need the right to read all of
+ * it: totals that do not grow with an upload reveal that its content was stored already.
  */
-export async function tellStatus(exchange: Exchange, context: ServerContext): Promise<void> {
+export async function sendStatus(exchange: Exchange, context: ServerContext): Promise<void> {
   exchange.requireAnyRight('show the status');
   exchange.sendJson(200, jsonType, {
     version: context.release,
@@ -27,18 +31,18 @@ export async function tellStatus(exchange: Exchange, context: ServerContext): Pr
   });
 }
 
-/** POST /admin/verify: lets the store be read and checked in the background; how it gets on is in /status. */
+/** POST /admin/verify: starts a verification in the background; /status shows its progress. */
 export async function startVerification(exchange: Exchange, context: ServerContext): Promise<void> {
   exchange.require('admin', '/');
   if (context.verification === undefined) {
-    throw new FiletrackerError('not-found', 'Cannot verify the store: this server does not do so');
+    throw new FiletrackerError('not-found', 'Cannot verify the store: this server does not offer it');
   }
   const started = await context.verification.start();
   exchange.sendJson(started ? 202 : 200, jsonType, { verification: started ? 'started' : 'running' });
 }
 
-/** GET /metrics, in the text form of Prometheus; for whom the totals in /status are. */
-export async function tellMetrics(exchange: Exchange, context: ServerContext): Promise<void> {
+/** GET /metrics, in the text format of Prometheus, for clients that may see the totals. */
+export async function sendMetrics(exchange: Exchange, context: ServerContext): Promise<void> {
   exchange.requireTotals('show the metrics');
   if (context.metrics === undefined) {
     throw new FiletrackerError('not-found', 'Cannot show metrics: this server collects none');
@@ -47,13 +51,13 @@ export async function tellMetrics(exchange: Exchange, context: ServerContext): P
   exchange.send(200, ['Content-Type', context.metrics.contentType, 'Content-Length', body.length], body);
 }
 
-/** GET /healthz: the process lives and turns its event loop. */
-export function tellHealth(exchange: Exchange): void {
+/** GET /healthz: the process runs its event loop. */
+export function sendHealth(exchange: Exchange): void {
   exchange.sendText(200, 'ok');
 }
 
-/** GET /readyz: requests may be sent here; 503 with what stands in the way, whatever status that has elsewhere. */
-export async function tellReadiness(exchange: Exchange, context: ServerContext): Promise<void> {
+/** GET /readyz: whether the server accepts requests; else 503 with the obstacle, whatever status that has elsewhere. */
+export async function sendReadiness(exchange: Exchange, context: ServerContext): Promise<void> {
   if (context.isDraining()) {
     exchange.sendText(503, 'The server is stopping');
     return;

@@ -5,7 +5,7 @@ import type { FileStore } from '../../store/file-store.ts';
 import type { SenderSlots } from '../../store/sender-slots.ts';
 import type { UploadGate } from '../../store/upload-gate.ts';
 
-/** Reads everything in the background and checks it. */
+/** Controls the verification of the store. */
 export interface VerificationControl {
   /** Starts a run; `false` if one is in progress. */
   start(): Promise<boolean>;

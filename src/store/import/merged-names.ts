@@ -3,9 +3,8 @@ import { listBatchNames } from '../../core/limits.ts';
 import type { ListOptions } from '../file-store.ts';
 
 /**
- * The names of two sources, each once, in byte order. Those here come sorted; those of the old server come in any
- * order and are held in memory, which a directory of millions of names makes hundreds of megabytes, as
- * long as files are being moved.
+ * The names of two sources, each once, in byte order. The names here are sorted; those of the old server come in any order
+ * and are held in memory: hundreds of megabytes for a directory of millions, as long as files are being imported.
  */
 export async function* mergedNames(
   here: AsyncIterable<readonly FileName[]>,

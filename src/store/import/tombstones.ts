@@ -7,18 +7,17 @@ import { removeFile, writeFileDurably } from '../../fs/durable-file.ts';
 import { FolderLock } from '../../fs/locks/folder-lock.ts';
 import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
 
-/** Where the deletions are, and the locks of imports, in the folder of the store that a server is given. */
+/** Subfolder of the store's folder for deletions and locks of imports. */
 export const importFolderName = 'fallback';
 const fileName = 'deletions.jsonl';
 const lockFileName = 'deletions.lock';
 
 /**
- * The names that were deleted here while files are imported from an old server, which still has them: up to
- * which version. A file of one JSON line per deletion, shared by the processes of a server.
+ * Names that were deleted here while files are imported from an old server, which still has them, with the version that
+ * was deleted. A file of one JSON line per deletion, shared by the processes of a server.
  *
- * Invariant: a deletion is in the file, synced, before its promise resolves; `upTo` sees every deletion that any
- * process had recorded before it was called. Nothing is ever taken out: a name that is stored anew is
- * found in the store, and nobody asks for it here.
+ * Invariant: a deletion is in the file, synced, before its promise resolves. `upTo` sees every deletion that any process
+ * had recorded before the call. No line is ever removed: a name that is stored again is found in the store first.
  */
 export class Tombstones {
   readonly #folder: string;
@@ -32,7 +31,7 @@ export class Tombstones {
     this.#path = join(folder, fileName);
   }
 
-  /** The newest version of a name that was deleted here; undefined where none was. */
+  /** The newest version of a name that was deleted here. */
   async upTo(name: FileName): Promise<FileVersion | undefined> {
     await this.#refresh();
     return this.#versions.get(name);
@@ -50,7 +49,7 @@ export class Tombstones {
       const file = await open(this.#path, 'a+');
       try {
         const { size } = await file.stat();
-        // A line that a crash cut short must not swallow the next one.
+        // A line that a crash truncated must not be joined with the next one.
         const last = Buffer.alloc(1);
         if (size > 0) await file.read(last, 0, 1, size - 1);
         await file.appendFile(size > 0 && last[0] !== 0x0a ? `\n${line}` : line);
@@ -66,7 +65,7 @@ export class Tombstones {
   }
 
   async #refresh(): Promise<void> {
-    // Who comes while the file is being read may have a deletion in mind that came after that began.
+    // A deletion may have been recorded after a read in progress began, so a caller waits for that read and reads again.
     await this.#reading;
     this.#reading ??= this.#readRest().finally(() => {
       this.#reading = undefined;
@@ -91,7 +90,7 @@ export class Tombstones {
     try {
       read = JSON.parse(line);
     } catch {
-      return; // An empty line, or one that a crash cut short: that deletion was never acknowledged.
+      return; // An empty line, or one that a crash truncated: that deletion was never acknowledged.
     }
     const [name, version] = Array.isArray(read) ? (read as unknown[]) : [];
     if (typeof name !== 'string' || typeof version !== 'number') return;
@@ -99,12 +98,12 @@ export class Tombstones {
   }
 }
 
-/** Makes the deletions that are recorded in a store those of other stores together; removes them where there are none. */
+/** Replaces the deletions recorded in a store with those of other stores together; removes them if there are none. */
 export async function copyDeletions(sources: readonly string[], target: string): Promise<void> {
   const found: Buffer[] = [];
   for (const source of sources) {
     try {
-      // One that is being written may be cut short, and must not swallow the next one.
+      // A line that is being written may be incomplete, and must not be joined with the next one.
       found.push(await readFile(join(source, importFolderName, fileName)), Buffer.from('\n'));
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'read the deletions');
