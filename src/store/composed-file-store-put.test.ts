@@ -141,6 +141,41 @@ describe('ComposedFileStore.put()', () => {
     }
   });
 
+  it('does not mark a blob as damaged that another put stores again while its bytes are looked for', async () => {
+    const body = noise(100_000);
+    let restored = false;
+    const marks: string[] = [];
+    const parts = await openedFileStore({
+      wrapCatalog: (catalog) =>
+        changed(catalog, {
+          markDamaged: async (digest, damaged) => {
+            marks.push(digest);
+            await catalog.markDamaged(digest, damaged);
+          },
+        }),
+      wrapBlobs: (blobs) =>
+        changed(blobs, {
+          size: async (key: string) => {
+            if (restored) return blobs.size(key);
+            restored = true;
+            await collectAll(parts);
+            const seen = await blobs.size(key);
+            await put(parts.store, '/c', 1, body);
+            return seen;
+          },
+        }),
+    });
+    restored = true;
+    await put(parts.store, '/a', 1, body);
+    const { digest } = present(await statOf(parts.store, nameOf('/a')));
+    await parts.store.remove({ name: nameOf('/a'), version: 1 });
+    restored = false;
+    await put(parts.store, '/b', 1, body);
+    expect(marks).toEqual([]);
+    expect(await parts.catalog.findBlob(digest)).toMatchObject({ damaged: false, references: 2 });
+    expect((await read(parts.store, '/b'))?.equals(body)).toBe(true);
+  });
+
   it('keeps a claimed content from collection while the body is verified', async () => {
     const parts = await openedFileStore();
     const content = noise(2 * mib);

@@ -1,5 +1,5 @@
 import type { BlobStore } from '../blobs/blob-store.ts';
-import type { BlobRecord, Catalog, PutContent, PutOutcome } from '../catalog/catalog.ts';
+import type { BlobPin, BlobRecord, Catalog, PutContent, PutOutcome } from '../catalog/catalog.ts';
 import { refusalOfPut } from '../catalog/decisions.ts';
 import type { Digest } from '../core/digest.ts';
 import type { Encoding } from '../core/blob.ts';
@@ -109,7 +109,7 @@ export class PutPath {
     const hold = claims.digest && (await this.#catalog.pin(claims.digest));
     if (hold === undefined) return;
     if (await this.#isThere(hold.blob)) upload.hold = hold;
-    else await hold.release().catch((error: unknown) => this.#reportProblem('Cannot release a blob', error));
+    else await this.#release(hold);
   }
 
   /** Commits without the bytes of the body if the content is stored; else `undefined`. */
@@ -137,10 +137,25 @@ export class PutPath {
     return location.kind !== 'object' || (await this.#blobs.size(location.key)) === storedSize;
   }
 
-  /** Has the catalog take the bytes of the next put of a content whose own bytes are lost. */
+  /**
+   * Has the catalog take the bytes of the next put of a content whose own bytes are lost. Looks again while it holds the blob:
+   * one that was collected and stored again since the first look is not lost.
+   */
   async #giveUpLost(digest: Digest): Promise<void> {
-    this.#reportProblem(`Cannot find the bytes of the blob "${digest}": an upload replaces them`, undefined);
-    await this.#catalog.markDamaged(digest, true);
+    const hold = await this.#catalog.pin(digest);
+    if (hold === undefined) return;
+    try {
+      if (await this.#isThere(hold.blob)) return;
+      const problem = `Cannot find the bytes of the blob "${digest}": an upload replaces them`;
+      this.#reportProblem(problem, undefined);
+      await this.#catalog.markDamaged(digest, true);
+    } finally {
+      await this.#release(hold);
+    }
+  }
+
+  async #release(hold: BlobPin): Promise<void> {
+    await hold.release().catch((error: unknown) => this.#reportProblem('Cannot release a blob', error));
   }
 
   /** Commits a content with its bytes. */

@@ -170,7 +170,7 @@ describe('limits', () => {
     expect(fifty.filter((status) => status === 200)).toHaveLength(2);
     expect(fifty.filter((status) => status === 507)).toHaveLength(48);
     const refused = await put(port, '/p/more', 'x');
-    expect(refused.headers.get('x-exception')).toContain('"/p" holds the 2 files that it may');
+    expect(refused.headers.get('x-exception')).toContain('"/p" holds its maximum of 2 files');
     expect((await put(port, '/q/a', 'x'.repeat(11))).status).toBe(507);
     expect((await put(port, '/q/a', 'x'.repeat(10))).status).toBe(200);
     expect((await put(port, '/r', 'x')).status).toBe(200);

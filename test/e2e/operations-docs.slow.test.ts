@@ -54,7 +54,7 @@ describe('the commands of docs/OPERATIONS.md', () => {
       expect(await shell.run('verify')).toMatch(/started/);
       expect(await shell.run('drill-lost')).toMatch(/^10$/m);
       await shell.run('drill-catalog');
-      expect(await shell.run('drill-content')).toMatch(/lost[\s\S]*10 files/);
+      expect(await shell.run('drill-content')).toMatch(/Lost files[\s\S]*10 files/);
       await shell.run('stop');
       await shell.run('recover');
     },
