@@ -42,7 +42,9 @@ export async function runCommand(
   actions: Actions,
   words: readonly string[] = process.argv.slice(2),
 ): Promise<void> {
-  const helps = words[0] === 'help' && spec.commands !== undefined;
+  const topic = words[1];
+  const isKnown = topic === undefined || spec.commands?.some(({ name }) => name === topic) === true;
+  const helps = words[0] === 'help' && spec.commands !== undefined && isKnown;
   const given = helps ? [...words.slice(1), '--help'] : [...words];
   await describe(spec, actions, []).parseAsync(given, { from: 'user' });
 }

@@ -42,3 +42,24 @@ test('an abort rejects every call with the code aborted, before it begins and wh
   }
   expect(await client.exists('/f')).toBe(true);
 });
+
+test('an abort ends a list with the code aborted, also if all of it has arrived', async () => {
+  const [{ url }, folder] = [await servedStore(), await temporaryFolder()];
+  await using client = new Client({ remoteUrl: url, cacheDir: undefined });
+  const path = join(folder, 'file');
+  writeFileSync(path, 'x');
+  for (let index = 0; index < 5; index += 1) await client.putFile(`/f${index}`, path);
+  for (let abortAt = 1; abortAt <= 5; abortAt += 1) {
+    const stop = new AbortController();
+    let names = 0;
+    const reading = (async () => {
+      for await (const _name of client.listRemoteFiles({ signal: stop.signal })) {
+        names += 1;
+        if (names === abortAt) stop.abort();
+      }
+    })();
+    await expect(reading).rejects.toMatchObject({ code: 'aborted' });
+  }
+  // The connections are in order.
+  expect(await client.exists('/f0')).toBe(true);
+});

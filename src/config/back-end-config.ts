@@ -135,7 +135,11 @@ export function readBackEndConfig(flags: BackEndFlags, environment: Environment)
   if (redirectDownloads && blobs === undefined) {
     throw cannot('invalid-argument', 'use --redirect-downloads', 'it needs --blobs');
   }
-  const { poolSize, listPoolSize, queryTimeoutMs, ...s3 } = readSettings(connectionsSection, flags);
+  const isUsed = catalog !== undefined || blobs !== undefined;
+  const { poolSize, listPoolSize, queryTimeoutMs, ...s3 } = readSettings(
+    connectionsSection,
+    isUsed ? flags : {},
+  );
   const connectTimeoutMs = queryTimeoutMs === undefined ? undefined : Math.ceil(queryTimeoutMs / 2);
   return {
     catalog: catalog && { ...catalog, poolSize, listPoolSize, connectTimeoutMs, queryTimeoutMs },

@@ -13,6 +13,7 @@ import { errorOfAnswer, exceptionCodeHeader, exceptionHeader } from '../../proto
 import { formatVersionQuery } from '../../protocol/query.ts';
 import { parseContentRange } from '../../protocol/ranges.ts';
 import { filePath } from '../../protocol/request-target.ts';
+import { bodyChunks } from '../../streams/chunks.ts';
 import { fromConnectionError } from './connection-errors.ts';
 import type { RemoteCapabilities, RemoteContent, RemoteFile, UploadContent } from './remote-store.ts';
 import type { HttpRequest, HttpResponse } from './request-attempt.ts';
@@ -189,6 +190,22 @@ export async function* bodyOf({ body, request, peer }: HttpResponse): AsyncGener
     yield* body as AsyncIterable<Buffer>;
   } catch (error) {
     throw fromConnectionError(error, request, peer);
+  }
+}
+
+/**
+ * The bytes of a list. An abort rejects the next read, also if all bytes have arrived, and destroys the response before Node
+ * returns its connection to the pool.
+ * @throws FiletrackerError `aborted`, or if the connection fails.
+ */
+export async function* listedBytes({ body, request, peer }: HttpResponse): AsyncGenerator<Buffer> {
+  try {
+    yield* bodyChunks(body, request.signal);
+  } catch (error) {
+    // A connection that was cut is no abort: the list resumes.
+    throw fromConnectionError(isFiletrackerError(error, 'aborted') ? error.cause : error, request, peer);
+  } finally {
+    body.destroy();
   }
 }
 

@@ -23,7 +23,7 @@ import type {
 import { discard, repeated, type HttpRequest, type HttpResponse } from './request-attempt.ts';
 import {
   acceptProblem,
-  bodyOf,
+  listedBytes,
   errorOf,
   misleadingEnd,
   noServer,
@@ -267,7 +267,7 @@ export class HttpTransport implements RemoteStore {
       // Retries by itself, unlike the reading.
       const response = await this.#openList(directory, { ...query, after }, type, { action, signal });
       try {
-        for await (const line of linesOf(bodyOf(response))) {
+        for await (const line of linesOf(listedBytes(response))) {
           if (line === '') continue;
           const item = reading(response, () => read(line));
           retries.reset();

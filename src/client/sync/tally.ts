@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../../core/concurrency.ts';
 import { FiletrackerError, isFiletrackerError, messageOf } from '../../core/errors.ts';
 import type { FileInfo, RemoteListOptions } from '../file-client.ts';
 import { fromLocalError } from '../local-errors.ts';
@@ -159,6 +160,7 @@ export class Tally {
    * or that did not arrive under another name. Returns whether it is gone, or would be without a dry run.
    */
   async remove(file: TreeFile, work: () => Promise<void>): Promise<boolean> {
+    throwIfAborted(this.#options.signal, `delete "${file.path ?? file.name}"`);
     if (this.hasFailed) {
       this.report({ ...file, action: 'kept', reason: 'it was not deleted, because something else failed' });
       return false;
