@@ -185,7 +185,7 @@ function sizeOfPart(name: FileName, headers: IncomingHttpHeaders, first: number)
 }
 
 /** The bytes of a body. @throws FiletrackerError if the connection fails. */
-export async function* bodyOf({ body, request, peer }: HttpResponse): AsyncGenerator<Buffer> {
+async function* bodyOf({ body, request, peer }: HttpResponse): AsyncGenerator<Buffer> {
   try {
     yield* body as AsyncIterable<Buffer>;
   } catch (error) {
