@@ -9,6 +9,37 @@ if (process.env['UV_THREADPOOL_SIZE'] === undefined) process.env['UV_THREADPOOL_
 if (!['token', 'backup', 'restore', 'move', 'help'].includes(process.argv[2] || '')) {
   for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
 }
+/** What of `net.Server` is needed here; types of modules cannot be imported in this file. */
+interface ListeningServer {
+  on(event: string, listener: (socket: object) => void): void;
+  listen(handle: object): void;
+}
+
+// In a takeover, the predecessor sends its listening sockets while this program is being loaded, and Node accepts connections
+// on a socket as soon as it has arrived. They wait here, unread, until the supervisor takes them.
+const { FILETRACKER_TAKEOVER: takeover, FILETRACKER_WORKER: worker } = process.env;
+if (takeover !== undefined && worker === undefined && process.send !== undefined) {
+  // As `InheritedSockets` of the supervisor says.
+  const sockets: object[] = [];
+  const { createServer } = require('node:net') as {
+    readonly createServer: (options: object) => ListeningServer;
+  };
+  const inherited = { sockets, onSocket: () => undefined };
+  Reflect.set(globalThis, Symbol.for('filetracker.inherited-sockets'), inherited);
+  const take = (message: unknown, given: object | undefined): void => {
+    const connections: object[] = [];
+    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true });
+    server.on('connection', (socket) => connections.push(socket));
+    // That a connection is not accepted (EMFILE) is no end: Node tries again.
+    server.on('error', () => undefined);
+    if (given !== undefined) server.listen(given);
+    const { more = 0 } = message as { readonly more?: number };
+    sockets.push({ server: given === undefined ? undefined : server, connections, more });
+    if (more === 0) process.off('message', take);
+    inherited.onSocket();
+  };
+  process.on('message', take);
+}
 // Where not even the program can be loaded, as with too few descriptors (ulimit -n), no handler of its own is there yet.
 import('./filetracker-server.ts').catch((error: unknown) => {
   const [line = ''] = String(error instanceof Error ? error.message : error).split('\n');

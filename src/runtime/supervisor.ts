@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { FiletrackerError } from '../core/errors.ts';
 import { pidFileVariable } from './pid-file.ts';
 import { firstFreeDescriptor, WorkerPool, type WorkerEvent } from './worker-pool.ts';
@@ -14,12 +14,26 @@ const takeoverVariable = 'FILETRACKER_TAKEOVER';
 const takesOver = process.env[takeoverVariable] !== undefined && process.send !== undefined;
 
 /** Time that a connection without a request has after a takeover to send one. */
-const successionIdleMs = 1000;
+const successionIdleMs = 5000;
 
 /** An address that the server listens on, as the system reports it; the host may be the path of a socket. */
 export interface BoundAddress {
   readonly host: string;
   readonly port: number;
+}
+
+/** The sockets of the predecessor in a takeover, which the launcher of the program receives before the program is loaded. */
+export interface InheritedSockets {
+  readonly sockets: {
+    /** Listens; `undefined` if the socket was lost on its way. */
+    readonly server: Server | undefined;
+    /** What it has accepted until the supervisor took it, paused. */
+    readonly connections: Socket[];
+    /** How many sockets follow. */
+    readonly more: number;
+  }[];
+  /** Called after each. */
+  onSocket: () => void;
 }
 
 /** Sent with each socket to a successor; `more` follow, which earlier releases leave out. */
@@ -70,9 +84,9 @@ export class Supervisor {
   #takeover: Promise<boolean> | undefined;
   #succeeded = false;
 
-  private constructor(options: SupervisorOptions, servers: readonly Server[]) {
+  private constructor(options: SupervisorOptions, listeners: readonly Listener[]) {
     this.#options = options;
-    this.#servers = servers;
+    this.#servers = listeners.map(({ server }) => server);
     this.failed = new Promise((_, reject) => {
       this.#fail = reject;
     });
@@ -86,7 +100,11 @@ export class Supervisor {
       ratesDescriptor: options.ratesDescriptor,
       onEvent: (event) => this.#onEvent(event),
     });
-    for (const server of servers) server.on('connection', (socket) => this.#pool.deal(socket));
+    for (const { server, connections } of listeners) {
+      for (const socket of connections) this.#pool.deal(socket);
+      server.removeAllListeners('connection');
+      server.on('connection', (socket) => this.#pool.deal(socket));
+    }
   }
 
   /**
@@ -134,7 +152,7 @@ export class Supervisor {
 
   /**
    * Accepts no new connections; resolves when the workers have finished. After a takeover, connections without a
-   * request have a second to send one; its response closes them. Idempotent.
+   * request have some seconds to send one; its response closes them. Idempotent.
    */
   stop(): Promise<void> {
     for (const server of this.#servers) server.close();
@@ -230,11 +248,8 @@ function workersKeepDying({ code, signal }: { code: number | null; signal: NodeJ
 }
 
 /** The sockets of the predecessor in a takeover, those of systemd if it passes any, otherwise a new one. */
-async function listen({ host, port }: SupervisorOptions): Promise<readonly Server[]> {
-  if (takesOver) {
-    const handles = await predecessorsSockets();
-    return Promise.all(handles.map((handle) => listening((server) => server.listen(handle))));
-  }
+async function listen({ host, port }: SupervisorOptions): Promise<readonly Listener[]> {
+  if (takesOver) return inheritedListeners();
   const given = process.env['LISTEN_PID'] === String(process.pid) ? Number(process.env['LISTEN_FDS']) : 0;
   if (given > 0) {
     const descriptors = Array.from({ length: given }, (_, index) => firstSystemdDescriptor + index);
@@ -243,23 +258,26 @@ async function listen({ host, port }: SupervisorOptions): Promise<readonly Serve
   return [await listening((server) => server.listen({ host, port, backlog: 4096 }))];
 }
 
-function predecessorsSockets(): Promise<readonly Server[]> {
-  return new Promise((resolve, reject) => {
-    const handles: Server[] = [];
-    const take = (message: unknown, handle: unknown): void => {
-      if (handle === undefined)
-        reject(new FiletrackerError('unavailable', 'Cannot take over: no socket was received'));
-      else handles.push(handle as Server);
-      const { more = 0 } = message as ListenMessage;
-      if (handle !== undefined && more > 0) return;
-      process.off('message', take);
-      resolve(handles);
-    };
-    process.on('message', take);
+/** A server that listens, and the connections that it has accepted already. */
+interface Listener {
+  readonly server: Server;
+  readonly connections: readonly Socket[];
+}
+
+async function inheritedListeners(): Promise<readonly Listener[]> {
+  const inherited = Reflect.get(globalThis, Symbol.for('filetracker.inherited-sockets')) as InheritedSockets;
+  while (inherited.sockets.at(-1)?.more !== 0) {
+    await new Promise<void>((resolve) => {
+      inherited.onSocket = resolve;
+    });
+  }
+  return inherited.sockets.map(({ server, connections }) => {
+    if (server !== undefined) return { server, connections };
+    throw new FiletrackerError('unavailable', 'Cannot take over: no socket was received');
   });
 }
 
-function listening(begin: (server: Server) => void): Promise<Server> {
+function listening(begin: (server: Server) => void): Promise<Listener> {
   // Sockets are paused until a worker has them: only the worker reads from them.
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true });
   return new Promise((resolve, reject) => {
@@ -268,7 +286,7 @@ function listening(begin: (server: Server) => void): Promise<Server> {
       server.off('error', reject);
       // From now on an error means that one connection was not accepted (EMFILE), which Node tries again.
       server.on('error', () => undefined);
-      resolve(server);
+      resolve({ server, connections: [] });
     });
     begin(server);
   });

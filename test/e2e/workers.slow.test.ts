@@ -8,6 +8,7 @@ import { IndexDatabase } from '../../src/catalog/lmdb/index/database.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { present } from '../support/present.ts';
 import { run, startServerProgram } from '../support/program.ts';
+import { requestOnce } from '../support/raw-http.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const date = encodeURIComponent('Sun, 22 Nov 2026 15:05:01 GMT');
@@ -101,11 +102,12 @@ describe('a server with two workers', () => {
     const load = new Load(port, 6);
     await delay(300);
     const before = program.pid;
+    // Its end, not that of its output, which the successor shares.
+    const ended = once(program.child, 'exit');
     program.kill('SIGUSR2');
     const [, successor = '0'] = await program.printed(/"type":"takeover-begun","pid":(\d+)/);
     onTestFinished(() => void process.kill(Number(successor), 'SIGKILL'));
-    // Its end, not that of its output, which the successor shares.
-    const [code] = (await once(program.child, 'exit')) as [number | null];
+    const [code] = (await ended) as [number | null];
     await delay(300);
     await load.stop();
     expect(code).toBe(0);
@@ -113,6 +115,24 @@ describe('a server with two workers', () => {
     expect(load.problems).toEqual([]);
     expect(load.broken).toBe(0);
     await expectAll(port, load.acknowledged);
+  });
+
+  it('answers every connection that is opened while the successor is being loaded', async () => {
+    const folder = await temporaryFolder();
+    const { program, port } = await startServerProgram(folder, ['--workers', '2']);
+    const begun = program.printed(/"type":"takeover-begun","pid":(\d+)/);
+    program.kill('SIGUSR2');
+    const [, successor = '0'] = await begun;
+    onTestFinished(() => void process.kill(Number(successor), 'SIGKILL'));
+    const statuses: Promise<number>[] = [];
+    while (program.child.exitCode === null) {
+      // Each on a connection of its own.
+      const answer = requestOnce(port, { target: '/version', headers: { Connection: 'close' } });
+      statuses.push(answer.then(({ status }) => status));
+      await delay(5);
+    }
+    expect(statuses.length).toBeGreaterThan(10);
+    expect(new Set(await Promise.all(statuses))).toEqual(new Set([200]));
   });
 
   it('rebuilds an index in which a row is damaged, and goes on', async () => {
