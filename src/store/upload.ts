@@ -196,11 +196,13 @@ export class Upload {
   /** Reports what cannot be released. */
   async release(): Promise<void> {
     const { reportProblem } = this.#context;
-    if (this.#releaseMemory !== undefined) await this.#releaseMemory();
     if (this.hold !== undefined) {
       await this.hold.release().catch((error: unknown) => reportProblem('Cannot release a blob', error));
     }
-    if (this.#sink === undefined || this.placed) return;
-    await this.#sink.discard().catch((error: unknown) => reportProblem('Cannot discard an upload', error));
+    if (this.#sink !== undefined && !this.placed) {
+      await this.#sink.discard().catch((error: unknown) => reportProblem('Cannot discard an upload', error));
+    }
+    // Last: it may wait for the next piece of a body that stands still.
+    await this.#releaseMemory?.();
   }
 }

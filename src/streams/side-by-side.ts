@@ -4,8 +4,11 @@ export async function sideBySide<Item>(
   limit: number,
   work: (item: Item) => Promise<void>,
 ): Promise<void> {
-  const running = new Set<Promise<void>>();
   const failures: unknown[] = [];
+  const running = new Set<Promise<void>>();
+  let wake = (): void => undefined;
+  // One waiter, not a race of all tasks: each race would stay in memory as long as the slowest of them.
+  const change = (): Promise<void> => new Promise((resolve) => (wake = resolve));
   async function run(item: Item): Promise<void> {
     try {
       await work(item);
@@ -15,9 +18,12 @@ export async function sideBySide<Item>(
   }
   try {
     for await (const item of items) {
-      const task = run(item).then(() => void running.delete(task));
+      const task = run(item).then(() => {
+        running.delete(task);
+        wake();
+      });
       running.add(task);
-      while (running.size >= limit) await Promise.race(running);
+      while (running.size >= limit) await change();
       if (failures.length > 0) break;
     }
   } finally {

@@ -174,7 +174,9 @@ describe('limits', () => {
     expect((await put(port, '/q/a', 'x'.repeat(11))).status).toBe(507);
     expect((await put(port, '/q/a', 'x'.repeat(10))).status).toBe(200);
     expect((await put(port, '/r', 'x')).status).toBe(200);
-    expect((await put(port, '/s', 'x')).headers.get('x-exception')).toContain('"/" holds the 4 files');
+    expect((await put(port, '/s', 'x')).headers.get('x-exception')).toContain(
+      '"/" holds its maximum of 4 files',
+    );
     // Who leads next counts what is there.
     const [first] = execFileSync('pgrep', ['-P', String(program.pid)], { encoding: 'utf8' }).split('\n');
     process.kill(Number(first), 'SIGKILL');

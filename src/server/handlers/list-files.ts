@@ -52,9 +52,12 @@ export async function listFiles(
     const first = await lines.next();
     await exchange.stream(200, headers, Readable.from(resumed(first, lines), { highWaterMark: 1 }));
   } finally {
-    lists.release(sender);
-    // If the response never began, nothing else ends the list in the catalog.
-    await lines.return(undefined);
+    try {
+      // If the response never began, nothing else ends the list in the catalog.
+      await lines.return(undefined);
+    } finally {
+      lists.release(sender);
+    }
   }
 }
 
