@@ -64,7 +64,7 @@ function exposureWith(
   }
   if (hosts.every((host) => isLoopback(host))) return undefined;
   if (anonymousAccess(config, configured) === 'all') {
-    return 'OPEN TO ALL: any client that reaches this address may read, change and delete every file; add a token with "filetracker-server token add", or listen on 127.0.0.1';
+    return 'OPEN TO ALL: every client that reaches this address may read, change and delete every file; add a token with "filetracker-server token add", or listen on 127.0.0.1';
   }
   if (config.guard.tls !== undefined) return undefined;
   return 'tokens and files are sent unencrypted: use --tls-cert and --tls-key, or a proxy that terminates TLS';

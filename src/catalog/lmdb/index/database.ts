@@ -143,7 +143,7 @@ export class IndexDatabase extends IndexTables {
 
   /**
    * Makes this process the one that applies records. Its predecessor may have died during a commit: beginning a write makes
-   * LMDB settle what it left, so that the next read returns its last commit. It may not have counted that commit, so other
+   * LMDB complete or discard what it left, so that the next read returns its last commit. It may not have counted that commit, so other
    * processes are made to look again.
    */
   takeOver(): void {
