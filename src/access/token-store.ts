@@ -1,5 +1,4 @@
-import { access, readFile } from 'node:fs/promises';
-import { unwatchFile, watchFile } from 'node:fs';
+import { access, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import {
@@ -48,6 +47,16 @@ async function readTokens(folder: string): Promise<readonly Token[] | undefined>
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw fromSystemError(error, `read "${fileName}"`);
+  }
+}
+
+/** What changes whenever the file does: a value to compare, nothing to read. */
+async function stateOfTokens(folder: string): Promise<string> {
+  try {
+    const { ino, size, mtimeNs, ctimeNs } = await stat(join(folder, fileName), { bigint: true });
+    return [ino, size, mtimeNs, ctimeNs].join();
+  } catch (error) {
+    return String(errnoOf(error));
   }
 }
 
@@ -143,37 +152,44 @@ export class TokenFileEditor implements TokenEditor {
  * the marker that the store has had tokens.
  */
 export class TokenStore implements TokenSource {
-  readonly #path: string;
   readonly #folder: string;
   readonly #onProblem: (error: unknown) => void;
   #book: TokenBook;
   #configured: boolean;
+  /** The state of the file before its last read, so that a change during the read is seen by the next look. */
+  #state: string;
+  /** Whether the last read failed: its cause may end without a change of the file. */
+  #failed = false;
   #reading: Promise<void> = Promise.resolve();
-  #retry: NodeJS.Timeout | undefined;
+  #timer: NodeJS.Timeout | undefined;
   #closed = false;
-  readonly #onChange = (): void => void this.reload();
 
   private constructor(
     folder: string,
     tokens: readonly Token[] | undefined,
-    parts: { readonly marked: boolean; readonly onProblem: (error: unknown) => void },
+    parts: {
+      readonly state: string;
+      readonly marked: boolean;
+      readonly onProblem: (error: unknown) => void;
+    },
   ) {
     this.#folder = folder;
-    this.#path = join(folder, fileName);
+    this.#state = parts.state;
     this.#configured = tokens !== undefined || parts.marked;
     this.#book = new TokenBook(tokens ?? [], { lost: tokens === undefined && parts.marked });
     this.#onProblem = parts.onProblem;
     if (this.#book.lost) this.#onProblem(lostTokens());
-    watchFile(this.#path, { interval: tokensIntervalMs, persistent: false }, this.#onChange);
+    this.#lookLater();
   }
 
   /** @throws FiletrackerError `corrupt-store` if the file is not a list of tokens, `io` if it cannot be read. */
   static async open(folder: string, onProblem: (error: unknown) => void): Promise<TokenStore> {
+    const state = await stateOfTokens(folder);
     const tokens = await readTokens(folder);
     const marked = await isMarked(folder);
     // The file was written by an earlier release, or by hand.
     if (tokens !== undefined && !marked) await alone(folder, () => mark(folder));
-    return new TokenStore(folder, tokens, { marked, onProblem });
+    return new TokenStore(folder, tokens, { state, marked, onProblem });
   }
 
   get book(): TokenBook {
@@ -186,6 +202,20 @@ export class TokenStore implements TokenSource {
 
   reload(): Promise<void> {
     return this.#readNext(this.#onProblem);
+  }
+
+  /** `fs.watchFile()` compares with its own first look, which may come after a change that no read has seen. */
+  #lookLater(): void {
+    if (this.#closed) return;
+    this.#timer = setTimeout(() => void this.#look(), tokensIntervalMs).unref();
+  }
+
+  async #look(): Promise<void> {
+    const changed = (await stateOfTokens(this.#folder)) !== this.#state;
+    if (this.#closed) return;
+    if (changed) await this.reload();
+    else if (this.#failed) await this.#readNext(() => undefined);
+    this.#lookLater();
   }
 
   /** One read at a time, so that none overwrites the result of a later one. */
@@ -209,25 +239,24 @@ export class TokenStore implements TokenSource {
   }
 
   async #readTokens(): Promise<readonly Token[] | undefined> {
-    clearTimeout(this.#retry);
+    this.#state = await stateOfTokens(this.#folder);
     try {
-      return await readTokens(this.#folder);
+      const tokens = await readTokens(this.#folder);
+      this.#failed = false;
+      return tokens;
     } catch (error) {
+      this.#failed = true;
       if (!this.#configured || !isFiletrackerError(error, 'corrupt-store')) {
         this.#book = new TokenBook([], { unread: true });
         this.#configured = true;
       }
-      // The cause may end without a change of the file.
-      if (!this.#closed)
-        this.#retry = setTimeout(() => void this.#readNext(() => undefined), tokensIntervalMs).unref();
       throw error;
     }
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#retry);
-    unwatchFile(this.#path, this.#onChange);
+    clearTimeout(this.#timer);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
