@@ -138,6 +138,12 @@ export interface FileStore {
   putWithoutBody(intent: PutIntent, options: PutWithoutBodyOptions): Promise<PutWithoutBody>;
 
   /**
+   * What must precede a put and may wait for another server. The caller awaits it before the put takes an upload slot
+   * or anything of its body is read; not needed after `putWithoutBody`.
+   */
+  beforePut?(intent: PutIntent): Promise<void>;
+
+  /**
    * Reads, verifies and stores a body. Leaves nothing behind unless it resolves (invariant 2). Reads the body to its
    * end even if its bytes are not needed. Does not destroy a stream in `body.source` after a failure: that would close
    * the connection of a request before the caller can respond.

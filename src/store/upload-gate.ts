@@ -79,14 +79,13 @@ export class UploadGate {
     // Taken before the disk is asked: the slot must not be given away twice in that time.
     this.#slots.take(`store "${request.name}"`, request.sender);
     try {
-      return await this.runInSlot(request, put);
+      return await this.#runInSlot(request, put);
     } finally {
       this.#slots.release(request.sender);
     }
   }
 
-  /** The same for an import that a put waits for: it uses the slot of that put. */
-  async runInSlot({ name, announcedSize, signal }: UploadRequest, put: Put): Promise<PutResult> {
+  async #runInSlot({ name, announcedSize, signal }: UploadRequest, put: Put): Promise<PutResult> {
     const asking = this.#space.refresh();
     if (asking !== undefined) await asking;
     this.#space.take(announcedSize ?? 0, name);

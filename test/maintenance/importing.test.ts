@@ -11,6 +11,7 @@ import { parseFileName, type FileName } from '../../src/core/file-name.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
 import { ImportingFileStore, type OldServer } from '../../src/store/import/importing-file-store.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
+import { systemClock } from '../../src/core/clock.ts';
 import { freeSpaceAgeMaxMs } from '../../src/core/limits.ts';
 import type { FileStore } from '../../src/store/file-store.ts';
 import { UploadGate } from '../../src/store/upload-gate.ts';
@@ -31,6 +32,7 @@ const name = (text: string): FileName => parseFileName(text);
 
 async function put(path: string, version: number, bytes: Buffer): Promise<unknown> {
   const intent = { name: name(path), version, claims: {} };
+  await store.beforePut(intent);
   return store.put(intent, { source: bytes, encoding: 'identity' });
 }
 
@@ -300,9 +302,31 @@ describe('ImportingFileStore', () => {
       claims: {},
       precondition: { kind: 'absent' },
     } as const;
+    await store.beforePut(absent);
     await expect(store.put(absent, { source: prose(5), encoding: 'identity' })).rejects.toMatchObject({
       code: 'precondition-failed',
     });
+  });
+
+  it('keeps no upload slot while a put waits for the old server', async () => {
+    const waits: ((version: undefined) => void)[] = [];
+    const slow: OldServer = { ...oldServer, version: () => new Promise((resolve) => waits.push(resolve)) };
+    const uploads = new UploadGate({
+      uploadsMax: 1,
+      freeSpaceMinBytes: 0,
+      freeSpace: () => Promise.resolve(undefined),
+      clock: systemClock,
+    });
+    await put('/here', 1, prose(50));
+    const server = await openTestServer({ store: await openImporting(slow, uploads), uploads });
+    for (const size of [100, 200_000]) {
+      const waiting = server.put(`/waiting/${size}`, noise(size));
+      await expect.poll(() => waits.length).toBe(1);
+      expect((await server.put('/here', noise(size), { version: size })).status).toBe(200);
+      expect(uploads.uploadCount).toBe(0);
+      waits.pop()?.(undefined);
+      expect((await waiting).status).toBe(200);
+    }
   });
 
   it('reports errors of the old server as such', async () => {

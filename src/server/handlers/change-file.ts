@@ -51,6 +51,8 @@ export async function putFile(
     found = outcome.found;
     await context.uploads.check({ name, sender: exchange.sender, announcedSize });
     exchange.continue();
+  } else if (context.store.beforePut !== undefined) {
+    await context.store.beforePut(intent);
   }
   const isSmall = announcedSize !== undefined && announcedSize <= mainThreadBodyMaxBytes;
   const result = await (isSmall

@@ -94,17 +94,27 @@ export class ImportingFileStore implements FileStore {
   async lookUp(name: FileName): Promise<StoredFile | undefined> {
     const file = await this.#store.lookUp(name);
     if (file !== undefined) return file;
-    await this.#import(name, 'alone');
+    await this.#import(name);
     return this.#store.lookUp(name);
   }
 
   async putWithoutBody(intent: PutIntent, options: PutWithoutBodyOptions): Promise<PutWithoutBody> {
-    await this.#importNewer(intent, 'alone');
+    await this.beforePut(intent);
     return this.#store.putWithoutBody(intent, options);
   }
 
-  async put(intent: PutIntent, body: PutBody, options?: PutOptions): Promise<PutResult> {
-    await this.#importNewer(intent, 'in-put');
+  /** Imports a version that wins over the put, or that its precondition is about. */
+  async beforePut({ name, version, precondition }: PutIntent): Promise<void> {
+    if (await this.#has(name)) return;
+    if ((await this.#tombstones.upTo(name)) !== undefined) {
+      // Waits for an import that began before the deletion: it removes what it stores, and would remove this put too.
+      await using _lock = await this.#lock(name);
+    }
+    const old = await this.#oldVersion(name);
+    if (old !== undefined && (old > version || precondition !== undefined)) await this.#import(name);
+  }
+
+  put(intent: PutIntent, body: PutBody, options?: PutOptions): Promise<PutResult> {
     return this.#store.put(intent, body, options);
   }
 
@@ -119,7 +129,7 @@ export class ImportingFileStore implements FileStore {
         const result = await this.#store.remove(intent);
         return result ?? { version: old, removed: true };
       }
-      await this.#import(name, 'alone');
+      await this.#import(name);
     }
     // Recorded even if it may yet be refused: as long as the file is here, the record is not used.
     await this.#tombstones.record(name, version);
@@ -179,18 +189,6 @@ export class ImportingFileStore implements FileStore {
     }
   }
 
-  async #importNewer({ name, version, precondition }: PutIntent, admission: Admission): Promise<void> {
-    if (await this.#has(name)) return;
-    if ((await this.#tombstones.upTo(name)) !== undefined) {
-      // Waits for an import that began before the deletion: it removes what it stores, and would remove this put too.
-      await using _lock = await this.#lock(name);
-    }
-    const old = await this.#oldVersion(name);
-    if (old !== undefined && (old > version || precondition !== undefined)) {
-      await this.#import(name, admission);
-    }
-  }
-
   /** The version that the old server has, if it was not deleted here. */
   async #oldVersion(name: FileName): Promise<FileVersion | undefined> {
     const old = await this.#asking(name, () => this.#oldServer.version(name));
@@ -199,12 +197,12 @@ export class ImportingFileStore implements FileStore {
     return deleted !== undefined && deleted >= old ? undefined : old;
   }
 
-  async #import(name: FileName, admission: Admission): Promise<void> {
+  async #import(name: FileName): Promise<void> {
     // No file of the old server can stand where a directory is here, or below a file of ours.
     if (await this.#isBarred(name)) return;
     let flight = this.#flights.get(name);
     if (flight === undefined) {
-      flight = this.#fly(name, admission).finally(() => this.#flights.delete(name));
+      flight = this.#fly(name).finally(() => this.#flights.delete(name));
       this.#flights.set(name, flight);
     }
     await flight;
@@ -222,20 +220,20 @@ export class ImportingFileStore implements FileStore {
     return FolderLock.acquire(this.#folder, { mode: 'exclusive', fileName: `import-${lock}.lock` });
   }
 
-  async #fly(name: FileName, admission: Admission): Promise<void> {
+  async #fly(name: FileName): Promise<void> {
     await using _lock = await this.#lock(name);
     if (await this.#has(name)) return;
     if ((await this.#oldVersion(name)) === undefined) return;
     const file = await this.#asking(name, () => this.#oldServer.open(name));
     if (file === undefined) return;
-    await this.#storeOldFile(name, file, admission);
+    await this.#storeOldFile(name, file);
     const { version } = file;
     const deleted = await this.#tombstones.upTo(name);
     if (deleted === undefined || deleted < version) this.#onImported(name, version);
     else await this.#store.remove({ name, version });
   }
 
-  async #storeOldFile(name: FileName, file: OldFile, admission: Admission): Promise<void> {
+  async #storeOldFile(name: FileName, file: OldFile): Promise<void> {
     const { version, digest, size: logicalSize, encoding, transferSize: announcedSize } = file;
     const bytes = withOldServerErrors(`get "${name}"`, file.body);
     const source = Readable.from(bytes, { objectMode: false });
@@ -245,7 +243,7 @@ export class ImportingFileStore implements FileStore {
       return this.#store.put(intent, { source, encoding, announcedSize }, { signal });
     };
     try {
-      await (admission === 'alone' ? this.#uploads.run(request, put) : this.#uploads.runInSlot(request, put));
+      await this.#uploads.run(request, put);
     } catch (error) {
       throw importError(name, error);
     } finally {
@@ -262,9 +260,6 @@ export class ImportingFileStore implements FileStore {
     }
   }
 }
-
-/** Whether an import takes an upload slot, or uses that of the put that waits for it. */
-type Admission = 'alone' | 'in-put';
 
 /** The sender that imports count for, so that they leave slots for clients. No token or address has this name. */
 const importSender = '(import)';
