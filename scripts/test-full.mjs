@@ -15,4 +15,4 @@ if (checks) {
 }
 console.log(`Seed of the properties: ${seed}. To repeat it: FILETRACKER_TEST_SEED=${seed} npm run test:full`);
 // Slow tests wait more than they compute: on two cores, four workers take two thirds of the time of two.
-await runTests({ checks, words: ['--maxWorkers=4', ...words] });
+await runTests({ withChecks: checks, words: ['--maxWorkers=4', ...words] });
