@@ -3,6 +3,7 @@ import { readSettings } from '../config/setting.ts';
 import { FiletrackerError } from '../core/errors.ts';
 import { refuseOthersFolders } from '../maintenance/folder-owner.ts';
 import type { AdoptionReport } from '../maintenance/migration/legacy/adopt.ts';
+import type { Excludes } from '../maintenance/migration/file-tree.ts';
 import type { MigrationReport, MigrationTarget } from '../maintenance/migration/migrate.ts';
 import { runCommand } from './commands.ts';
 import { migrateSection, migrateSpec, type MigrateFlags } from './maintenance-commands.ts';
@@ -28,7 +29,15 @@ async function copyToServer(files: string, url: string, flags: MigrateFlags): Pr
     put: ({ name, version, path }, signal) =>
       client.putFile({ name, version }, path, { toLocalStore: false, signal }),
   };
-  return await migrateTree(files, target, { listener: stepsFor(flags), jobs, root });
+  const excludes = await exclusionsOf(flags);
+  return await migrateTree(files, target, { listener: stepsFor(flags), jobs, root, excludes });
+}
+
+async function exclusionsOf({ exclude }: MigrateFlags): Promise<Excludes | undefined> {
+  if (exclude === undefined) return undefined;
+  const { Exclusions } = await import('../client/sync/exclusions.ts');
+  const exclusions = new Exclusions(exclude);
+  return (relative, kind) => exclusions.matches(relative, kind);
 }
 
 function tellMigration(report: MigrationReport, flags: MigrateFlags): void {
@@ -75,12 +84,17 @@ async function migrate(files: string, target: string, flags: MigrateFlags): Prom
     );
   }
   if (flags.adopt === true) {
+    if (flags.exclude !== undefined) {
+      const text = 'Cannot use --exclude with --adopt: a folder of filetracker 2 is adopted whole';
+      throw new FiletrackerError('invalid-argument', text);
+    }
     const { adoptLegacyFolder } = await import('../maintenance/migration/legacy/adopt.ts');
     await refuseOthersFolders([files, target], { mayMake: true });
     tellAdoption(await adoptLegacyFolder(files, target, { listener: stepsFor(flags) }), flags);
   } else if (flags.adopt1x === true) {
     const { adoptPlainFiles } = await import('../maintenance/migration/legacy/adopt-plain-files.ts');
-    const options = { listener: stepsFor(flags), jobs: readSettings(migrateSection, flags).jobs };
+    const { jobs } = readSettings(migrateSection, flags);
+    const options = { listener: stepsFor(flags), jobs, excludes: await exclusionsOf(flags) };
     await refuseOthersFolders([files, target], { mayMake: true });
     tellMigration(await adoptPlainFiles(files, target, options), flags);
   } else {

@@ -40,6 +40,9 @@ export const recoverSpec: CommandSpec = {
 export const migrateSection = section('Migration', {
   root: option('--root <folder>', 'folder that names are relative to', text, { initially: 'FILES' }),
   jobs: option('-j, --jobs <number>', 'files sent at a time', count(1, 999), { initially: '8' }),
+  exclude: option('--exclude <pattern>', 'leave out matching names, as in .gitignore; repeatable', text, {
+    many: true,
+  }),
   adopt: flag('--adopt', 'adopt a folder of filetracker 2, by hard links; nothing in it is changed'),
   adopt1x: flag('--adopt-1x', 'adopt a folder of filetracker 1 (plain files), by copies'),
 });

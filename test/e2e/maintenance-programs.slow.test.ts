@@ -255,6 +255,13 @@ describe('filetracker-migrate', () => {
       code: 2,
       errors: `${migrate}: missing required argument 'FILES'\nSee ${migrate} --help\n`,
     });
+    const whole = await run(migrate, '--adopt', '--exclude', '*.o', root, join(root, 'new'));
+    expect(whole).toMatchObject({
+      code: 2,
+      errors: expect.stringContaining('Cannot use --exclude with --adopt'),
+    });
+    const pattern = await run(migrate, '--exclude', '../x', root, 'http://127.0.0.1:1');
+    expect(pattern).toMatchObject({ code: 2, errors: expect.stringContaining('Cannot exclude "../x"') });
     const both = await run(migrate, '--adopt', '--adopt-1x', root, join(root, 'new'));
     expect(both).toMatchObject({
       code: 2,

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { BigIntStats } from 'node:fs';
 import { lstat, opendir, stat } from 'node:fs/promises';
-import { join, relative, resolve, sep } from 'node:path';
+import { basename, join, relative, resolve, sep } from 'node:path';
 import { errnoOf, FiletrackerError, fromSystemError, messageOf } from '../../core/errors.ts';
 import { parseFileName, type FileName } from '../../core/file-name.ts';
 import { versionFromNs, type FileVersion } from '../../core/file-version.ts';
@@ -23,13 +23,22 @@ export type TreeItem =
       readonly reason: string;
     };
 
+/** Whether a file or folder is left out; `relative` is its path from the top of the tree, with slashes. */
+export type Excludes = (relative: string, kind: 'file' | 'folder') => boolean;
+
+const excludesNothing: Excludes = () => false;
+
 /**
  * Everything below `files`, a folder or a single file. Names are paths relative to `root`, versions the times of
  * modification, rounded down to a second. `files` itself may be a symbolic link. Other links, special files, caches of
- * clients and unfinished downloads are skipped and reported.
+ * clients and unfinished downloads are skipped and reported; what `excludes` matches is left out without a word.
  * @throws FiletrackerError `not-found`, `invalid-argument` if `files` is not below `root`.
  */
-export async function* treeItems(files: string, root: string): AsyncGenerator<TreeItem, void, void> {
+export async function* treeItems(
+  files: string,
+  root: string,
+  excludes = excludesNothing,
+): AsyncGenerator<TreeItem, void, void> {
   const start = resolve(files);
   const base = resolve(root);
   if (start !== base && !start.startsWith(base.endsWith(sep) ? base : base + sep)) {
@@ -40,16 +49,22 @@ export async function* treeItems(files: string, root: string): AsyncGenerator<Tr
     throw new FiletrackerError('not-found', `Cannot read "${files}": there is no such file or folder`);
   });
   if (!stats.isDirectory()) {
+    if (excludes(basename(start), 'file')) return;
     yield itemOf(start, start === base ? join(base, '..') : base, stats);
     return;
   }
   if (isCacheFolder(start)) {
     throw new FiletrackerError('invalid-argument', `Cannot read "${files}": it is the cache of a client`);
   }
-  yield* itemsBelow(start, base);
+  const isExcluded: Excludes = (path, kind) => excludes(relative(start, path).split(sep).join('/'), kind);
+  yield* itemsBelow(start, base, excludes === excludesNothing ? excludesNothing : isExcluded);
 }
 
-async function* itemsBelow(folder: string, base: string): AsyncGenerator<TreeItem, void, void> {
+async function* itemsBelow(
+  folder: string,
+  base: string,
+  isExcluded: Excludes,
+): AsyncGenerator<TreeItem, void, void> {
   const items = await opendir(folder, { encoding: 'buffer' as BufferEncoding, bufferSize: 256 }).catch(
     (error: unknown) => errnoOf(error) ?? messageOf(error),
   );
@@ -63,10 +78,11 @@ async function* itemsBelow(folder: string, base: string): AsyncGenerator<TreeIte
     const bytes = item.name as unknown as Buffer;
     const name = bytes.toString();
     const path = join(folder, name);
+    if (isExcluded(path, item.isDirectory() ? 'folder' : 'file')) continue;
     if (!isUtf8(bytes)) yield { kind: 'refused', path, reason: 'its name is not valid UTF-8' };
     else if (!item.isDirectory()) yield await itemAt(path, name, base);
     else if (isCacheFolder(path)) yield { kind: 'skipped', path, reason: 'it is the cache of a client' };
-    else yield* itemsBelow(path, base);
+    else yield* itemsBelow(path, base, isExcluded);
   }
 }
 

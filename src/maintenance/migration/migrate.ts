@@ -3,7 +3,7 @@ import { digestOfFile } from '../../fs/file-digest.ts';
 import { isFiletrackerError, messageOf, type ErrorCode } from '../../core/errors.ts';
 import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
-import { hasVanished, treeItems, type TreeItem } from './file-tree.ts';
+import { hasVanished, treeItems, type Excludes, type TreeItem } from './file-tree.ts';
 import { FirstItems, Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { sideBySide } from '../../streams/side-by-side.ts';
 
@@ -29,6 +29,7 @@ export interface MigrateOptions {
   readonly root?: string | undefined;
   /** Files in progress at once. */
   readonly jobs?: number | undefined;
+  readonly excludes?: Excludes | undefined;
   readonly listener?: ProgressListener | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -84,14 +85,14 @@ export async function migrateTree(
   target: MigrationTarget,
   options: MigrateOptions = {},
 ): Promise<MigrationReport> {
-  const { jobs = defaultJobs, root = files, listener, signal } = options;
+  const { jobs = defaultJobs, root = files, excludes, listener, signal } = options;
   const steps = new Steps(listener);
   const { bytes: totalBytes } = await steps.run(
     'count',
     'Counting the files',
     async (advance) => {
       const counts = { files: 0, bytes: 0 };
-      for await (const item of treeItems(files, root)) {
+      for await (const item of treeItems(files, root, excludes)) {
         if (item.kind !== 'file') continue;
         counts.files += 1;
         counts.bytes += item.size;
@@ -106,7 +107,7 @@ export async function migrateTree(
     'bring',
     'Copying the files (bytes)',
     (advance) =>
-      sideBySide(treeItems(files, root), jobs, async (item) => {
+      sideBySide(treeItems(files, root, excludes), jobs, async (item) => {
         signal?.throwIfAborted();
         await migration.take(item);
         advance(migration.sums.bytes, totalBytes);
