@@ -221,15 +221,20 @@ export class ServerLoad {
   }
 }
 
-/** Asks again where the worker that held the connection has ended, as one does whose index has failed for good. */
-async function answered<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
-  for (let tries = 1; ; tries += 1) {
+/** How long a request is repeated: a worker that ends is replaced well before, on the slowest machine too. */
+const repeatMaxMs = 60_000;
+
+/** Repeats a request whose worker ended, as one does whose index has failed for good. */
+async function answered<Answer>(request: () => Promise<Answer>): Promise<Answer> {
+  const endMs = performance.now() + repeatMaxMs;
+  for (let pauseMs = 100; ; pauseMs += 100) {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? error.code : undefined;
-      if (tries === 4 || (code !== 'ECONNRESET' && code !== 'EPIPE' && code !== 'ECONNREFUSED')) throw error;
-      await delay(100 * tries);
+      const isLost = code === 'ECONNRESET' || code === 'EPIPE' || code === 'ECONNREFUSED';
+      if (!isLost || performance.now() > endMs) throw error;
+      await delay(pauseMs);
     }
   }
 }
