@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { throwIfAborted, type CallOptions } from '../core/concurrency.ts';
-import { digestOf, type Digest } from '../core/digest.ts';
+import { digestOf } from '../core/digest.ts';
 import { cannot } from '../core/errors.ts';
 import {
   ancestorsOf,
@@ -37,11 +37,7 @@ import { resolveTarget, streamTo } from './transfer/targets.ts';
 import { sourceFile } from './transfer/upload-content.ts';
 import { storedNowhere } from './transfer/uploader.ts';
 
-interface MemoryFile {
-  readonly name: FileName;
-  readonly version: FileVersion;
-  readonly size: number;
-  readonly digest: Digest;
+interface MemoryFile extends Omit<FileInfo, 'versionedName'> {
   readonly bytes: Buffer;
   /** Set if it was put into the cache only, which then has the only copy. */
   readonly local?: boolean;
@@ -78,7 +74,7 @@ export class MemoryClient extends ClientBase implements FileClient {
     requirePath(saveTo);
     const target = resolveTarget(saveTo, options);
     const { file, cached } = this.#get(name, options, options.addToCache ?? true);
-    options.onProgress?.({ phase: 'fetching', done: file.size, total: file.size });
+    options.onProgress?.({ phase: 'fetching', done: file.bytes.length, total: file.bytes.length });
     if (target.kind !== 'file') {
       await streamTo(Readable.from([file.bytes]), target);
       return { ...infoOf(file), cached };
@@ -171,7 +167,8 @@ export class MemoryClient extends ClientBase implements FileClient {
     const file: MemoryFile = { name, version, size: bytes.length, digest: digestOf(bytes), bytes };
     const present = this.#server.get(name);
     if (toServer && present !== undefined && present.version > version) {
-      return { ...infoOf(present), size: undefined, digest: undefined, stored: false, sent: false };
+      const kept = { name, version: present.version, size: undefined, digest: undefined };
+      return { ...infoOf(kept), stored: false, sent: false };
     }
     const known = [...this.#server.values()].some(({ digest }) => digest === file.digest);
     if (toServer) {

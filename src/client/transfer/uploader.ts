@@ -4,6 +4,7 @@ import type { FileName, VersionedName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import type { LocalCache } from '../cache/local-cache.ts';
 import type { KnownVersion } from '../cache/names.ts';
+import { infoOf } from '../client-base.ts';
 import type { PutOptions, StoredFile } from '../file-client.ts';
 import { LengthRequiredError } from '../http/remote-store.ts';
 import type { RemoteStore, UploadResult, UploadContent } from '../http/remote-store.ts';
@@ -191,7 +192,6 @@ function storedFile(
   wanted: FileVersion,
   sent: boolean,
 ): StoredFile {
-  const { version, digest, size } = now;
-  const versionedName = formatVersionedName(name, version);
-  return { name, version, versionedName, size, digest, stored: version <= wanted, sent };
+  const info = infoOf({ name, size: undefined, digest: undefined, ...now });
+  return { ...info, stored: info.version <= wanted, sent };
 }

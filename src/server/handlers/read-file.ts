@@ -214,6 +214,19 @@ function headersOf(entry: Entry, encoding: Encoding, sizeBytes: number): FlatHea
     fileType,
     'Content-Length',
     sizeBytes,
+    ...describingHeaders(entry, encoding),
+    'Accept-Ranges',
+    'bytes',
+    'Vary',
+    'Accept-Encoding',
+  ];
+  if (encoding !== 'identity') headers.push('Content-Encoding', encoding);
+  return headers;
+}
+
+/** The headers that describe a file, in whatever way its bytes travel. The client has their names in `redirects.ts`. */
+function describingHeaders(entry: Entry, encoding: Encoding): FlatHeaders {
+  return [
     'Last-Modified',
     formatDate(entry.version),
     'Logical-Size',
@@ -222,13 +235,7 @@ function headersOf(entry: Entry, encoding: Encoding, sizeBytes: number): FlatHea
     entry.digest,
     'ETag',
     etagOf(entry.digest, encoding),
-    'Accept-Ranges',
-    'bytes',
-    'Vary',
-    'Accept-Encoding',
   ];
-  if (encoding !== 'identity') headers.push('Content-Encoding', encoding);
-  return headers;
 }
 
 /** A 404; or, during a migration by redirect, a redirect to the server that may still have the file. */
@@ -252,14 +259,7 @@ function sendRedirect(exchange: Exchange, entry: Entry, url: string): void {
   exchange.send(307, [
     'Location',
     url,
-    'Last-Modified',
-    formatDate(entry.version),
-    'Logical-Size',
-    entry.logicalSize,
-    'SHA256-Checksum',
-    entry.digest,
-    'ETag',
-    etagOf(entry.digest, entry.encoding),
+    ...describingHeaders(entry, entry.encoding),
     // The URL is a secret as long as it is valid.
     'Cache-Control',
     'no-store',
