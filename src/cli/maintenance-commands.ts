@@ -16,10 +16,7 @@ import { reportSection, type CommandSpec } from './commands.ts';
 const recoverSection = section('Recovery', {
   full: flag('-f, --full', 'read every blob and check its digest and size'),
   dryRun: flag('--dry-run', 'find everything, change nothing'),
-  acceptLoss: flag(
-    '--accept-loss',
-    'continue even if blobs have to be given up that may only be stored elsewhere',
-  ),
+  acceptLoss: flag('--accept-loss', 'mark missing blobs as lost even if they may be stored elsewhere'),
 });
 
 export type RecoverFlags = Flags<typeof recoverSection> &
@@ -29,17 +26,17 @@ export type RecoverFlags = Flags<typeof recoverSection> &
 export const recoverSpec: CommandSpec = {
   name: 'filetracker-recover',
   description:
-    'Checks and repairs a store: rebuilds a lost or damaged catalog from journal and blobs, takes damaged parts out ' +
-    'of the journal, and marks files whose blobs are lost. Damaged parts are moved to DIR/quarantine, never ' +
-    'deleted. Stop the server of a store in a folder first; a store in PostgreSQL is checked and repaired while ' +
-    'it is served.',
+    'Checks and repairs a store: rebuilds a lost or damaged catalog from journal and blobs, removes damaged ' +
+    'parts from the journal, and marks files whose blobs are lost. Damaged parts are moved to DIR/quarantine, never ' +
+    'deleted. Stop the server of a store in a folder first; a store in PostgreSQL can stay in ' +
+    'use.',
   args: { '<DIR>': 'folder of the store, or postgres://…,s3://…, or DIR with one of these' },
   sections: [recoverSection, reportSection, connectionsSection],
 };
 
 export const migrateSection = section('Migration', {
   root: option('--root <folder>', 'folder that names are relative to', text, { initially: 'FILES' }),
-  jobs: option('-j, --jobs <number>', 'files sent at a time', count(1, 999), { initially: '8' }),
+  jobs: option('-j, --jobs <number>', 'concurrent uploads', count(1, 999), { initially: '8' }),
   exclude: option('--exclude <pattern>', 'leave out matching names, as in .gitignore; repeatable', text, {
     many: true,
   }),
@@ -78,16 +75,21 @@ export const cleanerSection = section('Caches', {
     many: true,
     required: true,
   }),
-  sizeMaxBytes: option('-s, --cache-size <size>', 'size at which files are removed', size(), {
-    aliases: ['--cache-size-limit <size>'],
-    required: true,
-  }),
+  sizeMaxBytes: option(
+    '-s, --cache-size <size>',
+    'total size of the caches at which cleaning begins',
+    size(),
+    {
+      aliases: ['--cache-size-limit <size>'],
+      required: true,
+    },
+  ),
   intervalMs: option('-i, --scan-interval <time>', 'time between two scans', duration(), {
     initial: 3_600_000,
   }),
   percentLeft: option(
     '-p, --percent-cleaning-level <n>',
-    'percent of the size that remain',
+    'percentage of the size to keep when cleaning',
     { read: readPercent, show: String },
     { initial: 50 },
   ),
@@ -109,9 +111,8 @@ folder that cannot be cleaned is reported once; with --once the exit code is
 then 1. Run by root, the cleaner acts as the owner of each folder. A folder
 whose name looks like a pattern, such as proj[1], is taken literally.
 
-Sizes are bytes, or chain the units B K M G T (also KB, KiB), each 1,024 times
-the one before: 1G512M.
-Times chain s m h d: 1h30m.
+Sizes are in bytes, or in the units B K M G T (also KB, KiB), each 1,024 times
+the one before. Times are in s m h d. Units can be combined: 1G512M, 1h30m.
 
 Example:
   filetracker-cache-cleaner -c '/home/*/.filetracker-store' -s 50G -i 10m`,

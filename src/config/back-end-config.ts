@@ -56,7 +56,7 @@ export const connectionsSection = section('Connections to PostgreSQL and S3', {
   }),
   listPoolSize: option(
     '--catalog-list-pool <number>',
-    'further connections per worker for lists, which take one for each page',
+    'additional connections per worker for lists; each page that is read takes one',
     connections,
     { initially: '5' },
   ),

@@ -48,12 +48,17 @@ export const accessSection = section('Access and TLS', {
 });
 
 export const limitsSection = section('Limits', {
-  fileSizeMaxBytes: option('--file-size-max <size>', 'largest file, before compression', size({ least: 1 }), {
-    initial: limits.fileSizeMaxBytes,
-  }),
+  fileSizeMaxBytes: option(
+    '--file-size-max <size>',
+    'maximum size of a file, before compression',
+    size({ least: 1 }),
+    {
+      initial: limits.fileSizeMaxBytes,
+    },
+  ),
   storedBytesMax: option(
     '--store-size-max <size>',
-    'maximum size of all blobs as they are stored',
+    'maximum total size of blobs, as stored',
     unlessZero(size()),
     { initially: '0, no limit' },
   ),
@@ -71,7 +76,7 @@ export const limitsSection = section('Limits', {
   }),
   uploadsMax: option(
     '--uploads-max <number>',
-    'maximum concurrent uploads; each worker takes its part of them',
+    'maximum concurrent uploads, divided among the workers',
     count(1),
     { initial: limits.uploadsMax },
   ),
@@ -79,17 +84,17 @@ export const limitsSection = section('Limits', {
     '--token-uploads-max <n>',
     'maximum concurrent uploads per token or client address',
     unlessZero(count(0)),
-    { initially: '0, a fair share: half of all for one client alone' },
+    { initially: '0, a fair share: at most half of all' },
   ),
   connectionsMax: option(
     '--connections-max <n>',
-    'maximum connections; each worker takes its part of them',
+    'maximum connections, divided among the workers',
     count(1),
     { initial: limits.connectionsMax },
   ),
   requestsPerSecond: option(
     '--rate-max <number>',
-    'maximum requests a second per token or client address, of all workers together',
+    'maximum requests a second per token or client address, over all workers',
     unlessZero(count(0)),
     { initially: '0, no limit' },
   ),
@@ -99,24 +104,29 @@ export const limitsSection = section('Limits', {
     count(2),
     { initial: limits.decodingRatioMax },
   ),
-  headersTimeoutMs: option('--headers-timeout <t>', 'time for the headers of a request to arrive', timeout, {
-    initial: limits.headersTimeoutMs,
-  }),
+  headersTimeoutMs: option(
+    '--headers-timeout <t>',
+    'maximum time for the headers of a request to arrive',
+    timeout,
+    {
+      initial: limits.headersTimeoutMs,
+    },
+  ),
   idleTimeoutMs: option(
     '--idle-timeout <time>',
-    'time that a connection is kept open between requests',
+    'how long to keep a connection open between requests',
     timeout,
     { initial: limits.idleTimeoutMs },
   ),
   stallTimeoutMs: option(
     '--stall-timeout <time>',
-    'time without a byte of a request body or response',
+    'maximum time without a byte of a request body or response',
     timeout,
     { initial: limits.stallTimeoutMs },
   ),
   bodyBytesPerSecondMin: option(
     '--body-rate-min <size>',
-    'minimum bytes a second of a request body or response, over the stall timeout; 0 for no minimum',
+    'minimum bytes a second of a request body or response, averaged over the stall timeout; 0 for no minimum',
     size(),
     { initial: limits.bodyBytesPerSecondMin },
   ),

@@ -11,7 +11,7 @@ export function readListenAddress(text: string, flag: string): string {
   if (isIP(inBrackets) !== 0) {
     const isLinkLocal = isIPv6(inBrackets) && /^fe[89ab]/i.test(inBrackets);
     if (!isLinkLocal || inBrackets.includes('%')) return inBrackets;
-    const state = `this address is of one network only; name the network too, as ${inBrackets}%eth0`;
+    const state = `a link-local address needs its network interface, as in ${inBrackets}%eth0`;
     return refuseFlag(flag, text, state);
   }
   const [, host, port] = /^([^:/]+|\[[^\]]*\]):(\d+)$/.exec(text) ?? [];

@@ -238,6 +238,6 @@ function checkCapacity(backEnds: BackEndConfig, guard: GuardConfig): void {
   const { storedBytesMax, filesMax } = guard;
   const quotaFlag = filesMax === undefined ? '--quota' : '--files-max';
   const flag = storedBytesMax === undefined ? quotaFlag : '--store-size-max';
-  const state = 'only a catalog in the folder keeps this limit; limit the database and the bucket themselves';
+  const state = 'only a catalog in a folder enforces this limit; set limits in the database and the bucket';
   throw cannot('invalid-argument', `use ${flag} with --catalog`, state);
 }

@@ -45,7 +45,7 @@ function logEvent({ logger }: Log, event: SupervisorEvent, starting: boolean): v
   if (event.type === 'failed' && starting) return;
   const [level, text] = eventTexts[event.type];
   const isLast = event.type === 'died' && event.restartInMs === undefined;
-  logger[level](event, isLast ? 'all workers end soon after their start' : text);
+  logger[level](event, isLast ? 'every worker stops soon after it starts' : text);
 }
 
 /**

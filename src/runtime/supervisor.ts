@@ -243,7 +243,7 @@ function workersKeepDying({ code, signal }: { code: number | null; signal: NodeJ
     : 'see the log';
   return new FiletrackerError(
     'unavailable',
-    `Cannot keep the workers running: all end soon after their start, the last ${end}; ${advice}`,
+    `Cannot keep the workers running: each stopped soon after it started, the last ${end}; ${advice}`,
   );
 }
 

@@ -178,7 +178,7 @@ export class PutPath {
       return outcome;
     } catch (error) {
       if (!isFiletrackerError(error, 'not-found')) throw error;
-      const text = `Cannot store "${upload.intent.name}": its upload was given up meanwhile; try again`;
+      const text = `Cannot store "${upload.intent.name}": its upload was removed before it was stored; try again`;
       throw new FiletrackerError('unavailable', text, { cause: error });
     }
   }
@@ -288,7 +288,7 @@ export class PutPath {
       throw quotaExceeded(name, `the store would take more than the ${storedBytesMax} bytes that it may`);
     }
     if (entries < entriesMax || current !== undefined) return;
-    throw quotaExceeded(name, `the store holds the ${entriesMax} files that it may`);
+    throw quotaExceeded(name, `the store is limited to ${entriesMax} files`);
   }
 }
 
@@ -297,7 +297,7 @@ function storedAs({ encoding, storedSize }: BlobRecord): StoredForm {
 }
 
 export function preconditionFailed(name: FileName): FiletrackerError {
-  const text = `Cannot change "${name}": it is not in the state that the request asks for`;
+  const text = `Cannot change "${name}": a condition of the request is not met`;
   return new FiletrackerError('precondition-failed', text, { details: { name } });
 }
 

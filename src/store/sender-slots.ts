@@ -43,7 +43,7 @@ export class SenderSlots {
     if (own === 0 || own < (senderMax ?? max - this.#count)) return;
     throw new FiletrackerError(
       'rate-limited',
-      `Cannot ${action}: ${own} ${what} of the same token or address are in progress, and the rest are for other clients; try again when one of them has ended`,
+      `Cannot ${action}: ${own} ${what} of this token or address are in progress, and the others are reserved for other clients; try again when one has ended`,
     );
   }
 

@@ -115,7 +115,7 @@ describe('a change that the index could not take', () => {
 
   it.each([
     { truncation: false, told: 'Cannot change the catalog: its index cannot be written' },
-    { truncation: true, told: expect.stringContaining('Cannot tell whether the change was made') },
+    { truncation: true, told: expect.stringContaining('Cannot determine whether the change was made') },
   ])('is not made by what follows where wiping it out fails, %o', async ({ truncation, told }) => {
     await using store = await EmbeddedStore.open(join(await temporaryFolder(), 'store'));
     await store.put('/before', 1, Buffer.from('before'));

@@ -39,7 +39,7 @@ describe('workers that die at once, again and again', () => {
     const { code, output, errors } = await program.ended();
     expect(code).toBe(1);
     expect(errors).toMatch(
-      /filetracker-server: Cannot keep the workers running: all end soon after their start, the last by SIGSEGV; check for a limit on memory [^\n]+\n$/,
+      /filetracker-server: Cannot keep the workers running: each stopped soon after it started, the last by SIGSEGV; check for a limit on memory [^\n]+\n$/,
     );
     const pauses = [...output.matchAll(/"slot":0,[^\n]*"restartInMs":(\d+)/g)].map(([, ms]) => Number(ms));
     expect(pauses.length).toBeGreaterThanOrEqual(5);

@@ -75,7 +75,7 @@ describe('uploads at once', () => {
     const refused = await (await begin(port, '/c', greedy)).answer('PUT');
     expect(refused.status).toBe(429);
     expect(refused.headers.get('retry-after')).toBe('1');
-    expect(refused.text).toContain('2 uploads of the same token or address are in progress');
+    expect(refused.text).toContain('2 uploads of this token or address are in progress');
     held.push(await begin(port, '/d', other));
     for (const connection of held) connection.send('x'.repeat(80_000));
     for (const connection of held) expect((await connection.answer('PUT')).status).toBe(200);

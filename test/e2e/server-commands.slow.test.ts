@@ -22,8 +22,8 @@ describe('filetracker-server', () => {
   it('says of limits whether they are divided', async () => {
     const { output } = await run('filetracker-server', '--help');
     const text = output.replaceAll(/\s+/g, ' ');
-    expect(text).toMatch(/--rate-max <number> [^-]*of all workers together/);
-    expect(text).toMatch(/--uploads-max <number> [^-]*each worker takes its part/);
+    expect(text).toMatch(/--rate-max <number> [^-]*over all workers/);
+    expect(text).toMatch(/--uploads-max <number> [^-]*divided among the workers/);
   });
 
   it('takes no day that does not exist for the end of a token', async () => {
@@ -51,7 +51,7 @@ describe('filetracker-server', () => {
     for (const expires of ['99999999d', `${'9'.repeat(400)}d`]) {
       expect(await add(expires)).toMatchObject({
         code: 2,
-        errors: expect.stringContaining('beyond every calendar') as string,
+        errors: expect.stringContaining('too far in the future') as string,
       });
     }
     expect(await add('2088-02-29')).toMatchObject({ code: 0 });

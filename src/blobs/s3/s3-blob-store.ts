@@ -188,7 +188,7 @@ export class S3BlobStore implements BlobStore {
     if ((await this.size(key)) === undefined) return undefined;
     throw new FiletrackerError(
       'unavailable',
-      'Cannot open a blob: the object store has it and does not send it',
+      'Cannot open a blob: the object store lists it but does not send it; try again',
     );
   }
 

@@ -143,7 +143,7 @@ export async function* listObjects(
     const last = page.Contents?.at(-1)?.Key;
     const next = token !== undefined ? { ContinuationToken: token } : last && { StartAfter: last };
     if (!next || JSON.stringify(next) === JSON.stringify(place)) {
-      throw new FiletrackerError('io', `Cannot ${action}: it does not say where its list continues`);
+      throw new FiletrackerError('io', `Cannot ${action}: the object store sent a page of the list without a usable continuation token`);
     }
     place = next;
   }

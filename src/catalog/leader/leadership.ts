@@ -252,7 +252,7 @@ function endProcess(error: unknown): void {
 
 function indexReplaced(): FiletrackerError {
   const state = 'its index was removed or replaced while the store was in use';
-  return cannot('unavailable', 'read the catalog any more', state);
+  return cannot('unavailable', 'read the catalog', state);
 }
 
 /** Whether the peer is a leader at work, not one that is shutting down. */

@@ -21,7 +21,7 @@ const globalSection = section('Options', {
     choice(...handOuts),
     { variable: 'FILETRACKER_HAND_OUT', initially: 'auto' },
   ),
-  retryFor: option('--retry-for <time>', 'how long to wait for a server that is away', text, {
+  retryFor: option('--retry-for <time>', 'how long to retry while the server is unreachable', text, {
     variable: 'FILETRACKER_RETRY_FOR',
     initially: '20s',
   }),
@@ -41,7 +41,7 @@ const globalSection = section('Options', {
   verbose: flag('-v, --verbose', 'print what is done'),
 });
 
-const jobs = option('-j, --jobs <number>', 'transfers at a time', count(1, 256), { initial: 8 });
+const jobs = option('-j, --jobs <number>', 'concurrent transfers', count(1, 256), { initial: 8 });
 const exclude = option(
   '--exclude <pattern>',
   'leave out matching names, as in .gitignore; repeatable',
@@ -146,7 +146,7 @@ const commands: readonly CommandSpec[] = [
   {
     name: 'sync',
     description:
-      'make TARGET like SOURCE, sending only changes: "sync up FOLDER DIRECTORY" or "sync down DIRECTORY FOLDER"',
+      'update TARGET from SOURCE, transferring only changes: "sync up FOLDER DIRECTORY" or "sync down DIRECTORY FOLDER"',
     args: { '<up|down>': '', '<source>': '', '<target>': '' },
     sections: [syncSection],
   },
@@ -175,7 +175,7 @@ cache without a request to the server. The version of a file is its time of
 modification unless NAME contains one; the newest version wins.
 Only "@" and digits at the end are a version. If the name itself ends like that,
 append the version: /x@12@1700000000; ls prints it so.
-The options above may also follow the command; "get -c" is --no-cache there.
+The options above may also follow the command; after "get", -c is --no-cache.
 
 Environment: without FILETRACKER_URL the cache is a store of its own. Further
 variables: FILETRACKER_CACHE_MIN_FREE and FILETRACKER_CACHE_MODE. HTTP_PROXY,

@@ -14,15 +14,25 @@ const placeSection = section('Store', {
 });
 
 const tokenSection = section('Token', {
-  prefixes: option('--prefix <path>', 'names that it is for, "/" for all; repeatable', text, {
-    many: true,
-    required: true,
-  }),
-  rights: option('--rights <rights>', 'some of read,write,delete,list,admin', text, { required: true }),
+  prefixes: option(
+    '--prefix <path>',
+    'prefix of the names that the token gives access to, "/" for all; repeatable',
+    text,
+    {
+      many: true,
+      required: true,
+    },
+  ),
+  rights: option('--rights <rights>', 'any of read,write,delete,list,admin', text, { required: true }),
   create: flag('--create', 'create the store if it is missing'),
-  expires: option('--expires <time>', 'after a time (90d) or at a date (2030-01-31)', text, {
-    initially: 'never',
-  }),
+  expires: option(
+    '--expires <time>',
+    'when the token expires: after a time (90d) or on a date (2030-01-31)',
+    text,
+    {
+      initially: 'never',
+    },
+  ),
 });
 
 const listTokensSection = section('Output', {
@@ -30,9 +40,14 @@ const listTokensSection = section('Output', {
 });
 
 const timeSection = section('Snapshot', {
-  at: option('--at <time>', 'the state at this time: 2026-11-23T10:00:00Z or seconds since 1970', text, {
-    initially: 'the last snapshot',
-  }),
+  at: option(
+    '--at <time>',
+    'restore the state at this time: 2026-11-23T10:00:00Z or seconds since 1970',
+    text,
+    {
+      initially: 'the last snapshot',
+    },
+  ),
 });
 
 export const moveSection = section('Move', {
@@ -40,7 +55,7 @@ export const moveSection = section('Move', {
     required: true,
   }),
   to: option('--to <store>', 'the same; created if it is missing', text, { required: true }),
-  jobs: option('--jobs <number>', 'files copied at a time', count(1, 999), { initial: 16 }),
+  jobs: option('--jobs <number>', 'concurrent copies', count(1, 999), { initial: 16 }),
 });
 
 export type PlaceFlags = Flags<typeof placeSection>;
@@ -54,7 +69,7 @@ const token: CommandSpec = {
   name: 'token',
   summary: 'manage the tokens of a store: add, ls, rm',
   description:
-    'Manages access to a store. From its first token on, the store is open only to clients with a token, for good.',
+    'Manages access to a store. Once it has had a token, a store is open only to clients with a token.',
   commands: [
     {
       name: 'add',
@@ -75,8 +90,8 @@ const backup: CommandSpec = {
   name: 'backup',
   summary: 'take a snapshot of a store',
   description:
-    'Takes a snapshot of a store, even while a server uses it. TARGET is a store itself. A further backup to it ' +
-    'copies only what is new and keeps the earlier snapshots.',
+    'Takes a snapshot of a store; its server may keep running. TARGET is itself a store. Later backups to it copy ' +
+    'only new data and keep the earlier snapshots.',
   args: {
     '<DIR>': 'folder of the store',
     '<TARGET>': 'folder of the backup: empty, or a backup of this store',
@@ -96,8 +111,8 @@ const move: CommandSpec = {
   name: 'move',
   summary: 'copy a store to other back ends',
   description:
-    'Copies every file of one store to another, on any back ends. No server may use a store in a folder at that ' +
-    'time. Can be interrupted and run again; verifies every blob.',
+    'Copies every file of one store to another, on any back ends, and verifies every blob. Stop the server of a ' +
+    'store in a folder first. If interrupted, run it again.',
   sections: [moveSection, connectionsSection, reportSection],
 };
 
@@ -118,6 +133,6 @@ Examples:
 
 Signals: TERM and INT finish running requests, then stop; a second one stops
 at once, or ends a --drain-delay. HUP reopens the log file and reloads keys and
-certificates. USR2 starts the program again, as it is on the disk now, and
-hands over to it without refusing a connection.`,
+certificates. USR2 starts the program that is on the disk now and hands over
+to it without refusing a connection.`,
 };

@@ -41,7 +41,7 @@ function parseExpiry(text: string, nowMs: number): number {
   const dated = /^\d{4}-\d{2}-\d{2}(?:T[\d:.]+Z?)?$/.test(text) ? Date.parse(text) : undefined;
   if (dated !== undefined) requireDay(text.slice(0, 10));
   const expiresAtMs = dated ?? nowMs + parseDurationMs(text);
-  const state = expiresAtMs > nowMs ? 'it is beyond every calendar' : 'it is no time to come';
+  const state = expiresAtMs > nowMs ? 'it is too far in the future' : 'it is in the past';
   if (expiresAtMs > nowMs && timeText(expiresAtMs) !== undefined) return expiresAtMs;
   throw new FiletrackerError('invalid-argument', `Cannot use --expires "${text}": ${state}`);
 }

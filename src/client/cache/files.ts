@@ -105,7 +105,7 @@ export class CacheFiles {
     if (this.#keepsSeals) return;
     throw new FiletrackerError(
       'io',
-      `Cannot use the cache folder "${this.#layout.folder}": its file system keeps no microseconds`,
+      `Cannot use the cache folder "${this.#layout.folder}": its file system does not store microseconds in file times`,
     );
   }
 

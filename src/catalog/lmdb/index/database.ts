@@ -284,14 +284,7 @@ export class IndexDatabase extends IndexTables {
       this.state.get(totalsKey);
     } catch (cause) {
       setImmediate(() => {
-        throw cannot(
-          'unavailable',
-          'use the index of the catalog any more',
-          'a write to it has failed for good',
-          {
-            cause,
-          },
-        );
+        throw cannot('unavailable', 'use the index of the catalog', 'a write to it failed permanently', { cause });
       });
     }
   }

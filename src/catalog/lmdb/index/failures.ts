@@ -21,7 +21,7 @@ export function damagedRow(
 /** The error of a change that may be in the journal and is not in the index. */
 export function outcomeUnknown(cause: unknown): FiletrackerError {
   const state = 'the disk of the store fails; repeat the change';
-  return cannot('unavailable', 'tell whether the change was made', state, { cause });
+  return cannot('unavailable', 'determine whether the change was made', state, { cause });
 }
 
 export function diskFull(cause?: unknown): FiletrackerError {

@@ -185,7 +185,7 @@ export async function rollForward(
 }
 
 function journalTooShort(): FiletrackerError {
-  const state = 'the journal ends before what the index holds; run filetracker-recover on the store';
+  const state = 'the journal is older than the index; run filetracker-recover on the store';
   return cannot('corrupt-store', 'open the catalog', state);
 }
 
