@@ -29,7 +29,7 @@ export interface StageOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A content on its way in: durable once sealed, and invisible until it is placed. */
+/** The bytes of an upload: durable once sealed, and invisible until they are placed. */
 export interface StagedUpload {
   /** Names the staged bytes for `place` and `discard`, in this and every other process. ASCII. */
   readonly stagedId: string;
@@ -45,7 +45,7 @@ export interface StagedUpload {
   discard(): Promise<void>;
 }
 
-/** A staged content that is to become a blob. */
+/** A staged upload that is to become a blob. */
 export interface Placement {
   readonly stagedId: string;
   readonly digest: Digest;
@@ -63,9 +63,9 @@ export interface FoundBlob {
 }
 
 export interface BlobStoreCapabilities {
-  /** Whether keys follow from digest and encoding, so that placing a content twice results in the same key. */
+  /** Whether keys follow from digest and encoding, so that placing the same bytes twice results in the same key. */
   readonly keysFollowContent: boolean;
-  /** Whether the reader of a whole content must check its digest, because the service that stores it may not. */
+  /** Whether the reader of a whole blob must check its digest, because the service that stores it may not. */
   readonly digestOnRead: boolean;
   /** Whether `presign` returns URLs that clients can read from directly. */
   readonly presign: boolean;

@@ -101,7 +101,7 @@ export class Capacity {
     const { storedBytesMax = Infinity } = this.#limits;
     const neededBytes = Math.max(change.storedBytes, stored.offered ?? 0);
     if (neededBytes > 0 && stored.bytes + this.#pendingStoredBytes + neededBytes > storedBytesMax) {
-      return `the store would take more than the ${storedBytesMax} bytes that it may`;
+      return `the store is limited to ${storedBytesMax} bytes`;
     }
     for (const { quota, files, logicalBytes, pendingFiles, pendingBytes } of this.#counted) {
       if (!covers(quota.prefix, change.name)) continue;

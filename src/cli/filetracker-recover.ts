@@ -39,11 +39,11 @@ function print({
     const texts = items.map(({ text }) => text);
     for (const line of titledList(title, texts, count)) printLine(line);
   }
-  if (report.quarantine !== undefined) printLine(`Damaged things were moved to ${report.quarantine}`);
+  if (report.quarantine !== undefined) printLine(`Damaged parts were moved to ${report.quarantine}`);
   const remaining = (['warning', 'repair', 'unreadable-file', 'unreadable-blob'] as const).some(
     (kind) => findings.of(kind).count > 0,
   );
-  if (!remaining) printLine(`${hasLosses ? 'Otherwise the' : 'The'} store is as it should be: nothing to do`);
+  if (!remaining) printLine(`${hasLosses ? 'Otherwise the' : 'The'} store is intact: nothing to do`);
 }
 
 /** A dry run changes nothing in a folder. Loads a back end only if the address names it: it need not be installed. */

@@ -69,7 +69,7 @@ export function endWithReader(program: string, { onlyPrints, serves }: OutputOpt
       if (readerGone && onlyPrints?.() !== true) return;
       if (readerGone) process.exit(exitCodes.ok);
       const state =
-        errno === 'ENOSPC' ? 'the disk is full' : `the system answered with ${errno ?? messageOf(error)}`;
+        errno === 'ENOSPC' ? 'the disk is full' : `the system reports ${errno ?? messageOf(error)}`;
       if (stream === process.stdout) tell(`${program}: Cannot write to the standard output: ${state}`);
       process.exit(exitCodes.failure);
     });

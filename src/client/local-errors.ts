@@ -12,7 +12,7 @@ const states: Readonly<Record<string, readonly [ErrorCode, string]>> = {
   ENOTEMPTY: ['io', 'it is a folder'],
   EEXIST: ['io', 'it exists already'],
   ENAMETOOLONG: ['io', 'its path is too long'],
-  ELOOP: ['io', 'its path goes round in symbolic links'],
+  ELOOP: ['io', 'its path is a loop of symbolic links'],
 };
 
 /**

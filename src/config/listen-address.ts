@@ -49,7 +49,7 @@ const passing: Readonly<Record<string, string>> = {
 export function addressError(error: unknown, host: string, port: number): unknown {
   if (!(error instanceof Error) || !('syscall' in error) || !('code' in error)) return error;
   const code = String(error.code);
-  const state = wrongAddress[code] ?? passing[code] ?? `the system answered with ${code}`;
+  const state = wrongAddress[code] ?? passing[code] ?? `the system reports ${code}`;
   const errorCode = code in wrongAddress ? 'invalid-argument' : 'unavailable';
   return cannot(errorCode, `listen on ${hostInUrl(host)}:${port}`, state, { cause: error });
 }

@@ -61,7 +61,7 @@ describe('readServerConfig()', () => {
   });
 
   it.each([
-    ['fe80::1', 'name the network too, as fe80::1%eth0'],
+    ['fe80::1', 'needs its network interface, as in fe80::1%eth0'],
     ['127.0.0.1:9994', 'write it as -l 127.0.0.1 -p 9994'],
     ['[::1]:9994', 'write it as -l [::1] -p 9994'],
     ['localhost:80', 'write it as -l localhost -p 80'],

@@ -36,7 +36,7 @@ describe('fromSystemError()', () => {
 describe('localMessageOf()', () => {
   it('names the path that the system refused, once', () => {
     const cause = Object.assign(new Error('EACCES'), { code: 'EACCES', path: '/srv/store/journal/lock' });
-    const error = new FiletrackerError('io', 'Cannot lock a folder: the disk answered with EACCES', {
+    const error = new FiletrackerError('io', 'Cannot lock a folder: the disk reports EACCES', {
       cause,
     });
     expect(localMessageOf(error)).toBe(`${error.message} ("/srv/store/journal/lock")`);

@@ -171,9 +171,9 @@ export function fromSystemError(error: unknown, action: string): unknown {
   if (passingErrnos.has(errno)) return fail('busy', `the system is out of a resource (${errno})`);
   if (refusingErrnos.has(errno)) {
     // Usually another user, such as root, has run a program on the store.
-    return fail('io', `its permissions keep this user out (${errno}); if it is another user's, chown it`);
+    return fail('io', `permission is denied (${errno}); if it belongs to another user, chown it`);
   }
-  return fail('io', `the disk answered with ${errno}`);
+  return fail('io', `the disk reports ${errno}`);
 }
 
 /** Errors of a disk that fails to read: a bad sector, a bad cable, a failed checksum of the file system. */

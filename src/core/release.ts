@@ -10,7 +10,7 @@ export const release = '3.0.0';
  */
 export function newerFormat(what: string, found: unknown, known: readonly number[]): FiletrackerError {
   const format = typeof found === 'number' ? `${found}` : JSON.stringify(found).slice(0, 32);
-  const state = `it has format ${format}, and this release knows ${known.join(' and ')}`;
+  const state = `its format is ${format}, but this release supports ${known.join(' and ')}`;
   const advice = 'use the release of filetracker that wrote it, or a newer one';
   return cannot('corrupt-store', `read "${what}"`, `${state}; ${advice}`);
 }

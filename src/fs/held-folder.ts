@@ -85,7 +85,9 @@ export function openAsRoot(absolutePath: string): HeldFolder {
   const owner = fstatSync(folder.descriptor).uid;
   if ([...linkOwners].every((uid) => uid === 0 || uid === owner)) return folder;
   folder[Symbol.dispose]();
-  throw Object.assign(new Error('EACCES: a symbolic link of another user is on the way'), { code: 'EACCES' });
+  throw Object.assign(new Error('EACCES: a symbolic link of another user is in the path'), {
+    code: 'EACCES',
+  });
 }
 
 function namesOf(path: string): string[] {

@@ -146,7 +146,7 @@ function problemOf(folder: string, found: FolderKind): string | undefined {
         'docs/OPERATIONS.md describes ("A folder of both")'
       );
     case 'cache':
-      return 'it is the cache of a client; choose another folder for the store, as FILETRACKER_DIR names the one for both';
+      return 'it is the cache of a client; choose another folder for the store; FILETRACKER_DIR sets both';
     case 'plain-files':
       return `it is a folder of filetracker 1; adopt it with filetracker-migrate --adopt-1x ${folder} NEW_DIR, or choose another folder`;
     case 'absent':
@@ -183,7 +183,7 @@ export async function findStore(
 async function refuseShared(folder: string): Promise<void> {
   if (!holdsCache((await namesIn(folder)) ?? [])) return;
   const parts = 'names/, partial/, pins/, space, lock and blobs/0 to blobs/f';
-  const state = `a client has its cache in it too; move that to a folder of its own first (${parts})`;
+  const state = `it also holds the cache of a client; move these to another folder first (${parts})`;
   throw cannot('invalid-argument', `recover "${folder}"`, state);
 }
 

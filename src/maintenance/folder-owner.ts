@@ -38,7 +38,7 @@ export async function refuseOthersFolders(
     const owner = await otherOwnerOf(resolve(folder), options.mayMake ?? false);
     if (owner === undefined) continue;
     const name = nameOf(owner.uid);
-    const state = `it, or a part of it, belongs to user ${name ?? owner.uid}, whose links root would follow`;
+    const state = `it, or a part of it, belongs to user ${name ?? owner.uid}, and root would follow that user's links`;
     throw cannot(
       'invalid-argument',
       `work as root in "${folder}"`,

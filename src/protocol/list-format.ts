@@ -55,9 +55,9 @@ export function parseEntryLine(line: string, directory = '/'): ListedFile {
   try {
     parsed = JSON.parse(line);
   } catch (error) {
-    refuseLine('a line is no JSON', error);
+    refuseLine('a line is not JSON', error);
   }
-  if (typeof parsed !== 'object' || parsed === null) refuseLine('a line is no object');
+  if (typeof parsed !== 'object' || parsed === null) refuseLine('a line is not a JSON object');
   const { name, version, size, storedSize, digest }: Record<string, unknown> = { ...parsed };
   if (typeof name === 'string' && !name.startsWith(directory)) refuseLine('a name is not in the directory');
   if (typeof name !== 'string' || typeof digest !== 'string' || !isDigest(digest)) {

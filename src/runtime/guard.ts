@@ -59,8 +59,10 @@ function exposureWith(
     return `TOKENS NOT READ: requests receive 503 until the ${obstacle}`;
   }
   if (book.lost) {
-    const place = inFolder ? 'file "tokens.json" is gone; bring it' : 'table "token" is empty; bring them';
-    return `TOKENS LOST: this store has had tokens, and its ${place} back, or add tokens again`;
+    const place = inFolder
+      ? 'file "tokens.json" is missing; restore it'
+      : 'table "token" is empty; restore it';
+    return `TOKENS LOST: this store has had tokens, but its ${place}, or add tokens again`;
   }
   if (hosts.every((host) => isLoopback(host))) return undefined;
   if (anonymousAccess(config, configured) === 'all') {

@@ -38,7 +38,7 @@ function refuse(path: string, state: string, cause?: unknown): FiletrackerError 
 function refuseErrno(path: string, error: unknown): unknown {
   const errno = errnoOf(error);
   if (errno === undefined) return error;
-  return refuse(path, states[errno] ?? `the system answered with ${errno}`, error);
+  return refuse(path, states[errno] ?? `the system reports ${errno}`, error);
 }
 
 interface OpenFile {

@@ -33,7 +33,7 @@ function urlOf(config: ServerConfig, { host: bound, port }: BoundAddress): strin
 const eventTexts = {
   started: ['debug', 'worker started'],
   ready: ['debug', 'worker ready'],
-  died: ['error', 'a worker died; it is started again'],
+  died: ['error', 'a worker died; restarting it'],
   failed: ['error', 'a worker cannot start'],
   'takeover-begun': ['info', 'starting a new process that takes over'],
   'takeover-done': ['info', 'another process has taken over'],

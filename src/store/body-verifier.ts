@@ -80,7 +80,7 @@ export function checkAnnounced(
   }
 }
 
-/** Fails as soon as a content is larger than allowed or claimed. */
+/** Fails as soon as the content is larger than allowed or claimed. */
 export function checkedContent(source: Chunks, claims: ContentClaims, fileSizeMaxBytes: number): Chunks {
   const claimed = claims.logicalSize;
   if (claimed === undefined || claimed > fileSizeMaxBytes) {

@@ -64,7 +64,7 @@ describe('ComposedFileStore.open()', () => {
   it.each([
     ['a small file', 20_000],
     ['a large file', mib],
-  ])('gives no wrong bytes of %s that went bad, and takes the content anew', async (_what, sizeBytes) => {
+  ])('returns no wrong bytes of %s that is damaged, and stores it again', async (_what, sizeBytes) => {
     const parts = await openedFileStore();
     const content = noise(sizeBytes);
     const encoding = 'gzip';
@@ -106,7 +106,7 @@ describe('ComposedFileStore.open()', () => {
     }
   });
 
-  it('does not give bytes of before for a content that came again in another form', async () => {
+  it('returns no earlier bytes of a blob that was stored again in another form', async () => {
     const parts = await openedFileStore();
     const content = prose(50_000);
     const bodies = [gzipSync(content, { level: 1 }), gzipSync(content, { level: 9 }), content];

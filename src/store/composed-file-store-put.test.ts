@@ -27,7 +27,7 @@ import {
 const mib = 1024 * 1024;
 
 describe('ComposedFileStore.put()', () => {
-  it('tells the blob store in which encoding a content comes, and about how much', async () => {
+  it('passes the encoding and the announced size of a body to the blob store', async () => {
     const told: StageOptions[] = [];
     const parts = await openedFileStore({
       wrapBlobs: (blobs) =>
@@ -226,7 +226,7 @@ describe('ComposedFileStore.put()', () => {
   });
 
   it('leaves no upload when the catalog fails, and reports one that it cannot discard', async () => {
-    const failure = new FiletrackerError('io', 'Cannot write the journal: the disk answered with EIO');
+    const failure = new FiletrackerError('io', 'Cannot write the journal: the disk reports EIO');
     const wrapCatalog = (catalog: Catalog): Catalog =>
       changed(catalog, { put: async () => Promise.reject(failure) });
     const parts = await openedFileStore({ wrapCatalog });

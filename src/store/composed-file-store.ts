@@ -37,7 +37,7 @@ export interface ComposedFileStoreOptions {
 /**
  * A file store composed of a catalog and a blob store, which the caller opens and closes.
  *
- * Invariant: what the catalog says is visible. The catalog learns of a content only after all of it is verified
+ * Invariant: what the catalog says is visible. The catalog receives a blob only after all of it is verified
  * (invariant 2) and, if it is staged, durable (invariant 1), and places it in the step that makes it visible
  * (invariant 5). A reader gets the entry and the place of its bytes from one look-up, and looks up again if the bytes
  * are gone before they are open (invariant 3).

@@ -12,11 +12,11 @@ export interface EncodedContent<Bytes> {
 /** Below this size the 18 bytes of the gzip format use up what compression saves. */
 const compressedSizeMinBytes = 64;
 
-/** Memory for encoding a content that passes. */
+/** Memory for encoding content as it arrives. */
 export interface EncodingMemory {
   /** Bytes compressed and written at a time. */
   readonly blockSizeBytes: number;
-  /** Blocks of noise after which a content is stored plain: an archive may begin with a picture. */
+  /** Blocks of noise after which content is stored plain: an archive may begin with a picture. */
   readonly sampledBlocks: number;
   readonly blocksInFlight: number;
 }
@@ -35,7 +35,7 @@ export const littleMemory: EncodingMemory = {
   blocksInFlight: 1,
 };
 
-/** The smaller of the two forms of a content in memory. Takes at most 0.1 ms of the main thread. */
+/** The smaller of the two forms of content in memory. Takes at most 0.1 ms of the main thread. */
 export function encodeBytes(
   content: Buffer,
   level: number,
@@ -52,7 +52,7 @@ function smaller(plain: EncodedContent<Buffer>, compressed: Buffer): EncodedCont
 }
 
 /**
- * The stored form of a content that passes, decided before the first byte is written: plain if it begins like a compressed
+ * The stored form of content as it arrives, decided before the first byte is written: plain if it begins like a compressed
  * file or all of its first blocks are noise, else gzip, in which blocks of noise are stored plain.
  */
 export async function encodeChunks(

@@ -9,7 +9,7 @@ export interface ContentSinkOptions extends StageOptions {
 }
 
 /**
- * Takes the stored form of a content whose size is not known before its end. A small one stays in memory and travels
+ * Takes the stored form of content whose size is unknown until its end. A small one stays in memory and travels
  * inside the change; a larger one is staged in the blob store.
  *
  * Invariant: bytes are either all in `#parts` or all in `#upload`. The owner of a sink discards it unless its bytes

@@ -10,7 +10,7 @@ import { gunzipChunks } from '../streams/gzip-decoder.ts';
 /** What reading a blob from end to end has shown. */
 export type BlobVerdict =
   /** The content matches its digest; the sizes are as measured. */
-  | { readonly kind: 'sound'; readonly logicalSize: number; readonly storedSize: number }
+  | { readonly kind: 'intact'; readonly logicalSize: number; readonly storedSize: number }
   | { readonly kind: 'missing' }
   | { readonly kind: 'damaged'; readonly reason: string };
 
@@ -80,7 +80,7 @@ async function verdictOf(
     return { kind: 'damaged', reason: error.message };
   }
   const { digest, sizeBytes } = meter.finish();
-  if (digest === claim.digest) return { kind: 'sound', logicalSize: sizeBytes, storedSize };
+  if (digest === claim.digest) return { kind: 'intact', logicalSize: sizeBytes, storedSize };
   return { kind: 'damaged', reason: `its content has the digest ${digest}` };
 }
 

@@ -23,7 +23,7 @@ import type {
 } from './file-store.ts';
 import { Upload, type UploadContext, type VerifiedContent } from './upload.ts';
 
-/** The stored form of a content, and where its bytes are. */
+/** The stored form of content, and where its bytes are. */
 interface StoredForm {
   readonly encoding: Encoding;
   readonly storedSize: number;
@@ -138,8 +138,8 @@ export class PutPath {
   }
 
   /**
-   * Has the catalog take the bytes of the next put of a content whose own bytes are lost. Looks again while it holds the blob:
-   * one that was collected and stored again since the first look is not lost.
+   * Marks a blob whose bytes are lost, so that the next put of the same content replaces them. Checks again while it holds the
+   * blob: one that was collected and stored again since the first check is not lost.
    */
   async #giveUpLost(digest: Digest): Promise<void> {
     const hold = await this.#catalog.pin(digest);
@@ -158,7 +158,7 @@ export class PutPath {
     await hold.release().catch((error: unknown) => this.#reportProblem('Cannot release a blob', error));
   }
 
-  /** Commits a content with its bytes. */
+  /** Commits content with its bytes. */
   async #commitNew(
     upload: Upload,
     content: VerifiedContent,
@@ -285,7 +285,7 @@ export class PutPath {
     if (storedBytesMax === Infinity && entriesMax === Infinity) return;
     const { storedBytes, entries } = await this.#catalog.stats();
     if (storedBytes + announcedBytes > storedBytesMax) {
-      throw quotaExceeded(name, `the store would take more than the ${storedBytesMax} bytes that it may`);
+      throw quotaExceeded(name, `the store is limited to ${storedBytesMax} bytes`);
     }
     if (entries < entriesMax || current !== undefined) return;
     throw quotaExceeded(name, `the store is limited to ${entriesMax} files`);

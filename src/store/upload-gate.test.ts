@@ -8,7 +8,7 @@ import { UploadGate, type UploadRequest } from './upload-gate.ts';
 const name = parseFileName('/a');
 const stored: PutResult = { version: 1, stored: true, deduplicated: false };
 
-/** A gate, and puts of 10 bytes of one sender each that end when they are told to. */
+/** A gate, and puts of 10 bytes of one sender each that end on request. */
 function openGate(limits: { uploadsMax?: number; freeSpaceMinBytes?: number }, free: () => number) {
   const running: ((result: PutResult) => void)[] = [];
   const clock = new ManualClock();
@@ -33,7 +33,7 @@ function openGate(limits: { uploadsMax?: number; freeSpaceMinBytes?: number }, f
 }
 
 describe('UploadGate.run()', () => {
-  it('admits so many puts at once, and more when one has ended', async () => {
+  it('admits puts up to its limit, and more when one has ended', async () => {
     const { gate, put, end } = openGate({ uploadsMax: 2 }, () => 1000);
     const first = put();
     void put();

@@ -38,7 +38,7 @@ export interface UploadContext {
   readonly limits: StoreLimits;
   readonly bounds: DecodingBounds;
   readonly inlineSizeMaxBytes: number;
-  /** Memory for bodies that are collected and contents that are encoded. */
+  /** Memory for collecting bodies and encoding content. */
   readonly budget: MemoryBudget;
   readonly reportProblem: ReportProblem;
 }

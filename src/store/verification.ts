@@ -291,7 +291,7 @@ class Run {
     });
     this.#status.checkedBlobs += 1;
     counters?.checked();
-    if (verdict.kind === 'sound') {
+    if (verdict.kind === 'intact') {
       if (damaged) {
         await catalog.markDamaged(digest, false);
         this.#status.mendedBlobs += 1;
@@ -304,7 +304,7 @@ class Run {
     if (now === undefined) return;
     if (!damaged) {
       const again = await this.#verdictOn(now);
-      if (again.kind === 'sound') return;
+      if (again.kind === 'intact') return;
       if (again.kind === 'unreadable') reportProblem(`Cannot read the blob ${digest}`, again.error);
       else await catalog.markDamaged(digest, true);
       counters?.foundDamaged();

@@ -119,7 +119,7 @@ test('a server that takes connections and does not answer is named as that, afte
   onTestFinished(() => client.close());
   await expect(client.stat('/a')).rejects.toMatchObject({
     code: 'timeout',
-    message: `Cannot look at "/a": the server at "http://127.0.0.1:${port}" does not answer; it may be stopped or overloaded`,
+    message: `Cannot look at "/a": the server at "http://127.0.0.1:${port}" does not respond; it may be stopped or overloaded`,
   });
   expect(connections).toBe(2);
   expect(parseRetryFor('0')).toMatchObject({ timeoutRetriesMax: 0, retryForMs: 0 });

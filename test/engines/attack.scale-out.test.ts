@@ -131,7 +131,7 @@ async function expectWhole({ catalog, blobs }: Place): Promise<void> {
     for (const record of batch) {
       expect(record.references).toBe(references.get(record.digest) ?? 0);
       references.delete(record.digest);
-      expect((await checkBlob(record, blobs)).kind).toBe('sound');
+      expect((await checkBlob(record, blobs)).kind).toBe('intact');
     }
   }
   expect([...references]).toEqual([]);

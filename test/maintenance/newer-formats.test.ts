@@ -30,7 +30,7 @@ function refused(file: string, format: number): object {
 
 const messageOf = (file: string, format: number): RegExp =>
   new RegExp(
-    `^Cannot read "${file.replaceAll('.', String.raw`\.`)}": it has format ${format}, and .* knows 1`,
+    `^Cannot read "${file.replaceAll('.', String.raw`\.`)}": its format is ${format}, but .* supports 1`,
   );
 
 /** Every file and its bytes. */

@@ -117,7 +117,7 @@ describe('recoverFolder() on a disk that cannot read a file', () => {
     disk.bad = '0000000001.log';
     await expect(recover()).rejects.toMatchObject({
       code: 'io',
-      message: 'Cannot read journal/0000000001.log: the disk answered with EIO',
+      message: 'Cannot read journal/0000000001.log: the disk reports EIO',
     });
     disk.bad = 'nothing';
     expect(await readFile(segment)).toEqual(before);

@@ -264,7 +264,7 @@ function fromS3Error(error: unknown, action: string): unknown {
     return translated('unavailable', 'there are no credentials for the object store');
   }
   if (status === 507 || spaceNames.has(name)) return translated('no-space', 'the object store is full');
-  if (name === 'EntityTooLarge') return translated('too-large', 'it is larger than the object store takes');
+  if (name === 'EntityTooLarge') return translated('too-large', 'it is larger than the object store accepts');
   if (status === 404 && name !== 'NoSuchBucket') return translated('not-found', 'there is no such object');
   if (status === 416) return translated('range-not-satisfiable', 'the range begins beyond the end');
   return new FiletrackerError('unavailable', `Cannot ${action}: ${stateOf(name, status)}`, {

@@ -109,7 +109,7 @@ export async function completeUpload(
     throw new FiletrackerError('io', `Cannot place a blob: ${found} of its ${sizeBytes} bytes arrived`);
   }
   if (refusal === undefined) {
-    const text = 'Cannot place a blob: the object store accepted it and does not have it';
+    const text = 'Cannot place a blob: the object store accepted it but does not have it';
     throw new FiletrackerError('unavailable', text);
   }
   if (!isAbsence(refusal)) throw refusal;
@@ -143,7 +143,10 @@ export async function* listObjects(
     const last = page.Contents?.at(-1)?.Key;
     const next = token !== undefined ? { ContinuationToken: token } : last && { StartAfter: last };
     if (!next || JSON.stringify(next) === JSON.stringify(place)) {
-      throw new FiletrackerError('io', `Cannot ${action}: the object store sent a page of the list without a usable continuation token`);
+      throw new FiletrackerError(
+        'io',
+        `Cannot ${action}: the object store sent a page of the list without a usable continuation token`,
+      );
     }
     place = next;
   }

@@ -48,12 +48,12 @@ export class S3Probe {
         if (read === body.toString()) return;
         throw new FiletrackerError(
           'unavailable',
-          'Cannot use the object store: it does not return what it accepted',
+          'Cannot use the object store: it does not return the bytes that were written',
         );
       });
     } catch (error) {
       if (!isFiletrackerError(error, 'not-found')) throw error;
-      const text = 'Cannot use the object store: what was just written is missing';
+      const text = 'Cannot use the object store: the object that was just written is missing';
       throw new FiletrackerError('unavailable', text, { cause: error });
     }
   }

@@ -28,7 +28,7 @@ export function bodyFor(
 }
 
 export function shortBlob(actual: number, expected: number): FiletrackerError {
-  return new FiletrackerError('damaged-blob', 'Cannot read a blob: its size is not what was stored', {
+  return new FiletrackerError('damaged-blob', 'Cannot read a blob: its size differs from the stored size', {
     details: { actual, expected },
   });
 }

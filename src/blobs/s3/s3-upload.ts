@@ -197,7 +197,7 @@ export class S3Upload implements StagedUpload {
       .catch((error: unknown) => {
         // The upload was swept, or the server lost it: for the client that is no absence, but a reason to try again.
         if (!isAbsence(error)) throw error;
-        const text = 'Cannot write an upload: the object store has given it up; try again';
+        const text = 'Cannot write an upload: the object store has discarded it; try again';
         throw new FiletrackerError('unavailable', text, { cause: error });
       });
     this.#parts.push({ PartNumber: partNumber, ETag });
@@ -238,6 +238,6 @@ export function partSizeFor(announcedSize: number): number {
 function tooManyParts(sizeBytes: number): FiletrackerError {
   return new FiletrackerError(
     'too-large',
-    `Cannot write an upload: there can be no more parts after ${sizeBytes} bytes; announce its size by Content-Length or Logical-Size`,
+    `Cannot write an upload: it has the maximum number of parts after ${sizeBytes} bytes; announce its size by Content-Length or Logical-Size`,
   );
 }

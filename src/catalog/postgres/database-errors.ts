@@ -40,7 +40,7 @@ export function fromDatabaseError(error: unknown, action: string): unknown {
   if (known !== undefined) return unavailable(action, known, error);
   if (missingStates.has(state)) return unavailable(action, 'its tables are missing, or some of them', error);
   if (!conditionClasses.has(state.slice(0, 2))) return error;
-  return unavailable(action, `PostgreSQL answered ${state}`, error);
+  return unavailable(action, `PostgreSQL responded with ${state}`, error);
 }
 
 /**

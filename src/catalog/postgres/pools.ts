@@ -122,6 +122,6 @@ class ReadOnlyDatabase extends Error {
   readonly code = '25006';
 
   constructor() {
-    super('The database accepts no changes: it is a stand-by, or was put aside');
+    super('The database is read-only: it is a standby, or was set to read-only');
   }
 }

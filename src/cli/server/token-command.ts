@@ -56,9 +56,7 @@ export async function addToken(name: string, flags: AddTokenFlags): Promise<void
     expiresAtMs: expires === undefined ? undefined : parseExpiry(expires, systemClock.nowMs()),
   };
   const text = await edit(flags, (editor) => editor.add(wanted));
-  tell(
-    `Token "${name}", which is shown only once. Use it as http://${name}:TOKEN@host, or as a Bearer token.`,
-  );
+  tell(`Token "${name}", shown only once. Use it as http://${name}:TOKEN@host, or as a Bearer token.`);
   printLine(text);
 }
 

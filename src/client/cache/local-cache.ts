@@ -265,7 +265,10 @@ export class LocalCache implements Disposable {
     };
     const commit = async (name: FileName, known: KnownVersion): Promise<CachedFile> => {
       if (known.size !== size) {
-        throw new FiletrackerError('size-mismatch', `Cannot cache "${name}": its size changed on the way`);
+        throw new FiletrackerError(
+          'size-mismatch',
+          `Cannot cache "${name}": its size changed during the transfer`,
+        );
       }
       if (known.local === true) await this.pins.add(known.digest, 'local', name, known.version);
       if (this.findBlob(known.digest, size) === undefined) {

@@ -191,7 +191,7 @@ async function place(source: Source, temporaryPath: string, how: HandOut): Promi
     if (how === 'reflink') {
       throw new FiletrackerError(
         'invalid-argument',
-        'Cannot make a reflink: cache and target are not on one file system with reflinks; choose another way with handOut',
+        'Cannot make a reflink: cache and target are not on one file system with reflinks; choose another link mode with handOut',
       );
     }
   }

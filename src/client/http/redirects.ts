@@ -107,7 +107,8 @@ function shown(location: string): string {
 /** @throws FiletrackerError `protocol` for a redirect that leads nowhere or must not be followed. */
 function targetOf(response: HttpResponse, base: string): URL {
   const { request, status, headers } = response;
-  if (headers.location === undefined) throw refusal(response, `it answers ${status} without a Location`);
+  if (headers.location === undefined)
+    throw refusal(response, `it responded with status ${status} but no Location`);
   // Some servers send the name as bare UTF-8, which Node decodes as Latin-1.
   const location = Buffer.from(headers.location, 'latin1').toString();
   const target = URL.canParse(location, base) ? new URL(location, base) : undefined;
@@ -116,7 +117,7 @@ function targetOf(response: HttpResponse, base: string): URL {
   }
   if (status === 303 && request.method !== 'GET' && request.method !== 'HEAD') {
     const advice = 'use the address of the server itself';
-    throw refusal(response, `it answers 303 and names ${shown(target.href)}; ${advice}`);
+    throw refusal(response, `it redirects to ${shown(target.href)} with status 303; ${advice}`);
   }
   return target;
 }

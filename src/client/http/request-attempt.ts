@@ -153,7 +153,7 @@ export class RequestAttempt {
     // Unread bytes here mean that the reader is slow, not the server.
     if ((this.#body?.readableLength ?? 0) > 0) sent.setTimeout(options.stallTimeoutMs);
     else if (this.#body !== undefined) this.#body.destroy(this.#timeout('stalls'));
-    else sent.destroy(this.#timeout('does not answer; it may be stopped or overloaded'));
+    else sent.destroy(this.#timeout('does not respond; it may be stopped or overloaded'));
   }
 
   #respond(body: IncomingMessage): void {

@@ -74,12 +74,13 @@ export function parseCapabilities(text: string, shown: string): RemoteCapabiliti
   try {
     parsed = JSON.parse(text) as typeof parsed;
   } catch (error) {
-    throw fail('it does not say which versions of the protocol it speaks', error);
+    throw fail('it does not state which versions of the protocol it supports', error);
   }
   const { protocol_versions: offered, features } = parsed ?? {};
   const versions: readonly unknown[] = Array.isArray(offered) ? offered : [];
   const protocolVersion = spokenVersions.find((version) => versions.includes(version));
-  if (protocolVersion === undefined) throw fail('it speaks no version of the protocol that this client does');
+  if (protocolVersion === undefined)
+    throw fail('it supports no version of the protocol that this client supports');
   const words: readonly unknown[] = Array.isArray(features) ? features : [];
   return { protocolVersion, features: new Set(words.filter((word) => typeof word === 'string')) };
 }
@@ -181,7 +182,7 @@ export function remoteContent(name: FileName, response: HttpResponse, first: num
 function sizeOfPart(name: FileName, headers: IncomingHttpHeaders, first: number): number {
   const range = parseContentRange(headers['content-range'] ?? '');
   if (range !== undefined && range.first === first && range.last === range.size - 1) return range.size;
-  throw cannot('protocol', `get "${name}"`, 'the server sent another part than requested');
+  throw cannot('protocol', `get "${name}"`, 'the server sent a different range than requested');
 }
 
 /** The bytes of a body. @throws FiletrackerError if the connection fails. */

@@ -63,7 +63,10 @@ export function connectionOptionsOf(options: HttpTransportOptions): ConnectionOp
   const tls = options.tls ?? {};
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
     const missing = tls.key === undefined ? 'key' : 'certificate';
-    throw new FiletrackerError('invalid-argument', `Cannot show a certificate: its ${missing} is missing`);
+    throw new FiletrackerError(
+      'invalid-argument',
+      `Cannot use a client certificate: its ${missing} is missing`,
+    );
   }
   return {
     connections: options.connections ?? 16,

@@ -102,7 +102,7 @@ export class HttpTransport implements RemoteStore {
   }
 
   #requestCapabilities({ signal }: CallOptions): Promise<RemoteCapabilities> {
-    const action = 'ask for the versions of the protocol';
+    const action = 'request the versions of the protocol';
     return this.#request({ method: 'GET', path: '/version/', action, signal }, async (response) => {
       const { status } = response;
       if (status === 404 || (this.#isMisled && status >= 400 && status < 500)) {

@@ -82,7 +82,7 @@ async function* walkNames(folder: Folder, names: readonly Buffer[], walk: Walk):
     const skip = (kind: SkippedFile['kind'], reason: string, loses = false): void =>
       listener.onSkipped?.({ path, relative, reason, kind, loses });
     if (!isFolder && !attributes.isFile()) {
-      skip('file', attributes.isSymbolicLink() ? 'it is a symbolic link' : 'it is no regular file');
+      skip('file', attributes.isSymbolicLink() ? 'it is a symbolic link' : 'it is not a regular file');
     } else if (!isUtf8(bytes)) skip('file', 'its name is not UTF-8', true);
     else if (!isFolder && unfinishedName.test(name)) skip('unfinished', 'it is an unfinished download');
     else if (!isFolder) {

@@ -73,7 +73,7 @@ function verify(file: RemoteFile, measure: ContentMeasure): void {
   if (digest === undefined || measure.digest === digest) return;
   throw new FiletrackerError(
     'digest-mismatch',
-    `Cannot get "${file.name}": the received content does not have the digest that the server names`,
+    `Cannot get "${file.name}": the digest of the received content differs from the one that the server states`,
     { details: { name: file.name, expected: digest, actual: measure.digest } },
   );
 }
@@ -81,7 +81,7 @@ function verify(file: RemoteFile, measure: ContentMeasure): void {
 function wrongSize(file: RemoteFile, actual: number): FiletrackerError {
   return new FiletrackerError(
     'size-mismatch',
-    `Cannot get "${file.name}": the received content does not have the size that the server names`,
+    `Cannot get "${file.name}": the size of the received content differs from the one that the server states`,
     { details: { name: file.name, expected: file.size ?? 0, actual } },
   );
 }

@@ -78,7 +78,7 @@ function descriptorTarget(saveTo: string, path: string, processId: number): Targ
   if (processId !== process.pid) return { kind: 'stream', path };
   // An epoll or timer descriptor has no file type.
   const isKnown = (there.mode & constants.S_IFMT) !== 0;
-  if (!isKnown) throw cannotWrite(saveTo, 'it is no open file');
+  if (!isKnown) throw cannotWrite(saveTo, 'it is not an open file');
   return { kind: 'descriptor', descriptor: Number(basename(path)), path };
 }
 

@@ -53,7 +53,7 @@ export function sourceFile(path: string): SourceFile {
   try {
     const attributes = statSync(path, { bigint: true });
     if (!attributes.isFile()) {
-      const kind = attributes.isDirectory() ? 'it is a folder' : 'it is no regular file';
+      const kind = attributes.isDirectory() ? 'it is a folder' : 'it is not a regular file';
       throw new FiletrackerError('io', `Cannot put "${path}": ${kind}`);
     }
     const { size, mtimeNs, ctimeNs, ino } = attributes;

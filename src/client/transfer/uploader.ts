@@ -142,7 +142,10 @@ export class Uploader {
       const local = { ...known, local: true };
       const added = await cache.addFile(name, local, source.path, { check, signal });
       if (added === undefined) {
-        throw new FiletrackerError('no-space', `Cannot put "${name}": the cache has no room for it`);
+        throw new FiletrackerError(
+          'no-space',
+          `Cannot put "${name}": the cache does not have the capacity for it`,
+        );
       }
       await cache.makeDurable(added);
       await cache.forget(name, known.version - 1);
@@ -167,7 +170,7 @@ function removedSince(name: FileName, wanted: FileVersion, removed: FileVersion)
 export function storedNowhere(name: FileName): FiletrackerError {
   return new FiletrackerError(
     'invalid-argument',
-    `Cannot put "${name}": neither the server nor the cache is to store it`,
+    `Cannot put "${name}": the options exclude both the server and the cache`,
   );
 }
 

@@ -123,7 +123,7 @@ export function openOrCreate(path: string, flags: number, mode: number | undefin
       closeSync(descriptor);
     }
     if (tries === triesMax)
-      throw Object.assign(new Error('EEXIST: it is no regular file'), { code: 'EEXIST', path });
+      throw Object.assign(new Error('EEXIST: it is not a regular file'), { code: 'EEXIST', path });
     if (lstatSync(path, { throwIfNoEntry: false })?.isFile() === false) unlinkSync(path);
   }
 }

@@ -37,7 +37,7 @@ export class RestoreTarget implements AsyncDisposable {
     await makeFolderDurably(folder, privateFolderMode);
     const lock = await FolderLock.tryAcquire(folder, { mode: 'exclusive', fileName: unfinishedRestoreName });
     if (lock === undefined) {
-      throw cannot('store-locked', `restore to "${folder}"`, 'another restore to it is under way');
+      throw cannot('store-locked', `restore to "${folder}"`, 'another restore to it is in progress');
     }
     try {
       // A restore that was killed may have made the folder and not have synced its name.

@@ -211,7 +211,7 @@ function gapsBetween(first: number, last: number, sources: readonly Source[]): s
     if (!there.has(segment)) missing.push(segment);
   if (missing.length === 0) return [];
   return [
-    `${missing.length} segments of the journal were compacted away before a backup kept them: files that were ` +
+    `${missing.length} segments of the journal were compacted away before they were backed up: files that were ` +
       'overwritten or removed soon after that time may be missing',
   ];
 }

@@ -24,7 +24,7 @@ export async function identityOf(storeFolder: string): Promise<string> {
     await link(own, path);
     await syncFolder(storeFolder);
   } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') throw fromSystemError(error, 'give the store its identity');
+    if (errnoOf(error) !== 'EEXIST') throw fromSystemError(error, 'create the identity of the store');
   } finally {
     await rm(own, { force: true });
   }

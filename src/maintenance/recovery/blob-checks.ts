@@ -37,6 +37,6 @@ export async function checkSize(record: BlobRecord, blobs: Pick<BlobStore, 'size
   const { location, storedSize, logicalSize } = record;
   const size = location.kind === 'object' ? await blobs.size(location.key) : storedSize;
   if (size === undefined) return { kind: 'missing' };
-  if (size === storedSize) return { kind: 'sound', storedSize, logicalSize };
+  if (size === storedSize) return { kind: 'intact', storedSize, logicalSize };
   return { kind: 'damaged', reason: `its file has ${size} bytes, not ${storedSize}` };
 }

@@ -53,7 +53,7 @@ export async function intactBlobAt(
   blobs: BlobStore,
 ): Promise<PlacedBlob | undefined> {
   const verdict = await checkStoredBytes(key, { digest, encoding }, blobs);
-  if (verdict.kind !== 'sound') return undefined;
+  if (verdict.kind !== 'intact') return undefined;
   const { logicalSize, storedSize } = verdict;
   return { digest, encoding, key, logicalSize, storedSize };
 }
@@ -100,7 +100,7 @@ export class FolderBlobs implements BlobPlace {
     if (found.length === 0 || (await listSnapshots(this.#folders.root)).length === 0) {
       return { found, notes: [] };
     }
-    const note = `${found.length} files in blobs/ that the catalog does not name stay: the snapshots in history/ may need them`;
+    const note = `${found.length} files in blobs/ that the catalog does not name were kept: the snapshots in history/ may need them`;
     return { found: [], notes: [note] };
   }
 

@@ -59,7 +59,7 @@ export async function surveyBlobs(
     const key = location.kind === 'object' ? location.key : undefined;
     if (key !== undefined) place.checkKey(key);
     const verdict = await verdictOn(record, place, full ? { signal, onBytes } : undefined);
-    if (verdict.kind !== 'sound') {
+    if (verdict.kind !== 'intact') {
       const reason = verdict.kind === 'missing' ? 'its file is gone' : verdict.reason;
       const found = await repairableOrBad(record, key, reason);
       if ('reason' in found) bad.push(found);
@@ -99,5 +99,5 @@ async function verdictOn(
 ): Promise<BlobVerdict> {
   if (record.damaged) return { kind: 'damaged', reason: 'it is marked as damaged' };
   const verdict = await checkSize(record, blobs);
-  return verdict.kind === 'sound' && reading !== undefined ? checkBlob(record, blobs, reading) : verdict;
+  return verdict.kind === 'intact' && reading !== undefined ? checkBlob(record, blobs, reading) : verdict;
 }

@@ -71,8 +71,8 @@ export class BucketBlobs implements BlobPlace {
     const found = orphans.filter(({ modifiedMs }) => modifiedMs < this.#oldestMs).map(({ key }) => key);
     if (!looksLikeOthers(found.length, named, this.#acceptLoss)) return { found, notes: [] };
     const note =
-      `The bucket holds ${found.length} objects that the catalog does not name, and ${named} that it names: the former ` +
-      'stay where they are. If this is the right folder for the bucket, and not an older one, --accept-loss moves them away';
+      `The bucket holds ${found.length} objects that the catalog does not name, and ${named} that it names. The former ` +
+      'were not moved. If this is the right folder for the bucket, and not an older one, --accept-loss moves them away';
     return { found: [], notes: [note] };
   }
 

@@ -22,7 +22,7 @@ export interface RepairAction {
   readonly reason: string;
 }
 
-const catalogReasons: Readonly<Record<Exclude<CatalogState, 'sound'>, string>> = {
+const catalogReasons: Readonly<Record<Exclude<CatalogState, 'intact'>, string>> = {
   absent: 'it does not exist',
   'not-trusted': 'it was not closed before the system went down',
   unreadable: 'it cannot be read',
@@ -39,7 +39,7 @@ export function* actionsFor({
   orphans,
   uploads,
 }: Survey): Iterable<RepairAction> {
-  if (catalog.state !== 'sound') {
+  if (catalog.state !== 'intact') {
     yield { action: 'rebuild-catalog', target: 'catalog', reason: catalogReasons[catalog.state] };
   }
   for (const segment of damagedSegments(inspection)) {
@@ -86,8 +86,7 @@ export function notesFor({ inspection, catalog, blobs, orphans }: Survey): strin
   const blobNotes = blobs.unreadable
     .slice(0, reportItemsMax)
     .map(
-      ({ digest, errno }) =>
-        `Blob ${digest} cannot be read and was left as it is: the disk answered with ${errno}`,
+      ({ digest, errno }) => `Blob ${digest} cannot be read and was left as it is: the disk reports ${errno}`,
     );
   const returned = catalog.returned
     .slice(0, reportItemsMax)

@@ -43,7 +43,7 @@ export interface DatabaseDetails {
   readonly sound: number;
   /** Orphans that were removed. */
   readonly strays: number;
-  /** Orphans that stay, because they are more than the objects that rows name. */
+  /** Orphans that were kept, because they outnumber the objects that rows name. */
   readonly straysLeft: number;
 }
 
@@ -146,7 +146,7 @@ class DatabaseStore implements RecoverableStore<DatabaseDetails, DatabaseDetails
       const readsAll = full || (record.damaged && record.location.kind === 'inline');
       const blobs = this.#blobs;
       const verdict = await (readsAll ? checkBlob(record, blobs, { signal }) : checkSize(record, blobs));
-      if (verdict.kind === 'sound') {
+      if (verdict.kind === 'intact') {
         // Only a blob that was read from end to end loses its mark.
         if (!record.damaged || !readsAll) return;
         sound += 1;
@@ -163,7 +163,7 @@ class DatabaseStore implements RecoverableStore<DatabaseDetails, DatabaseDetails
       atOnce: blobsAtOnce,
       check,
       onUnreadable: (record, errno) =>
-        note(unreadable, record, `it was left as it is: the disk answered with ${errno}`),
+        note(unreadable, record, `it was left as it is: the disk reports ${errno}`),
       advance: (checked) => advance(checked, total),
       signal,
     });
@@ -243,8 +243,8 @@ function warningsFor({ tables, straysLeft }: DatabaseDetails): string[] {
   }
   if (straysLeft > 0) {
     warnings.push(
-      `${straysLeft} objects that no row names stay, because they are more than those that rows name; if this is the ` +
-        'right database for them, and not an older one, --accept-loss removes them',
+      `${straysLeft} objects that no row names were kept, because they outnumber those that rows name; if this is ` +
+        'the right database for them, and not an older one, --accept-loss removes them',
     );
   }
   return warnings;

@@ -136,7 +136,10 @@ function sendIfUnchanged(exchange: Exchange, entry: Entry, accepted: AcceptedEnc
 }
 
 function failedCondition(entry: Entry, header: string): FiletrackerError {
-  return new FiletrackerError('precondition-failed', `Cannot get "${entry.name}": the condition of ${header} is not met`);
+  return new FiletrackerError(
+    'precondition-failed',
+    `Cannot get "${entry.name}": the condition of ${header} is not met`,
+  );
 }
 
 /** The encoding whose tag a 304 carries; `undefined` if the client needs the file. */

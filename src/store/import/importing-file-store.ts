@@ -198,7 +198,7 @@ export class ImportingFileStore implements FileStore {
   }
 
   async #import(name: FileName): Promise<void> {
-    // No file of the old server can stand where a directory is here, or below a file of ours.
+    // No file of the old server can stand where a directory is here, or below a file of this store.
     if (await this.#isBarred(name)) return;
     let flight = this.#flights.get(name);
     if (flight === undefined) {

@@ -284,7 +284,9 @@ export class IndexDatabase extends IndexTables {
       this.state.get(totalsKey);
     } catch (cause) {
       setImmediate(() => {
-        throw cannot('unavailable', 'use the index of the catalog', 'a write to it failed permanently', { cause });
+        throw cannot('unavailable', 'use the index of the catalog', 'a write to it failed permanently', {
+          cause,
+        });
       });
     }
   }

@@ -42,7 +42,7 @@ export class ChangeSequence {
   enqueue(step: Step): void {
     this.checkOpen();
     if (this.#queue.length >= pendingChangesMax) {
-      throw cannot('busy', 'change the catalog', 'too many changes wait for the disk');
+      throw cannot('busy', 'change the catalog', 'too many changes are waiting for the disk');
     }
     this.#queue.push(step);
     this.#draining ??= this.#drain();
