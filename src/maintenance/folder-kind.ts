@@ -264,5 +264,10 @@ export async function refuseNewerFormats(folder: string): Promise<void> {
   }
   const { journal, catalog } = storeFolders(folder);
   await checkIndexFormat(catalog);
-  for (const segment of await listSegments(journal)) await readSegmentHeader(journal, segment);
+  for (const segment of await listSegments(journal)) {
+    await readSegmentHeader(journal, segment).catch((error: unknown) => {
+      // A server may compact its journal meanwhile.
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    });
+  }
 }

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -7,6 +7,7 @@ import { TokenFileEditor, TokenStore } from '../../src/access/token-store.ts';
 import { compareIndexes } from '../../src/catalog/lmdb/index/comparison.ts';
 import { systemClock } from '../../src/core/clock.ts';
 import { backupStore } from '../../src/maintenance/backup/backup.ts';
+import { refuseNewerFormats } from '../../src/maintenance/folder-kind.ts';
 import { restoreStore } from '../../src/maintenance/backup/restore.ts';
 import { noise } from '../support/contents.ts';
 import { EmbeddedStore } from '../support/embedded-store.ts';
@@ -76,6 +77,12 @@ describe.each(Object.keys(uses))('%s', (use) => {
       expect(await everything()).toEqual(before);
     },
   );
+});
+
+it('a segment that is removed after it was listed has no format to refuse', async () => {
+  // A link to nothing is listed and cannot be opened, as a segment that compaction removes in between.
+  await symlink('gone', join(folder, 'journal', '0000000002.log'));
+  expect(await refuseNewerFormats(folder)).toBeUndefined();
 });
 
 describe('a backup in which a newer release has written', () => {
