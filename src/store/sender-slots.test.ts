@@ -31,7 +31,7 @@ describe('SenderSlots', () => {
     const slots = new SenderSlots({ what, max: 3 });
     slots.take(action, 'one');
     slots.take(action, 'two');
-    expect(() => slots.check(action, 'one')).toThrow(/1 uploads of the same token/);
+    expect(() => slots.check(action, 'one')).toThrow(/1 uploads of this token/);
     slots.release('two');
     slots.take(action, 'one');
     slots.release('one');

@@ -72,7 +72,7 @@ test.each([
   ['javascript:alert(1)', /which is no http or https address/],
   ['\u0001', /Cannot look at "\/a"/],
   [`http://h/${'x'.repeat(8000)}`, /Cannot look at "\/a" at "http.{0,300}$/],
-  [undefined, /it answers 302 without a Location/],
+  [undefined, /it responded with status 302 but no Location/],
 ])('a redirect to %j ends in one clear line', async (location, expected) => {
   const server = await webServer((_request, response) => {
     response.socket?.end(

@@ -145,7 +145,7 @@ describe('folderKind()', () => {
     await makeStore(both);
     await cp(cache, both, { recursive: true });
     expect(await folderToOpen(both)).toBe(both);
-    await expect(recover(both)).rejects.toThrow('a client has its cache in it too');
+    await expect(recover(both)).rejects.toThrow('it also holds the cache of a client');
     expect((await everything(both)).filter((name) => name.startsWith('quarantine'))).toEqual([]);
   });
 

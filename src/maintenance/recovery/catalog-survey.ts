@@ -23,7 +23,7 @@ export interface LostRecord {
 
 /** How the store's index compares with its journal. */
 export type CatalogState =
-  'intact' | 'absent' | 'not-trusted' | 'unreadable' | 'behind-journal' | 'ahead-of-journal' | 'differs';
+  'sound' | 'absent' | 'not-trusted' | 'unreadable' | 'behind-journal' | 'ahead-of-journal' | 'differs';
 
 export interface CatalogSurvey {
   readonly state: CatalogState;
@@ -113,7 +113,7 @@ function stateOf(comparison: IndexComparison, { end, index }: JournalInspection)
   if (isBefore(end, comparison.end)) return 'ahead-of-journal';
   const { surplus, missing, differingBlobs, countsDiffer, unreadableRows } = comparison;
   const differences = surplus.length + missing.length + differingBlobs + unreadableRows;
-  return differences > 0 || countsDiffer ? 'differs' : 'intact';
+  return differences > 0 || countsDiffer ? 'differs' : 'sound';
 }
 
 /**

@@ -22,7 +22,7 @@ export interface RepairAction {
   readonly reason: string;
 }
 
-const catalogReasons: Readonly<Record<Exclude<CatalogState, 'intact'>, string>> = {
+const catalogReasons: Readonly<Record<Exclude<CatalogState, 'sound'>, string>> = {
   absent: 'it does not exist',
   'not-trusted': 'it was not closed before the system went down',
   unreadable: 'it cannot be read',
@@ -39,7 +39,7 @@ export function* actionsFor({
   orphans,
   uploads,
 }: Survey): Iterable<RepairAction> {
-  if (catalog.state !== 'intact') {
+  if (catalog.state !== 'sound') {
     yield { action: 'rebuild-catalog', target: 'catalog', reason: catalogReasons[catalog.state] };
   }
   for (const segment of damagedSegments(inspection)) {

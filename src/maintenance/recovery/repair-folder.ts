@@ -53,7 +53,7 @@ export async function repairFolder(survey: Survey, parts: RepairParts): Promise<
     placer: place.blobs,
     clock: parts.clock,
     lock: parts.lock,
-    rebuild: survey.catalog.state !== 'intact' || survey.inspection.damaged.length > 0,
+    rebuild: survey.catalog.state !== 'sound' || survey.inspection.damaged.length > 0,
     salvage: true,
   });
   try {
