@@ -4,6 +4,12 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+/** What may be imported by the two folders that put everything together. */
+const belowRuntime = [
+  ...['core', 'streams', 'fs', 'protocol', 'access', 'blobs', 'catalog', 'store'],
+  ...['client', 'config', 'telemetry', 'maintenance'],
+];
+
 /** What each folder may import besides itself. A path with a file name allows only that file. */
 const allowed = {
   core: [],
@@ -19,36 +25,8 @@ const allowed = {
   config: ['core', 'fs', 'access', 'blobs', 'catalog'],
   telemetry: ['core', 'protocol', 'access', 'catalog', 'config', 'store', 'server'],
   maintenance: ['core', 'streams', 'fs', 'access', 'blobs', 'catalog', 'store'],
-  runtime: [
-    'core',
-    'streams',
-    'fs',
-    'protocol',
-    'access',
-    'blobs',
-    'catalog',
-    'store',
-    'server',
-    'client',
-    'config',
-    'telemetry',
-    'maintenance',
-  ],
-  cli: [
-    'core',
-    'streams',
-    'fs',
-    'protocol',
-    'access',
-    'blobs',
-    'catalog',
-    'store',
-    'client',
-    'config',
-    'telemetry',
-    'maintenance',
-    'runtime',
-  ],
+  runtime: [...belowRuntime, 'server'],
+  cli: [...belowRuntime, 'runtime'],
   'index.ts': ['core', 'client'],
 };
 const filesPerFolderMax = 16;

@@ -228,6 +228,25 @@ export const removals = put.replace('CREATE FUNCTION', 'CREATE OR REPLACE FUNCTI
         ELSE r.version > p_version AND r.time_ms > p_removals_since END;`,
 );
 
+/** The body of a change with If-Unmodified-Since, around the statement that makes the change. */
+function unmodifiedBody(change: string): string {
+  return `DECLARE
+  found_version bigint;
+  absent boolean;
+BEGIN
+  LOOP
+    SELECT e.version INTO found_version FROM $schema.entry e WHERE e.name = p_name FOR UPDATE;
+    absent := NOT FOUND;
+    IF found_version > p_since THEN
+      outcome := 'precondition-failed';
+      RETURN;
+    END IF;
+    ${change}
+    EXIT WHEN NOT absent OR outcome <> 'precondition-failed';
+  END LOOP;
+END $$;`;
+}
+
 /**
  * Changes with If-Unmodified-Since, built on those that know tags alone. An entry that exists stays locked until the
  * change is made. If there is none, one may appear meanwhile: the change then requires that none has, and looks again
@@ -241,42 +260,14 @@ CREATE FUNCTION $schema.put_unmodified(
   OUT outcome text, OUT stored_version bigint, OUT other text, OUT deduplicated boolean,
   OUT replaced_key text
 ) LANGUAGE plpgsql AS $$
-DECLARE
-  found_version bigint;
-  absent boolean;
-BEGIN
-  LOOP
-    SELECT e.version INTO found_version FROM $schema.entry e WHERE e.name = p_name FOR UPDATE;
-    absent := NOT FOUND;
-    IF found_version > p_since THEN
-      outcome := 'precondition-failed';
-      RETURN;
-    END IF;
-    SELECT * INTO outcome, stored_version, other, deduplicated, replaced_key FROM $schema.put(
+${unmodifiedBody(`SELECT * INTO outcome, stored_version, other, deduplicated, replaced_key FROM $schema.put(
       p_name, p_ancestors, p_version, p_digest, p_encoding, p_logical, p_stored, p_bytes, p_key,
-      (CASE WHEN absent THEN 1 ELSE 0 END)::smallint, NULL, p_now, p_removals_since);
-    EXIT WHEN NOT absent OR outcome <> 'precondition-failed';
-  END LOOP;
-END $$;
+      (CASE WHEN absent THEN 1 ELSE 0 END)::smallint, NULL, p_now, p_removals_since);`)}
 
 CREATE FUNCTION $schema.remove_unmodified(
   p_name text, p_version bigint, p_now bigint, p_since bigint,
   OUT outcome text, OUT stored_version bigint
 ) LANGUAGE plpgsql AS $$
-DECLARE
-  found_version bigint;
-  absent boolean;
-BEGIN
-  LOOP
-    SELECT e.version INTO found_version FROM $schema.entry e WHERE e.name = p_name FOR UPDATE;
-    absent := NOT FOUND;
-    IF found_version > p_since THEN
-      outcome := 'precondition-failed';
-      RETURN;
-    END IF;
-    SELECT * INTO outcome, stored_version FROM $schema.remove(
-      p_name, p_version, (CASE WHEN absent THEN 1 ELSE 0 END)::smallint, NULL, p_now);
-    EXIT WHEN NOT absent OR outcome <> 'precondition-failed';
-  END LOOP;
-END $$;
+${unmodifiedBody(`SELECT * INTO outcome, stored_version FROM $schema.remove(
+      p_name, p_version, (CASE WHEN absent THEN 1 ELSE 0 END)::smallint, NULL, p_now);`)}
 `;
