@@ -5,10 +5,8 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** What may be imported by the two folders that put everything together. */
-const belowRuntime = [
-  ...['core', 'streams', 'fs', 'protocol', 'access', 'blobs', 'catalog', 'store'],
-  ...['client', 'config', 'telemetry', 'maintenance'],
-];
+const belowRuntime =
+  'core streams fs protocol access blobs catalog store client config telemetry maintenance'.split(' ');
 
 /** What each folder may import besides itself. A path with a file name allows only that file. */
 const allowed = {
