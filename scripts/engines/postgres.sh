@@ -30,7 +30,7 @@ case $action in
     if [ ! -e "$data/PG_VERSION" ]; then
       as_owner "$bin/initdb" -D "$data" -U postgres --auth=trust --encoding=UTF8 --no-locale --no-sync >/dev/null
     fi
-    settings="-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories=$folder -c max_connections=300"
+    settings="-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories='$folder' -c max_connections=300"
     settings+=" -c shared_buffers=${SHARED_BUFFERS:-128MB} -c max_locks_per_transaction=128"
     if [ -z "${DURABLE:-}" ]; then settings+=" -c fsync=off -c full_page_writes=off"; fi
     as_owner "$bin/pg_ctl" -D "$data" -l "$folder/log" -w -t 60 -o "$settings" start >/dev/null

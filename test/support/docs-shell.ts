@@ -71,8 +71,14 @@ export class DocsShell {
   }
 
   async execute(commands: string): Promise<{ code: number; output: string }> {
+    // The page does not quote its paths; the folder for temporary files may have blanks in its own.
+    const folder = join(this.root, 'srv');
+    const quoted = this.#adapted(commands).replaceAll(
+      folder,
+      folder.replaceAll(/[^\w./-]/g, String.raw`\$&`),
+    );
     const path = `${join(this.root, 'bin')}:${process.env['PATH'] ?? ''}:${systemFolder}`;
-    const child = spawn('bash', ['-euo', 'pipefail', '-c', this.#adapted(commands)], {
+    const child = spawn('bash', ['-euo', 'pipefail', '-c', quoted], {
       cwd: this.root,
       env: { ...process.env, PATH: path, NODE_NO_WARNINGS: '1' },
       stdio: ['ignore', 'pipe', 'pipe'],
