@@ -91,8 +91,8 @@ export class Capacity {
   }
 
   /**
-   * Admits a change; `made` or `givenUp` must follow. Returns the limit in its way, in words, or `undefined`.
-   * @param stored what all blobs take now, and what the client offers even if it is stored already.
+   * Admits a change; `made` or `givenUp` must follow. Returns the limit that forbids it, in words, or `undefined`.
+   * @param stored the stored bytes of all blobs now, and those that the client offers, even if they are stored already.
    */
   admit(
     change: UsageChange,

@@ -20,7 +20,7 @@ import {
 import { checkApart } from './target-folder.ts';
 
 /**
- * What a folder is that a user names as a store. Every program checks this before it opens one: the old layout and ours
+ * The kind of a folder that a user names as a store. Every program checks this before it opens one: the old layout and ours
  * both have a `blobs/` with different meanings, and opening one as the other destroys it.
  *
  * A folder of filetracker 2 is known by `links/` beside `blobs/`, which ours never has, whatever else it contains; not by

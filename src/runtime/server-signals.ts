@@ -6,7 +6,7 @@ export const takeoverReason = 'take-over';
 
 /**
  * Handles the signals to a server. HUP and USR2 are handled before any other work begins, because by default they would
- * end the process, even while it adopts an old folder. What they request waits until there are workers.
+ * end the process, even while it adopts an old folder. Their actions wait until there are workers.
  */
 export class ServerSignals {
   readonly #log: Log;

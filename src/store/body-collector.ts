@@ -22,7 +22,7 @@ export class MemoryBudget {
 export interface CollectedBody {
   /** All of it; or, if it is too large or memory is short, what was collected and then the rest, in one iteration. */
   readonly received: GatheredBytes | Chunks;
-  /** Gives the memory back and ends reading. Idempotent. */
+  /** Frees the memory and ends reading. Idempotent. */
   readonly release: () => Promise<void>;
 }
 

@@ -183,7 +183,7 @@ export class PutPath {
     }
   }
 
-  /** Commits twice if the first change relied on bytes that are lost: the second one brings the body's. */
+  /** Commits twice if the first change relied on bytes that are lost: the second change stores those of the body. */
   async #commitBytes({ intent }: Upload, content: VerifiedContent, form: StoredForm): Promise<PutOutcome> {
     const outcome = await this.#commit(intent, content, form);
     if (outcome.kind !== 'stored' || outcome.object === undefined) return outcome;

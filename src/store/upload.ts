@@ -47,7 +47,7 @@ export interface UploadContext {
  * The body of one put on its way into the store. Small bodies are collected in memory and verified before anything is
  * encoded or written. Large bodies are encoded and staged while they pass and are verified.
  *
- * Invariant: whatever an upload takes (memory, a hold, staged bytes) it gives back in `release`.
+ * Invariant: `release` frees all that an upload holds (memory, a hold, staged bytes).
  */
 export class Upload {
   readonly intent: PutIntent;

@@ -29,7 +29,7 @@ export interface VerificationStatus {
   readonly mendedBlobs: number;
   /** Blobs whose recorded size was wrong, and was corrected. */
   readonly resizedBlobs: number;
-  /** Orphans, which stay where they are. */
+  /** Orphans, which are not moved. */
   readonly strays: number;
   /** All blobs up to this one are checked. */
   readonly after: Digest | undefined;

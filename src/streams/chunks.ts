@@ -29,7 +29,7 @@ function bodyAborted(cause: unknown): FiletrackerError {
   return new FiletrackerError('aborted', `Cannot read the body: ${messageOf(cause)}`, { cause });
 }
 
-/** What a promise gives, or the signal's reason where that comes first. */
+/** The result of a promise, or a rejection with the signal's reason if that comes first. */
 export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   let onAbort: (() => void) | undefined;
   const aborted = new Promise<never>((_resolve, reject) => {
@@ -104,7 +104,7 @@ export function streamOver(source: Readable | undefined, chunks: Chunks, signal?
   return stream;
 }
 
-/** The pieces as one buffer, without a copy where there is one only. */
+/** The pieces as one buffer, without a copy if there is only one. */
 export function joined(parts: readonly Uint8Array[]): Buffer {
   const [only] = parts;
   if (parts.length === 1 && only !== undefined) return asBuffer(only);
@@ -120,7 +120,7 @@ interface ReusingSource extends Readable {
   giveBack(piece: Uint8Array): void;
 }
 
-/** Gives a piece that nothing uses any more back to its source, if that reuses pieces; otherwise does nothing. */
+/** Returns a piece that is no longer used to its source if the source reuses pieces; otherwise does nothing. */
 export function giveBack(source: Readable, piece: Uint8Array): void {
   if ('giveBack' in source && typeof source.giveBack === 'function')
     (source as ReusingSource).giveBack(piece);

@@ -93,7 +93,7 @@ export function gunzipBytes(bytes: Uint8Array, bounds: DecodingBounds): Buffer |
 }
 
 /**
- * Decodes gzip in memory on the main thread if it unpacks to 64 KiB at the most, else gives undefined: 4 KiB
+ * Decodes gzip in memory on the main thread if it unpacks to at most 64 KiB, otherwise returns undefined: 4 KiB
  * of text take 14 µs so and 130 µs by way of the thread pool, 50 of them on the main thread.
  */
 export function gunzipAtOnce(bytes: Uint8Array, bounds: DecodingBounds): Buffer | undefined {

@@ -118,7 +118,7 @@ export async function completeUpload(
 
 /**
  * Every object whose key begins with `start`. Continues by the server's token, or by the last key if there is none.
- * @throws FiletrackerError `io` if the server says that there is more and does not say where: a list that ends too
+ * @throws FiletrackerError `io` if the server reports a further page but not where it begins: a list that ends too
  * early must not be taken for complete.
  */
 export async function* listObjects(

@@ -49,7 +49,7 @@ export interface SegmentHeader extends NewSegment {
   readonly format: 1 | 2;
 }
 
-/** What is needed to read the records of a segment. */
+/** The values that are needed to read the records of a segment. */
 export interface SegmentLayout {
   readonly format: 1 | 2;
   /** Offset of the first record. */

@@ -6,13 +6,13 @@ import { repairStatements } from './repair-statements.ts';
 export interface RepairOptions {
   readonly dryRun: boolean;
   readonly nowMs: number;
-  /** Give up blobs whose names were lost with records of the journal. */
+  /** Accept the loss of files whose names were lost with records of the journal. */
   readonly acceptLoss?: boolean | undefined;
 }
 
-/** What was wrong in the tables; repaired unless this was a dry run. */
+/** The errors found in the tables; repaired unless this was a dry run. */
 export interface TableRepairs {
-  /** Records were deleted from the journal other than by compaction: what they said is unknown. */
+  /** Records were deleted from the journal other than by compaction: their content is unknown. */
   readonly journalShortened: boolean;
   /** Entries in the journal that were missing from the table. */
   readonly entriesRestored: number;

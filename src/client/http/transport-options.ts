@@ -31,7 +31,7 @@ export interface HttpTransportOptions {
   readonly stallTimeoutMs?: number | undefined;
   /** Time limit for the head of the response once the request is sent, in milliseconds; 600,000 unless given. */
   readonly answerTimeoutMs?: number | undefined;
-  /** What is safe to repeat is retried 4 times within 1.5 s unless given, and the client waits no longer for any server. */
+  /** Requests that are safe to repeat are retried 4 times within 1.5 s unless given. The client waits no longer for any server. */
   readonly retries?: Partial<RetryPolicy> | undefined;
   /** Certificates for https, as PEM text. */
   readonly tls?: TlsOptions | undefined;

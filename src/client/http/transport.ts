@@ -45,7 +45,7 @@ const legacyCapabilities: RemoteCapabilities = { protocolVersion: 1, features: n
 
 /**
  * A server reached over HTTP, which speaks version 2 of the protocol, with or without our additions, or version 1.
- * What is safe to repeat is retried by its policy.
+ * Requests that are safe to repeat are retried by its policy.
  *
  * @example
  * ```ts

@@ -57,12 +57,12 @@ export interface BackupReport {
   readonly entries: number;
   readonly segments: number;
   readonly blobs: CopiedBlobs;
-  /** Where the changes of a server were moved that had served the backup itself. */
+  /** The folder to which changes were moved that a server made in the backup itself. */
   readonly putAside: string | undefined;
 }
 
 /**
- * Takes a snapshot of a store, while a server may change the store, into a folder that is a store itself. What the folder
+ * Takes a snapshot of a store, which a server may change meanwhile, into a folder that is itself a store. What the folder
  * has from earlier backups is not copied again.
  *
  * Why the snapshot is consistent: `BackupSource` keeps every process from removing a segment or a blob until the backup

@@ -13,7 +13,7 @@ import { listSnapshots } from '../backup/backup-layout.ts';
 import { namesIn, type StoreFolders } from '../store-folders.ts';
 import type { Quarantine } from './quarantine.ts';
 
-/** Orphans: what is stored beside the blobs without being named by the catalog. */
+/** Orphans: files or objects among the blobs that the catalog does not name. */
 export interface Orphans {
   /** To be moved to the quarantine: keys, in a folder with the folder before them. */
   readonly found: readonly string[];
@@ -22,7 +22,7 @@ export interface Orphans {
 }
 
 /**
- * Where a store with an embedded catalog keeps its blobs: a folder or a bucket. Every `reader` is of the catalog that
+ * The place where a store with an embedded catalog keeps its blobs: a folder or a bucket. Every `reader` is of the catalog that
  * was rebuilt from the journal.
  */
 export interface BlobPlace extends AsyncDisposable {
@@ -38,7 +38,7 @@ export interface BlobPlace extends AsyncDisposable {
     reader: LmdbReader,
   ): Promise<PlacedBlob | undefined>;
   findOrphans(reader: LmdbReader): Promise<Orphans>;
-  /** Moves what is stored under a key to the quarantine. */
+  /** Moves the bytes under a key to the quarantine. */
   quarantineKey(key: string, quarantine: Quarantine): Promise<void>;
   quarantineOrphan(orphan: string, quarantine: Quarantine): Promise<void>;
   /** Uploads that were never finished. */

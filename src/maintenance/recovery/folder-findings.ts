@@ -31,7 +31,7 @@ const catalogReasons: Readonly<Record<Exclude<CatalogState, 'sound'>, string>> =
   differs: 'it differs from the journal',
 };
 
-/** What has to be repaired; nothing if the store is intact. */
+/** The repairs to make; none if the store is intact. */
 export function* actionsFor({
   inspection,
   catalog,
@@ -75,7 +75,7 @@ export function* actionsFor({
   for (const target of uploads) yield { action: 'remove-upload', target, reason: 'it was never finished' };
 }
 
-/** What is lost, or may be, without a file that stands for it. */
+/** Losses, certain or possible, that no file in the report shows. */
 export function notesFor({ inspection, catalog, blobs, orphans }: Survey): string[] {
   const journalNotes = inspection.damaged.map((range) => {
     const place = `${segmentFileName(range.segment)}, bytes ${range.start} to ${range.end}`;

@@ -63,7 +63,7 @@ export interface FolderDetails {
   readonly changesMayBeMissing: boolean;
   /** Losses without a file that stands for them: versions, removals. */
   readonly notes: readonly string[];
-  /** Where damaged things were moved to, if there were any. */
+  /** The folder to which damaged parts were moved, if there were any. */
   readonly quarantine: string | undefined;
 }
 

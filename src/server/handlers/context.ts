@@ -21,18 +21,18 @@ export interface ServerContext {
   /** Lists in progress in this process. */
   readonly lists: SenderSlots;
   readonly clock: Clock;
-  /** Software and release, as `/version` and `/status` tell it. */
+  /** Software and release, as `/version` and `/status` report them. */
   readonly serverName: string;
   readonly release: string;
   /** Base URL of the server that files are being moved from; undefined outside of a migration. */
   readonly fallbackUrl: string | undefined;
-  /** Whether readers are sent to where the bytes are, if such a place exists. */
+  /** Whether readers are redirected to the object store, if it has the bytes. */
   readonly redirectDownloads: boolean;
-  /** Turns of those who ask for parts far into compressed contents. */
+  /** Turns of requests for ranges far into compressed files. */
   readonly seeks: SeekQueue;
   readonly metrics: MetricsSource | undefined;
   readonly verification: VerificationControl | undefined;
   readonly startedAtMs: number;
-  /** Whether the server is going down: it takes no new work then. */
+  /** Whether the server is shutting down: it then accepts no new work. */
   isDraining(): boolean;
 }

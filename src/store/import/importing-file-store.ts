@@ -37,7 +37,7 @@ export interface OldFile {
   /** Bytes of the body on the wire. */
   readonly transferSize: number | undefined;
   readonly body: Chunks;
-  /** Gives the body up. Idempotent. */
+  /** Abandons the body. Idempotent. */
   cancel(): void;
 }
 
