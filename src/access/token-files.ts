@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
+import { unlessMissing } from '../fs/folders.ts';
 
 /** The tokens of a store. */
 export const tokensFileName = 'tokens.json';
@@ -19,10 +19,7 @@ export const tokensFileMode = 0o600;
 /** Copies the tokens of a backup into a restored store, the marker first. @throws FiletrackerError of the disk. */
 export async function restoreTokens(backup: string, store: string): Promise<void> {
   for (const name of [tokensMarkerName, tokensFileName]) {
-    const bytes = await readFile(join(backup, name)).catch((error: unknown) => {
-      if (errnoOf(error) === 'ENOENT') return undefined;
-      throw fromSystemError(error, 'read the tokens of the backup');
-    });
+    const bytes = await unlessMissing(readFile(join(backup, name)), 'read the tokens of the backup');
     if (bytes !== undefined) await writeFileDurably(join(store, name), bytes, { mode: tokensFileMode });
   }
 }

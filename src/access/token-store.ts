@@ -1,17 +1,11 @@
-import { access, readFile, stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
-import {
-  cannot,
-  errnoOf,
-  fromSystemError,
-  isFiletrackerError,
-  type FiletrackerError,
-} from '../core/errors.ts';
+import { cannot, errnoOf, isFiletrackerError, type FiletrackerError } from '../core/errors.ts';
 import { checkStoredFormat } from '../core/release.ts';
 import { writeFileDurably } from '../fs/durable-file.ts';
 import { FolderLock } from '../fs/locks/folder-lock.ts';
-import { makeFolderDurably, privateFolderMode } from '../fs/folders.ts';
+import { exists, makeFolderDurably, privateFolderMode, unlessMissing } from '../fs/folders.ts';
 import {
   tokensFileMode,
   tokensFileName as fileName,
@@ -42,12 +36,8 @@ function parseTokenFile(text: string): readonly Token[] {
 
 /** The stored tokens; `undefined` if there is no file. */
 async function readTokens(folder: string): Promise<readonly Token[] | undefined> {
-  try {
-    return parseTokenFile(await readFile(join(folder, fileName), 'utf8'));
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw fromSystemError(error, `read "${fileName}"`);
-  }
+  const text = await unlessMissing(readFile(join(folder, fileName), 'utf8'), `read "${fileName}"`);
+  return text === undefined ? undefined : parseTokenFile(text);
 }
 
 /** What changes whenever the file does: a value to compare, nothing to read. */
@@ -61,14 +51,8 @@ async function stateOfTokens(folder: string): Promise<string> {
 }
 
 /** Whether the store ever had tokens. */
-async function isMarked(folder: string): Promise<boolean> {
-  try {
-    await access(join(folder, tokensMarkerName));
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return false;
-    throw fromSystemError(error, `look for "${tokensMarkerName}"`);
-  }
+function isMarked(folder: string): Promise<boolean> {
+  return exists(join(folder, tokensMarkerName), `look for "${tokensMarkerName}"`);
 }
 
 /** Excludes all other processes that change the tokens of a store. */

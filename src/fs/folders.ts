@@ -1,5 +1,5 @@
 import { mkdirSync, statfsSync, statSync } from 'node:fs';
-import { open, readdir, realpath } from 'node:fs/promises';
+import { open, readdir, realpath, stat } from 'node:fs/promises';
 import { homedir, userInfo } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { errnoOf, fromSystemError } from '../core/errors.ts';
@@ -21,16 +21,34 @@ export function homeFolder(): string | undefined {
 }
 
 /**
+ * The result of work on a path; `undefined` if nothing is there (ENOENT), or for one more errno. `action` completes
+ * "Cannot …". @throws FiletrackerError of the disk.
+ */
+export async function unlessMissing<Result>(
+  work: Promise<Result>,
+  action: string,
+  alsoMissing?: 'ENOTDIR',
+): Promise<Result | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === 'ENOENT' || (errno !== undefined && errno === alsoMissing)) return undefined;
+    throw fromSystemError(error, action);
+  }
+}
+
+/** Whether anything is at a path. `action` completes "Cannot …". @throws FiletrackerError if the disk cannot say. */
+export async function exists(path: string, action: string): Promise<boolean> {
+  return (await unlessMissing(stat(path), action)) !== undefined;
+}
+
+/**
  * The names in a folder, sorted; `undefined` if the folder is missing. `action` completes "Cannot …".
  * @throws FiletrackerError of the disk.
  */
 export async function namesIn(folder: string, action = `read "${folder}"`): Promise<string[] | undefined> {
-  try {
-    return (await readdir(folder)).sort();
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw fromSystemError(error, action);
-  }
+  return (await unlessMissing(readdir(folder), action))?.sort();
 }
 
 /** Makes the names in a folder durable: every creation, renaming and removal in it. @throws FiletrackerError of the disk. */

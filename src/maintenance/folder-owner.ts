@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { cannot, errnoOf, fromSystemError } from '../core/errors.ts';
+import { cannot } from '../core/errors.ts';
+import { unlessMissing } from '../fs/folders.ts';
 
 interface Owner {
   readonly uid: number;
@@ -67,13 +68,8 @@ async function existingFolder(folder: string): Promise<string> {
   return above === folder || (await ownerOf(folder)) !== undefined ? folder : existingFolder(above);
 }
 
-async function ownerOf(path: string): Promise<Owner | undefined> {
-  try {
-    return await stat(path);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-    throw fromSystemError(error, `look at "${path}"`);
-  }
+function ownerOf(path: string): Promise<Owner | undefined> {
+  return unlessMissing(stat(path), `look at "${path}"`, 'ENOTDIR');
 }
 
 /** `undefined` for a user without a name, such as one of systemd's `DynamicUser=` while its unit is down. */

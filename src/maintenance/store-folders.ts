@@ -1,7 +1,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { checkStoredFormat } from '../core/release.ts';
+import { unlessMissing } from '../fs/folders.ts';
 
 /** The parts of a store in a folder. */
 export interface StoreFolders {
@@ -32,12 +32,12 @@ export const unfinishedRestoreName = 'unfinished-restore';
 
 /** @throws FiletrackerError if the disk cannot say: an unreadable folder does not count as absent. */
 export async function isFolder(path: string): Promise<boolean> {
-  return (await unlessAbsent(path, stat(path)))?.isDirectory() ?? false;
+  return (await unlessMissing(stat(path), `read "${path}"`, 'ENOTDIR'))?.isDirectory() ?? false;
 }
 
 /** The sorted names in a folder; `undefined` if there is no folder. @throws FiletrackerError of the disk. */
 export async function namesIn(folder: string): Promise<string[] | undefined> {
-  return (await unlessAbsent(folder, readdir(folder)))?.sort();
+  return (await unlessMissing(readdir(folder), `read "${folder}"`, 'ENOTDIR'))?.sort();
 }
 
 /**
@@ -45,7 +45,7 @@ export async function namesIn(folder: string): Promise<string[] | undefined> {
  * @throws FiletrackerError `corrupt-store` for a newer format.
  */
 export async function readStateFile(path: string): Promise<unknown> {
-  const text = await unlessAbsent(path, readFile(path, 'utf8'));
+  const text = await unlessMissing(readFile(path, 'utf8'), `read "${path}"`, 'ENOTDIR');
   if (text === undefined) return undefined;
   let content: unknown = null;
   try {
@@ -55,13 +55,4 @@ export async function readStateFile(path: string): Promise<unknown> {
   }
   checkStoredFormat(basename(path), content, [1]);
   return content;
-}
-
-async function unlessAbsent<Result>(path: string, work: Promise<Result>): Promise<Result | undefined> {
-  try {
-    return await work;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-    throw fromSystemError(error, `read "${path}"`);
-  }
 }

@@ -1,7 +1,7 @@
-import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
-import { errnoOf, FiletrackerError, fromSystemError } from '../core/errors.ts';
+import { FiletrackerError } from '../core/errors.ts';
+import { exists } from '../fs/folders.ts';
 import { folderKind, folderToOpen, type FolderKind } from '../maintenance/folder-kind.ts';
 import { tokensFileName, tokensMarkerName } from '../access/token-files.ts';
 import type { BackEndConfig } from '../config/back-end-config.ts';
@@ -16,12 +16,7 @@ export interface TokenPlace {
 
 async function folderHasTokens(folder: string): Promise<boolean> {
   for (const name of [tokensFileName, tokensMarkerName]) {
-    try {
-      await access(join(folder, name));
-      return true;
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, `look for "${name}"`);
-    }
+    if (await exists(join(folder, name), `look for "${name}"`)) return true;
   }
   return false;
 }

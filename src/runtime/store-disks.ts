@@ -1,7 +1,7 @@
 import { stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, fromSystemError } from '../core/errors.ts';
 import { freeSpaceMinBytes, freeSpaceMinPart } from '../core/limits.ts';
+import { unlessMissing } from '../fs/folders.ts';
 import { adoptedStoreName } from '../maintenance/store-folders.ts';
 
 /** Parts of a store that may be on other file systems, as links or mounts. */
@@ -44,27 +44,18 @@ export class StoreDisks {
 
   /** Free bytes of the fullest of them; `undefined` if the store was moved away. */
   async freeBytes(): Promise<number | undefined> {
-    try {
-      const free = await Promise.all(
-        this.#folders.map(async (folder) => {
-          const { bavail, bsize } = await statfs(folder);
-          return bavail * bsize;
-        }),
-      );
-      return Math.min(...free);
-    } catch (error) {
-      // The store reports that itself.
-      if (errnoOf(error) === 'ENOENT') return undefined;
-      throw fromSystemError(error, 'read the free space');
-    }
+    const free = Promise.all(
+      this.#folders.map(async (folder) => {
+        const { bavail, bsize } = await statfs(folder);
+        return bavail * bsize;
+      }),
+    );
+    // The store itself reports that its folder is missing.
+    const freeBytes = await unlessMissing(free, 'read the free space');
+    return freeBytes && Math.min(...freeBytes);
   }
 }
 
 async function deviceOf(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).dev;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-    throw fromSystemError(error, 'read the folders of the store');
-  }
+  return (await unlessMissing(stat(path), 'read the folders of the store', 'ENOTDIR'))?.dev;
 }

@@ -5,7 +5,7 @@ import type { FileName } from '../../core/file-name.ts';
 import type { FileVersion } from '../../core/file-version.ts';
 import { removeFile, writeFileDurably } from '../../fs/durable-file.ts';
 import { FolderLock } from '../../fs/locks/folder-lock.ts';
-import { makeFolderDurably, privateFolderMode, syncFolder } from '../../fs/folders.ts';
+import { makeFolderDurably, privateFolderMode, syncFolder, unlessMissing } from '../../fs/folders.ts';
 
 /** Subfolder of the store's folder for deletions and locks of imports. */
 export const importFolderName = 'fallback';
@@ -102,12 +102,12 @@ export class Tombstones {
 export async function copyDeletions(sources: readonly string[], target: string): Promise<void> {
   const found: Buffer[] = [];
   for (const source of sources) {
-    try {
-      // A line that is being written may be incomplete, and must not be joined with the next one.
-      found.push(await readFile(join(source, importFolderName, fileName)), Buffer.from('\n'));
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'read the deletions');
-    }
+    const lines = await unlessMissing(
+      readFile(join(source, importFolderName, fileName)),
+      'read the deletions',
+    );
+    // A line that is being written may be incomplete, and must not be joined with the next one.
+    if (lines !== undefined) found.push(lines, Buffer.from('\n'));
   }
   const folder = join(target, importFolderName);
   if (found.length === 0) {
