@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { LmdbCatalog, type LmdbCatalogOptions } from '../../src/catalog/lmdb/lmdb-catalog.ts';
 import { MemoryCatalog } from '../support/doubles/memory-catalog.ts';
+import { checkLiveBytes } from '../support/live-bytes.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { digestOf } from '../../src/core/digest.ts';
 import { name, putOf, RecordingPlacer } from '../support/catalogs.ts';
@@ -144,6 +145,7 @@ describe('the embedded catalog', () => {
             if (step.kind === 'compact') await catalog.compact();
             if (step.kind === 'reopen' || step.kind === 'rebuild') {
               await catalog.close();
+              await checkLiveBytes(optionsFor(placer, clock).folders);
               const rebuild = step.kind === 'rebuild';
               catalog = await LmdbCatalog.open({ ...optionsFor(placer, clock), rebuild });
               expect(catalog.replay.rebuilt).toBe(rebuild);
@@ -164,6 +166,7 @@ describe('the embedded catalog', () => {
         } finally {
           await catalog.close();
         }
+        await checkLiveBytes(optionsFor(placer, clock).folders);
       }),
       { numRuns: Number(process.env['FILETRACKER_PROPERTY_RUNS'] ?? 60) },
     );

@@ -3,11 +3,11 @@ import { digestToBytes, type Digest } from '../../../core/digest.ts';
 import type { FileName } from '../../../core/file-name.ts';
 import {
   inlineOffset,
-  recordHeaderSizeBytes,
   type JournalRecord,
   type PlacedRecord,
   type RecordPosition,
 } from '../../journal/record.ts';
+import { liveBytesOfBlob, liveBytesOfMark, liveBytesOfName } from './live-bytes.ts';
 import type { IndexTables } from './tables.ts';
 import {
   decodeEntryRow,
@@ -23,11 +23,13 @@ import {
   unreferencedKey,
   type BlobRow,
   type ContentPlace,
+  type EntryRow,
   type IndexTotals,
 } from './rows.ts';
 
 type PutRecord = Extract<JournalRecord, { type: 'put' }>;
 type RemoveRecord = Extract<JournalRecord, { type: 'remove' }>;
+type MarkRecord = Extract<JournalRecord, { type: 'mark' }>;
 type BlobRecord = Extract<JournalRecord, { type: 'put' | 'blob' }>;
 
 const noValue = Buffer.alloc(0);
@@ -109,11 +111,9 @@ export class IndexChanges {
       case 'remove':
         this.#removeEntry(record, placed);
         break;
-      case 'mark': {
-        const row = this.#tables.blob(record.digest);
-        if (row) this.putBlob(record.digest, { ...row, damaged: record.damaged });
+      case 'mark':
+        this.#applyMark(record, placed);
         break;
-      }
     }
   }
 
@@ -127,14 +127,14 @@ export class IndexChanges {
     this.#totals.storedBytes -= row.storedSize;
     this.#countUnique(-row.logicalSize);
     if (row.references === 0) this.#dropUnreferenced(digest, row.unreferencedSinceMs);
-    if (row.place.kind === 'journal') this.#account(row.segment, 0, -row.storedSize);
+    this.#accountBlob(row, -1);
   }
 
   forgetRemoval(key: Buffer): void {
     const bytes = this.#tables.removals.getBinaryFast(key);
     if (bytes === undefined) return;
     const { segment } = this.#tables.decode(decodeRemovalRow, bytes);
-    this.#account(segment, 0, -(recordHeaderSizeBytes + key.length));
+    this.#account(segment, 0, -liveBytesOfName(key));
     this.#tables.removals.removeSync(key);
   }
 
@@ -158,8 +158,7 @@ export class IndexChanges {
     this.#countUnique(logicalSize);
     if (references === 0) this.#addUnreferenced(digest, timeMs);
     else this.#totals.logicalBytes += logicalSize;
-    if (place.kind === 'journal') this.#account(placed.segment, 0, storedSize);
-    this.putBlob(digest, {
+    const row: BlobRow = {
       encoding,
       logicalSize,
       storedSize,
@@ -169,19 +168,32 @@ export class IndexChanges {
       segment: isLost ? 0 : placed.segment,
       offset: isLost ? 0 : placed.offset,
       place,
-    });
+      counted: !isLost,
+      alone: !isLost && record.type === 'blob',
+      mark: undefined,
+    };
+    this.#accountBlob(row, 1);
+    this.putBlob(digest, row);
   }
 
   #replaceContent(record: BlobRecord, placed: PlacedRecord, known: BlobRow): void {
     const { segment, offset } = placed;
     const { digest, encoding, logicalSize, storedSize, damaged } = record;
     const place = placeOf(record, placed);
-    if (known.place.kind === 'journal') this.#account(known.segment, 0, -known.storedSize);
-    if (place.kind === 'journal') this.#account(segment, 0, storedSize);
     this.#totals.storedBytes += storedSize - known.storedSize;
     this.#countUnique(logicalSize - known.logicalSize);
     this.#totals.logicalBytes += (logicalSize - known.logicalSize) * known.references;
-    this.putBlob(digest, { ...known, encoding, logicalSize, storedSize, damaged, segment, offset, place });
+    const described = { ...known, encoding, logicalSize, storedSize, damaged, segment, offset, place };
+    const alone = record.type === 'blob';
+    this.#changeBlob(digest, known, { ...described, counted: true, alone, mark: undefined });
+  }
+
+  #applyMark({ digest, damaged }: MarkRecord, { segment, offset }: PlacedRecord): void {
+    const row = this.#tables.blob(digest);
+    if (row === undefined) return;
+    // A lost blob is damaged whatever its marks say, so it needs none.
+    const mark = row.place.kind === 'lost' ? undefined : { segment, offset };
+    this.#changeBlob(digest, row, { ...row, damaged, mark });
   }
 
   /** `counts`: whether this reference must still be added to the blob's row. */
@@ -191,16 +203,19 @@ export class IndexChanges {
     const key = Buffer.from(name);
     const before = this.#entryAt(key);
     this.#tables.entries.putSync(key, encodeEntryRow({ version, segment, offset, digest }));
-    this.#account(segment, 0, recordHeaderSizeBytes + key.length);
-    if (before) this.#account(before.segment, 0, -(recordHeaderSizeBytes + key.length));
+    this.#account(segment, 0, liveBytesOfName(key));
+    if (before) this.#account(before.segment, 0, -liveBytesOfName(key));
     else {
       this.#totals.entries += 1;
       this.forgetRemoval(key);
       this.#rememberDirectory(name);
     }
-    if (before?.digest === digest) return;
+    if (before?.digest === digest) {
+      this.#leaveBlob(before);
+      return;
+    }
     if (counts) this.#addReference(digest);
-    if (before) this.#dropReference(before.digest, timeMs);
+    if (before) this.#dropReference(before, timeMs);
   }
 
   #removeEntry(record: RemoveRecord, placed: PlacedRecord): void {
@@ -211,13 +226,13 @@ export class IndexChanges {
     this.forgetRemoval(key);
     const origin = record.origin ?? segment;
     this.#tables.removals.putSync(key, encodeRemovalRow({ version, timeMs, segment, offset, origin }));
-    this.#account(segment, 0, recordHeaderSizeBytes + key.length);
+    this.#account(segment, 0, liveBytesOfName(key));
     const before = this.#entryAt(key);
     if (before === undefined) return;
     this.#tables.entries.removeSync(key);
     this.#totals.entries -= 1;
-    this.#account(before.segment, 0, -(recordHeaderSizeBytes + key.length));
-    this.#dropReference(before.digest, timeMs);
+    this.#account(before.segment, 0, -liveBytesOfName(key));
+    this.#dropReference(before, timeMs);
   }
 
   #entryAt(key: Buffer) {
@@ -233,13 +248,35 @@ export class IndexChanges {
     this.putBlob(digest, { ...row, references: row.references + 1, unreferencedSinceMs: 0 });
   }
 
-  #dropReference(digest: Digest, timeMs: number): void {
+  /** Takes away the reference of an entry that is gone. */
+  #dropReference(entry: EntryRow, timeMs: number): void {
+    const { digest } = entry;
     const row = this.#tables.blob(digest);
     if (row === undefined) return;
     const references = row.references - 1;
     this.#totals.logicalBytes -= row.logicalSize;
     if (references === 0) this.#addUnreferenced(digest, timeMs);
-    this.putBlob(digest, { ...row, references, unreferencedSinceMs: references === 0 ? timeMs : 0 });
+    const unreferencedSinceMs = references === 0 ? timeMs : 0;
+    this.#changeBlob(digest, row, { ...withoutEntry(row, entry), references, unreferencedSinceMs });
+  }
+
+  /** Notes that an entry has moved to another record, while its reference to the blob stays. */
+  #leaveBlob(entry: EntryRow): void {
+    const row = this.#tables.blob(entry.digest);
+    if (row === undefined) return;
+    const left = withoutEntry(row, entry);
+    if (left !== row) this.#changeBlob(entry.digest, row, left);
+  }
+
+  #changeBlob(digest: Digest, before: BlobRow, after: BlobRow): void {
+    this.#accountBlob(before, -1);
+    this.#accountBlob(after, 1);
+    this.putBlob(digest, after);
+  }
+
+  #accountBlob(row: BlobRow, sign: 1 | -1): void {
+    this.#account(row.segment, 0, sign * liveBytesOfBlob(row));
+    if (row.mark !== undefined) this.#account(row.mark.segment, 0, sign * liveBytesOfMark);
   }
 
   #addUnreferenced(digest: Digest, sinceMs: number): void {
@@ -284,6 +321,12 @@ export class IndexChanges {
     }
     this.#segmentChanges.clear();
   }
+}
+
+/** The row of a blob after an entry has left its record, if that is the record of the blob's bytes. */
+function withoutEntry(row: BlobRow, entry: RecordPosition): BlobRow {
+  const wasThere = row.segment === entry.segment && row.offset === entry.offset;
+  return wasThere ? { ...row, counted: true, alone: true } : row;
 }
 
 /** "/a" for "/a/b"; empty for "/b". */

@@ -33,6 +33,9 @@ const blob = (more: Partial<BlobRow> = {}): BlobRow => ({
   segment: 7,
   offset: 4096,
   place: { kind: 'object', key: `${digest}.gz` },
+  counted: true,
+  alone: true,
+  mark: undefined,
   ...more,
 });
 const totals = {
@@ -61,12 +64,24 @@ const form = <Row>(kind: string, bytes: Buffer, decode: (bytes: Buffer) => Row, 
 const entry = { version: -5, segment: 2, offset: 3, digest };
 const removal = { version: -5, timeMs: 1e12, segment: 2, offset: 3, origin: 1 };
 const inline = blob({ place: { kind: 'journal', bytesOffset: 4200, crc: 9 } });
-const lost = blob({ place: { kind: 'lost' }, damaged: true, segment: 0, offset: 0 });
+const lost = blob({
+  place: { kind: 'lost' },
+  damaged: true,
+  segment: 0,
+  offset: 0,
+  counted: false,
+  alone: false,
+});
+const mark = { segment: 8, offset: 152 };
+const uncounted = blob({ counted: false, alone: false });
 const segment = { sizeBytes: 300, liveBytes: 200 };
 const forms: RowForm[] = [
   form('entry', encodeEntryRow(entry), decodeEntryRow, entry),
   form('blob in the blob store', encodeBlobRow(blob()), decodeBlobRow, blob()),
   form('blob in the journal', encodeBlobRow(inline), decodeBlobRow, inline),
+  form('marked blob in the blob store', encodeBlobRow(blob({ mark })), decodeBlobRow, blob({ mark })),
+  form('marked blob in the journal', encodeBlobRow({ ...inline, mark }), decodeBlobRow, { ...inline, mark }),
+  form('blob of release 3.0', encodeBlobRow(uncounted), decodeBlobRow, uncounted),
   form('lost blob', encodeBlobRow(lost), decodeBlobRow, lost),
   form('removal', encodeRemovalRow(removal), decodeRemovalRow, removal),
   form('segment', encodeSegmentRow(segment), decodeSegmentRow, segment),
@@ -93,7 +108,8 @@ describe('the rows of the index', () => {
   it.each(forms)('are damaged if they are cut short: $kind', ({ kind, bytes, decode }) => {
     const ends = [...bytes.keys()].filter((end) => !(kind === 'totals' && end === 56));
     // A key of the blob store, and a name, have no length of their own: a part of one is one.
-    const least = kind === 'blob in the blob store' ? 41 : kind === 'name key' ? 1 : Infinity;
+    const hasKey = kind.endsWith('in the blob store') || kind === 'blob of release 3.0';
+    const least = hasKey ? 41 : kind === 'name key' ? 1 : Infinity;
     for (const end of ends.filter((at) => at < least)) {
       expect(() => decode(bytes.subarray(0, end)), `cut at ${end}`).toThrow(DamagedIndexError);
     }
@@ -123,6 +139,9 @@ describe('the rows of the index', () => {
       [decodeBlobRow, changed(stored, (copy) => (copy[50] = 0xe9))],
       [decodeBlobRow, changed(encodeBlobRow(inline), (copy) => copy.writeUInt32LE(4096, 32))],
       [decodeBlobRow, changed(encodeBlobRow(inline), (copy) => copy.writeUIntLE(2 ** 40, 7, 6))],
+      [decodeBlobRow, changed(encodeBlobRow(blob({ mark })), (copy) => copy.writeUInt32LE(0, 32))],
+      [decodeBlobRow, changed(encodeBlobRow(uncounted), (copy) => (copy[0] = 0x25))],
+      [decodeBlobRow, changed(encodeBlobRow(lost), (copy) => (copy[0] = 0x18))],
       [decodeSegmentRow, changed(encodeSegmentRow(segment), (copy) => copy.writeDoubleLE(NaN, 0))],
       [decodeTotals, changed(encodeTotals(totals), (copy) => copy.writeDoubleLE(0.5, 16))],
       [decodeNameKey, Buffer.from('no slash')],

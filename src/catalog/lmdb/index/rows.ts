@@ -21,16 +21,15 @@ import { damagedRow } from './failures.ts';
 //
 // blobs     key: the digest, 32 bytes
 //        0     1  flags: bit 0 gzip; bits 1-2 where the bytes are: 0 lost, 1 in the journal, 2 in the blob store;
-//                 bit 3 damaged
+//                 bit 3 damaged; bits 4-6 `counted`, `alone`, and whether there is a `mark`
 //        1     6  logical size
 //        7     6  stored size
 //       13     5  number of entries that refer to it
 //       18     6  when the last of them was removed, milliseconds since 1970; zero if there are any
 //       24     4  segment of the record with the bytes or their key
 //       28     4  offset of that record
-//       32     4  offset of the inline bytes, else zero
-//       36     4  crc32 of the inline bytes, else zero
-//       40     …  key of the blob store
+//       32     8  inline bytes: their offset and their crc32; blob store: segment and offset of the mark, or zeros
+//       40     …  inline bytes: segment and offset of the mark, if there is one; blob store: the key
 //
 // removals       key: the name
 //        0     6  version (signed)
@@ -86,18 +85,33 @@ export interface BlobRow extends Omit<BlobDescription, 'digest'>, RecordPosition
   readonly unreferencedSinceMs: number;
   readonly damaged: boolean;
   readonly place: ContentPlace;
+  /** Whether the live bytes of the segment include the key: false in a row of an older release. */
+  readonly counted: boolean;
+  /** Whether the record has no other live part, so that a copy of it is a record for the blob alone. */
+  readonly alone: boolean;
+  /** The mark record that last set `damaged`; `undefined` if the record of the bytes did. */
+  readonly mark: RecordPosition | undefined;
 }
 
 const fixedSizeBytes = 40;
 /** Longer than any key of a blob store; guards against a damaged row. */
 const keySizeMaxBytes = 255;
 const placeCodes = { lost: 0, journal: 1, object: 2 } as const;
+const blobFlags = { gzip: 1, damaged: 8, counted: 16, alone: 32, marked: 64, all: 127 } as const;
+const markSizeBytes = 8;
 
 export function encodeBlobRow(row: BlobRow): Buffer {
-  const { place } = row;
-  const keySize = place.kind === 'object' ? place.key.length : 0;
-  const bytes = Buffer.alloc(fixedSizeBytes + keySize);
-  bytes[0] = (row.encoding === 'gzip' ? 1 : 0) | (placeCodes[place.kind] << 1) | (row.damaged ? 8 : 0);
+  const { place, mark } = row;
+  const inlineMarkSize = mark === undefined ? 0 : markSizeBytes;
+  const restSize = place.kind === 'object' ? place.key.length : inlineMarkSize;
+  const bytes = Buffer.alloc(fixedSizeBytes + restSize);
+  bytes[0] =
+    (row.encoding === 'gzip' ? blobFlags.gzip : 0) |
+    (placeCodes[place.kind] << 1) |
+    (row.damaged ? blobFlags.damaged : 0) |
+    (row.counted ? blobFlags.counted : 0) |
+    (row.alone ? blobFlags.alone : 0) |
+    (mark === undefined ? 0 : blobFlags.marked);
   bytes.writeUIntLE(row.logicalSize, 1, 6);
   bytes.writeUIntLE(row.storedSize, 7, 6);
   bytes.writeUIntLE(row.references, 13, 5);
@@ -108,15 +122,25 @@ export function encodeBlobRow(row: BlobRow): Buffer {
     bytes.writeUInt32LE(place.bytesOffset, 32);
     bytes.writeUInt32LE(place.crc, 36);
   }
+  if (mark !== undefined) {
+    bytes.writeUInt32LE(mark.segment, markOffset(place.kind));
+    bytes.writeUInt32LE(mark.offset, markOffset(place.kind) + 4);
+  }
   if (place.kind === 'object') bytes.write(place.key, fixedSizeBytes, 'latin1');
   return bytes;
+}
+
+/** A mark is where release 3.0, which may still run during a restart, reads nothing. */
+function markOffset(kind: ContentPlace['kind']): number {
+  return kind === 'object' ? fixedSizeBytes - markSizeBytes : fixedSizeBytes;
 }
 
 function decodePlace(bytes: Buffer, flags: number): ContentPlace {
   const { length } = bytes;
   const code = (flags >> 1) & 3;
   if (code === placeCodes.object) return { kind: 'object', key: decodeKey(bytes) };
-  if (length !== fixedSizeBytes) throw damagedRow('blob');
+  const markSize = (flags & blobFlags.marked) === 0 ? 0 : markSizeBytes;
+  if (length !== fixedSizeBytes + markSize) throw damagedRow('blob');
   switch (code) {
     case placeCodes.journal:
       return { kind: 'journal', bytesOffset: bytes.readUInt32LE(32), crc: bytes.readUInt32LE(36) };
@@ -141,28 +165,36 @@ function decodeKey(bytes: Buffer): string {
 export function decodeBlobRow(bytes: Buffer): BlobRow {
   if (bytes.length < fixedSizeBytes) throw damagedRow('blob');
   const flags = bytes[0] ?? 0;
-  if (flags > 15) throw damagedRow('blob');
+  if (flags > blobFlags.all) throw damagedRow('blob');
   const place = decodePlace(bytes, flags);
   const row: BlobRow = {
-    encoding: (flags & 1) === 0 ? 'identity' : 'gzip',
+    encoding: (flags & blobFlags.gzip) === 0 ? 'identity' : 'gzip',
     logicalSize: bytes.readUIntLE(1, 6),
     storedSize: bytes.readUIntLE(7, 6),
     references: bytes.readUIntLE(13, 5),
     unreferencedSinceMs: bytes.readUIntLE(18, 6),
     // A lost blob is damaged whatever its mark says: a put of it must bring the content.
-    damaged: (flags & 8) !== 0 || place.kind === 'lost',
+    damaged: (flags & blobFlags.damaged) !== 0 || place.kind === 'lost',
     segment: bytes.readUInt32LE(24),
     offset: bytes.readUInt32LE(28),
     place,
+    counted: (flags & blobFlags.counted) !== 0,
+    alone: (flags & blobFlags.alone) !== 0,
+    mark: (flags & blobFlags.marked) === 0 ? undefined : decodeMark(bytes, place.kind),
   };
   if (!isPossible(row)) throw damagedRow('blob');
   return row;
 }
 
+function decodeMark(bytes: Buffer, kind: ContentPlace['kind']): RecordPosition {
+  const at = markOffset(kind);
+  return { segment: bytes.readUInt32LE(at), offset: bytes.readUInt32LE(at + 4) };
+}
+
 /** Whether the fields of a row agree with each other. */
-function isPossible({ place, segment, offset, storedSize }: BlobRow): boolean {
-  if (place.kind === 'lost') return true;
-  if (segment === 0) return false;
+function isPossible({ place, segment, offset, storedSize, counted, alone, mark }: BlobRow): boolean {
+  if (place.kind === 'lost') return !counted && !alone && mark === undefined;
+  if (segment === 0 || mark?.segment === 0 || (alone && !counted)) return false;
   if (place.kind === 'object') return true;
   // Inline bytes are inside their record.
   return place.bytesOffset > offset && place.bytesOffset - offset + storedSize <= recordSizeMaxBytes;

@@ -3,7 +3,12 @@ import { fromSystemError } from '../../../core/errors.ts';
 import { removalMemoryMs, segmentSizeBytes } from '../../../core/limits.ts';
 import { syncFolder } from '../../../fs/folders.ts';
 import { moveFile } from '../../../fs/copy-and-move.ts';
-import { recordHeaderSizeBytes, type JournalRecord, type PlacedRecord } from '../../journal/record.ts';
+import {
+  recordHeaderSizeBytes,
+  recordSizeBytes,
+  type JournalRecord,
+  type PlacedRecord,
+} from '../../journal/record.ts';
 import { segmentPath } from '../../journal/segment-header.ts';
 import {
   cutSegment,
@@ -14,6 +19,7 @@ import {
   type DamagedRange,
 } from '../../journal/segment.ts';
 import type { IndexDatabase } from '../index/database.ts';
+import { livePartsOf } from './live-records.ts';
 import { isRetained, unlessRetained } from './retention.ts';
 import { endOfIndexedSegment } from './sealed-segments.ts';
 
@@ -22,10 +28,22 @@ import { endOfIndexedSegment } from './sealed-segments.ts';
  * that it writes stay within.
  */
 const startFactor = 1.35;
+/**
+ * The part of the removed bytes that a run of compaction may have copied without a pause after it. A victim has at most
+ * 1 / `startFactor` of live bytes, and padding adds less than a tenth. So the journal becomes smaller with every run that
+ * no pause follows: even with wrong sums compaction ends.
+ */
+const copiedShareMax = 0.9;
 const forgettingIntervalMs = 3_600_000;
 /** Removals looked at in one step: about a millisecond. */
 const removalsAtOnce = 1000;
 const relocatedAtOnceBytes = 512 * 1024;
+
+interface Victim {
+  readonly number: number;
+  readonly sizeBytes: number;
+  readonly share: number;
+}
 
 export interface CompactorParts {
   readonly folder: string;
@@ -44,16 +62,20 @@ export interface CompactorParts {
  *
  * Invariant: a segment is removed only after, in steps of the sequence, all its records were looked at and the live ones
  * written again. A record is live if the index points to it: as an entry, as the position of a blob's bytes, as a removal
- * that is remembered, as a mark that still holds. A removal is remembered until its name is stored again, or until it is
+ * that is remembered, as the last mark of a blob. A removal is remembered until its name is stored again, or until it is
  * old and no segment exists that may hold a put that it cancels. Each copy is made in the sequence, at a moment when it is
  * true, so replaying it at its later position gives the same state.
+ *
+ * A run takes each segment once, and only segments that existed when it began.
  */
 export class Compactor {
   readonly #parts: CompactorParts;
   readonly #segmentSizeBytes: number;
-  readonly #runs = new SingleFlight<void>();
+  readonly #runs = new SingleFlight<boolean>();
   #stopped = false;
   #forgotMs = -Infinity;
+  /** The size of the journal at which compaction may run again after a run that did not pay. */
+  #resumeAtBytes = 0;
 
   constructor(parts: CompactorParts) {
     this.#parts = parts;
@@ -62,7 +84,9 @@ export class Compactor {
 
   /** Whether compaction pays. */
   due(): boolean {
-    return !this.#stopped && this.#runs.running === undefined && this.#victim() !== undefined;
+    if (this.#stopped || this.#runs.running !== undefined) return false;
+    const { totalBytes, victim } = this.#survey(this.#parts.activeSegment());
+    return victim !== undefined && totalBytes >= this.#resumeAtBytes;
   }
 
   /** Forgets removals that need not be remembered, at most once an hour. */
@@ -80,9 +104,10 @@ export class Compactor {
     } while (after !== undefined && !this.#stopped);
   }
 
-  /** Compacts until nothing is due; one run at a time. */
-  run(): Promise<void> {
-    return this.#runs.run(() => this.#compact());
+  /** Compacts until the journal is within its bound. */
+  async run(): Promise<void> {
+    // Changes beside a run may have made a segment due that did not exist when it began.
+    while ((await this.#runs.run(() => this.#compact())) && this.due());
   }
 
   stop(): void {
@@ -94,12 +119,22 @@ export class Compactor {
     await this.#runs.running?.catch(() => undefined);
   }
 
-  async #compact(): Promise<void> {
-    for (let victim = this.#victim(); victim !== undefined && !this.#stopped; victim = this.#victim()) {
-      if (await isRetained(this.#parts.folder)) return;
-      await this.#relocate(victim, undefined);
-      if (this.#stopped || !(await this.#drop(victim))) return;
+  /** One run: false if it was interrupted. */
+  async #compact(): Promise<boolean> {
+    const last = this.#parts.activeSegment();
+    let copiedBytes = 0;
+    let freedBytes = 0;
+    for (;;) {
+      const { victim } = this.#survey(last);
+      if (victim === undefined) break;
+      if (this.#stopped || (await isRetained(this.#parts.folder))) return false;
+      copiedBytes += await this.#relocate(victim.number, undefined);
+      if (this.#stopped || !(await this.#drop(victim.number))) return false;
+      freedBytes += victim.sizeBytes;
     }
+    const pays = copiedBytes <= copiedShareMax * freedBytes;
+    this.#resumeAtBytes = pays ? 0 : this.#survey(last).totalBytes + this.#segmentSizeBytes / 2;
+    return true;
   }
 
   /** Relocates the readable live records of a segment, damaged or not, and moves its file away. */
@@ -118,60 +153,45 @@ export class Compactor {
     });
   }
 
-  /** The sealed segment with the smallest live share, if the journal exceeds its bound or that share is zero. */
-  #victim(): number | undefined {
+  /**
+   * The bytes of the journal, and its sealed segment up to `last` with the smallest live share if the journal exceeds its
+   * bound or that share is zero.
+   */
+  #survey(last: number): { totalBytes: number; victim: Victim | undefined } {
     const active = this.#parts.activeSegment();
-    let total = 0;
+    let totalBytes = 0;
     let live = 0;
-    let victim: { number: number; share: number } | undefined;
-    for (const row of this.#parts.index.segmentRows()) {
-      total += row.sizeBytes;
-      live += row.liveBytes;
-      if (row.number >= active) continue;
-      const share = row.liveBytes / Math.max(row.sizeBytes, 1);
-      if (victim === undefined || share < victim.share) victim = { number: row.number, share };
+    let victim: Victim | undefined;
+    for (const { number, sizeBytes, liveBytes } of this.#parts.index.segmentRows()) {
+      totalBytes += sizeBytes;
+      live += liveBytes;
+      if (number >= active || number > last) continue;
+      const share = liveBytes / Math.max(sizeBytes, 1);
+      if (victim === undefined || share < victim.share) victim = { number, sizeBytes, share };
     }
-    if (victim === undefined) return undefined;
-    const over = total > startFactor * live + this.#segmentSizeBytes / 2 && victim.share < 1 / startFactor;
-    return over || victim.share === 0 ? victim.number : undefined;
+    const isOver = totalBytes > startFactor * live + this.#segmentSizeBytes / 2;
+    const pays = victim !== undefined && (victim.share === 0 || (isOver && victim.share < 1 / startFactor));
+    return { totalBytes, victim: pays ? victim : undefined };
   }
 
-  async #relocate(segment: number, onDamage: ((range: DamagedRange) => void) | undefined): Promise<void> {
+  /** Writes the live records of a segment again; returns the bytes that they take. */
+  async #relocate(segment: number, onDamage: ((range: DamagedRange) => void) | undefined): Promise<number> {
     const { folder, index, inSequence } = this.#parts;
+    let copiedBytes = 0;
     // Damage ends the run: a segment that cannot be read to its end is never dropped.
     await cutSegment(folder, segment);
     const end = await endOfIndexedSegment(index, folder, segment);
     for await (const batch of scanSegment(folder, segment, { end, onDamage })) {
       for (const piece of piecesOf(batch)) {
-        if (this.#stopped) return;
+        if (this.#stopped) return copiedBytes;
         await inSequence(async () => {
-          const live = piece.flatMap((placed) => this.#liveParts(placed));
+          const live = piece.flatMap((placed) => livePartsOf(index, placed));
           if (live.length > 0) await this.#parts.commit(live);
+          for (const record of live) copiedBytes += recordSizeBytes(record);
         });
       }
     }
-  }
-
-  /** The live parts of a record, as a record to write again. */
-  #liveParts({ record, segment, offset }: PlacedRecord): JournalRecord[] {
-    const { index } = this.#parts;
-    const isHere = (row: { segment: number; offset: number } | undefined): boolean =>
-      row !== undefined && row.segment === segment && row.offset === offset;
-    if (record.type === 'remove') {
-      const removal = index.removal(record.name);
-      return removal !== undefined && isHere(removal) ? [{ ...record, origin: removal.origin }] : [];
-    }
-    const blob = index.blob(record.digest);
-    // A mark is kept while its blob exists, as another segment may hold an older mark.
-    if (record.type === 'mark') return blob === undefined ? [] : [{ ...record, damaged: blob.damaged }];
-    const carries = isHere(blob) && record.content.kind !== 'none';
-    const damaged = blob?.damaged ?? false;
-    if (record.type === 'put' && isHere(index.entry(record.name))) {
-      return [carries ? { ...record, damaged } : { ...record, damaged, content: { kind: 'none' } }];
-    }
-    if (!carries) return [];
-    const { timeMs, digest, encoding, logicalSize, storedSize, content } = record;
-    return [{ type: 'blob', timeMs, digest, encoding, logicalSize, storedSize, content, damaged }];
+    return copiedBytes;
   }
 
   /** False if a backup keeps the segment; its relocated records are dead by now. */
