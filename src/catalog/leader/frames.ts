@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import type { Readable } from 'node:stream';
 import type { Digest } from '../../core/digest.ts';
 import {
   cannot,
@@ -22,20 +21,31 @@ import type {
 //
 //   size  field of a frame; numbers are little endian
 //      4  length of what follows
-//      4  length of the JSON text
+//      4  length of the JSON text; zero in a batch
 //      …  JSON text: `{ id, method, … }`, or `{ id, result }` or `{ id, error }`
-//      …  bytes of an inline blob, if the request has one
+//      …  bytes of an inline blob, if the request has one; the content of a batch: see `batches.ts`
+//
+// During a hand-over processes of two releases share a store. Batches are sent only to a process that has stated that it
+// reads them: see `releaseResult`.
 
-const prefixSizeBytes = 8;
-/** Longer than any frame: the largest inline blob and a name. */
+export const prefixSizeBytes = 8;
+/** Longer than any frame: a batch, or the largest inline blob and a name. */
 const frameSizeMaxBytes = 1024 * 1024;
+
+/** The form of batches that this release writes and reads; a later form gets a higher number. */
+export const batchForm = 1;
 
 export type ChangeRequest =
   | { readonly method: 'put'; readonly change: PutChange }
   | { readonly method: 'remove'; readonly change: RemoveChange }
   | { readonly method: 'collect'; readonly digests: readonly Digest[]; readonly beforeMs: number }
   | { readonly method: 'pin'; readonly digest: Digest }
-  | { readonly method: 'release'; readonly digest: Digest }
+  | {
+      readonly method: 'release';
+      readonly digest: Digest;
+      /** The form of batches that the sender reads; earlier releases do not state it. */
+      readonly batches?: number;
+    }
   | { readonly method: 'mark'; readonly digest: Digest; readonly damaged: boolean }
   | { readonly method: 'add'; readonly blobs: readonly PlacedBlob[] }
   | { readonly method: 'probe' }
@@ -48,7 +58,8 @@ export interface ChangeResults {
   remove: RemoveOutcome;
   collect: readonly BlobRecord[];
   pin: boolean;
-  release: null;
+  /** The form of batches that both processes read; `null` if not asked for, and from earlier releases. */
+  release: { readonly batches: number } | null;
   mark: null;
   add: null;
   probe: null;
@@ -56,6 +67,7 @@ export interface ChangeResults {
 }
 
 export interface Frame {
+  /** `undefined` in a batch. */
   readonly message: unknown;
   readonly bytes: Buffer;
 }
@@ -82,28 +94,51 @@ export function writeFrame(socket: Socket, message: unknown, bytes?: Buffer): vo
   if (bytes !== undefined && bytes.length > 0) socket.write(bytes);
 }
 
+export function malformedFrame(): FiletrackerError {
+  return cannot('protocol', 'read a message of another process', 'it is malformed');
+}
+
 /**
- * The frames that arrive; ends when the peer ends.
- * @throws FiletrackerError `protocol` for bytes that are no frame.
+ * Splits what arrives on a connection into frames. The bytes of a frame are a view of what arrived.
+ *
+ * Invariant: `#chunks` has the beginning of one frame, whose end has not arrived.
  */
-export async function* readFrames(source: Readable): AsyncGenerator<Frame, void, void> {
-  let rest: Buffer = Buffer.alloc(0);
-  for await (const chunk of source as AsyncIterable<Buffer>) {
-    const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+export class FrameReader {
+  readonly #onFrame: (frame: Frame) => void;
+  #chunks: Buffer[] = [];
+  #sizeBytes = 0;
+  /** Size at which the frame, or its prefix, is whole. */
+  #wholeBytes = prefixSizeBytes;
+
+  constructor(onFrame: (frame: Frame) => void) {
+    this.#onFrame = onFrame;
+  }
+
+  /** @throws FiletrackerError `protocol` for bytes that are no frame. */
+  push(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#sizeBytes += chunk.length;
+    if (this.#sizeBytes < this.#wholeBytes) return;
+    const bytes = this.#chunks.length === 1 ? chunk : Buffer.concat(this.#chunks);
     let at = 0;
+    let whole = prefixSizeBytes;
     while (bytes.length - at >= prefixSizeBytes) {
       const size = bytes.readUInt32LE(at);
       const textSize = bytes.readUInt32LE(at + 4);
-      if (size > frameSizeMaxBytes || textSize + 4 > size) {
-        throw cannot('protocol', 'read a message of another process', 'it is malformed');
-      }
-      if (bytes.length - at < size + 4) break;
+      if (size > frameSizeMaxBytes || textSize + 4 > size) throw malformedFrame();
+      whole = size + 4;
+      if (bytes.length - at < whole) break;
       const textEnd = at + prefixSizeBytes + textSize;
-      const message: unknown = JSON.parse(bytes.toString('utf8', at + prefixSizeBytes, textEnd));
-      yield { message, bytes: bytes.subarray(textEnd, at + 4 + size) };
-      at += size + 4;
+      const message: unknown =
+        textSize === 0 ? undefined : JSON.parse(bytes.toString('utf8', at + prefixSizeBytes, textEnd));
+      this.#onFrame({ message, bytes: bytes.subarray(textEnd, at + whole) });
+      at += whole;
+      whole = prefixSizeBytes;
     }
-    rest = bytes.subarray(at);
+    const rest = bytes.subarray(at);
+    this.#chunks = rest.length === 0 ? [] : [rest];
+    this.#sizeBytes = rest.length;
+    this.#wholeBytes = whole;
   }
 }
 

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SingleFlight } from '../../core/concurrency.ts';
-import type { Digest } from '../../core/digest.ts';
 import { cannot, messageOf, type FiletrackerError } from '../../core/errors.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import { IndexDatabase } from '../lmdb/index/database.ts';
@@ -40,7 +39,9 @@ export class Leadership {
   readonly #options: LeadershipOptions;
   readonly #socketPath: SocketPath;
   readonly #closing = new AbortController();
-  readonly #underWay = new Set<Promise<unknown>>();
+  /** Changes of this process that are under way at the leader. */
+  #changeCount = 0;
+  #onIdle: (() => void) | undefined;
   #index: IndexDatabase | undefined;
   /** The catalog, once this process holds the lock. */
   #catalog: LmdbCatalog | undefined;
@@ -91,12 +92,12 @@ export class Leadership {
     there: (client: ChangeClient, again: boolean) => Promise<Result>,
   ): Promise<Result> {
     if (this.#ended) throw cannot('unavailable', 'change the catalog', 'it is closed');
-    const changing = this.#changeAtLeader(here, there);
-    this.#underWay.add(changing);
+    this.#changeCount += 1;
     try {
-      return await changing;
+      return await this.#changeAtLeader(here, there);
     } finally {
-      this.#underWay.delete(changing);
+      this.#changeCount -= 1;
+      if (this.#changeCount === 0) this.#onIdle?.();
     }
   }
 
@@ -105,7 +106,7 @@ export class Leadership {
     there: (client: ChangeClient, again: boolean) => Promise<Result>,
   ): Promise<Result> {
     for (let again = false; ; again = true) {
-      await this.#election.running;
+      if (this.#election.running !== undefined) await this.#election.running;
       if (this.leading !== undefined) return here(this.leading, again);
       const client = this.#following;
       if (client === undefined) {
@@ -123,7 +124,11 @@ export class Leadership {
   /** Waits for changes under way, refuses new ones, and ends leading or following. */
   async end(): Promise<void> {
     this.#ended = true;
-    await Promise.allSettled(this.#underWay);
+    if (this.#changeCount > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+      });
+    }
     this.#closing.abort();
     await this.#election.running?.catch(() => undefined);
     this.#following?.close();
@@ -258,7 +263,7 @@ function indexReplaced(): FiletrackerError {
 /** Whether the peer is a leader at work, not one that is shutting down. */
 async function responds(client: ChangeClient): Promise<boolean> {
   try {
-    await client.request({ method: 'release', digest: '' as Digest });
+    await client.greet();
     return true;
   } catch (error) {
     client.close();

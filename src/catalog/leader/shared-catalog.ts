@@ -45,7 +45,7 @@ export class SharedCatalog extends LmdbReader implements Catalog {
     const sent = (again: boolean): PutChange => (again ? { ...change, stoodBefore } : change);
     return this.#leadership.change(
       (catalog, again) => catalog.put(sent(again)),
-      (client, again) => client.request({ method: 'put', change: sent(again) }),
+      (client, again) => client.put(sent(again)),
     );
   }
 
@@ -56,7 +56,7 @@ export class SharedCatalog extends LmdbReader implements Catalog {
     const sent = (again: boolean): RemoveChange => (again ? { ...change, stoodBefore } : change);
     return this.#leadership.change(
       (catalog, again) => catalog.remove(sent(again)),
-      (client, again) => client.request({ method: 'remove', change: sent(again) }),
+      (client, again) => client.remove(sent(again)),
     );
   }
 
