@@ -16,7 +16,7 @@ export async function run(): Promise<readonly Row[]> {
   const rows: Row[] = [];
   await using folder = await temporaryFolder();
   {
-    // One worker, as the yardsticks are one process each; the default is a worker for each core.
+    // One worker, as the yardsticks are one process each.
     await using server = await startServer(join(folder.path, 'store'), ['--workers', '1']);
     rows.push(...(await smallReads(server.port)));
     rows.push(...(await smallWrites(server.port, folder.path)));

@@ -2,7 +2,7 @@ import { availableParallelism, homedir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { readGuardConfig } from './guard-config.ts';
-import { readServerConfig, type ServerFlags } from './server-config.ts';
+import { readServerConfig, workersFor, type ServerFlags } from './server-config.ts';
 
 describe('readServerConfig()', () => {
   it('has a default for everything', () => {
@@ -14,7 +14,7 @@ describe('readServerConfig()', () => {
       basePath: '',
       fallbackUrl: undefined,
       fallbackMode: 'redirect',
-      workers: availableParallelism(),
+      workers: workersFor(availableParallelism()),
       drainDelayMs: 0,
       collectionGraceMs: 3_600_000,
       verifyIntervalMs: undefined,
@@ -23,6 +23,11 @@ describe('readServerConfig()', () => {
       logFile: undefined,
       guard: readGuardConfig({}),
     });
+  });
+
+  it('leaves a core to the threads of the workers and the kernel, if there is more than one', () => {
+    expect([1, 2, 3, 4, 64].map(workersFor)).toEqual([1, 1, 2, 3, 63]);
+    expect(readServerConfig({ workers: '5' }, {}).workers).toBe(5);
   });
 
   it('takes the folder from the flag, then the environment, then the user', () => {

@@ -79,7 +79,7 @@ export const generalSection = section('General', {
     mayBeEmpty: true,
   }),
   workers: option('--workers <number>', 'processes that serve requests', count(1, 256), {
-    initially: 'one for each core',
+    initially: 'the cores less one, at least one',
   }),
   logFile: option('-L, --log <file>', 'append the log to a file', path, {
     initially: 'the standard output',
@@ -188,10 +188,19 @@ export function readServerConfig(flags: ServerFlags, environment: Environment): 
     ...readSettings(maintenanceSection, flags),
     ...fallback,
     folder: general.folder ?? defaultFolder(environment),
-    workers: general.workers ?? availableParallelism(),
+    workers: general.workers ?? workersFor(availableParallelism()),
     backEnds,
     guard,
   };
+}
+
+/**
+ * One worker less than there are cores, at least one. The threads of the workers (compression, files, syncs) and the kernel take
+ * the other core; measured, two workers on two cores serve hardly more reads than one, and fewer writes, because every
+ * change of a follower takes two more hops. Figures: docs/OPERATIONS.md.
+ */
+export function workersFor(cores: number): number {
+  return Math.max(1, cores - 1);
 }
 
 function readBasePath(text: string, flag: string): string {
