@@ -21,6 +21,21 @@ export function workerNumber(): number {
 /** Set to 1 for the first worker of a supervisor that did not take over from another. */
 export const firstWorkerVariable = 'FILETRACKER_FIRST_WORKER';
 
+/**
+ * Half of V8's default space for new objects: a worker under load takes 25 MB less, and no more processor time (measured with
+ * PUT, DELETE and mixed requests of 4 KiB).
+ */
+const newSpaceFlag = '--max-semi-space-size=8';
+
+/** The flags of Node for the workers, given those of this process and `NODE_OPTIONS`, which win. */
+export function nodeFlagsOfWorkers(
+  flags: readonly string[],
+  nodeOptions: string | undefined,
+): readonly string[] {
+  const isSet = [...flags, nodeOptions ?? ''].some((text) => /semi[-_]space[-_]size/.test(text));
+  return isSet ? flags : [...flags, newSpaceFlag];
+}
+
 /** Sent by a worker to its supervisor. */
 export type WorkerMessage =
   | MetricsQuestion
@@ -210,6 +225,7 @@ export class WorkerPool {
   #start(slot: Slot): void {
     const { program, args, onEvent, ratesDescriptor } = this.#options;
     const child = fork(program, args, {
+      execArgv: [...nodeFlagsOfWorkers(process.execArgv, process.env['NODE_OPTIONS'])],
       env: {
         ...process.env,
         [workerVariable]: String(slot.number),

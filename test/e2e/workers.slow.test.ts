@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -161,6 +162,13 @@ describe('a server with two workers', () => {
       await delay(20);
     }
     expect([...told]).toEqual([503]);
+  });
+
+  it('starts its workers with a bound on the space for new objects', async () => {
+    const { program } = await startServerProgram(await temporaryFolder(), ['--workers', '1']);
+    const [worker = 0] = await untilWorkers(program.pid, 1);
+    const command = (await readFile(`/proc/${worker}/cmdline`, 'utf8')).split('\0');
+    expect(command).toContain('--max-semi-space-size=8');
   });
 
   it('does not share its folder with another server', async () => {
