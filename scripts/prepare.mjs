@@ -99,6 +99,11 @@ function writeLaunchers(folder) {
   copyFileSync(join(root, 'scripts', 'supported-node.mjs'), join(folder, 'supported-node.js'));
   for (const program of programs) {
     const path = join(folder, `${program}.js`);
+    if (program === 'filetracker') {
+      // The program is filetracker.cjs, which checks the version itself. This is its name of earlier releases.
+      writeFileSync(path, `#!/usr/bin/env node\nimport './${program}.cjs';\n`);
+      continue;
+    }
     renameSync(path, join(folder, `${program}-program.js`));
     writeFileSync(
       path,

@@ -43,6 +43,7 @@ it('what is loaded before that line holds nothing that an old Node.js cannot rea
   const files = [
     'supported-node.js',
     ...programs.map((program) => `${program}.js`),
+    'filetracker.cjs',
     'filetracker-server.cjs',
   ];
   for (const file of files) {

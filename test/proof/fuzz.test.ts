@@ -205,7 +205,7 @@ describe(`fuzz, seed ${proofSeed}`, { timeout: scaled(60_000, 1_800_000) }, () =
       'x'.repeat(3000),
     ];
     const programs = [
-      'filetracker.js',
+      'filetracker.cjs',
       'filetracker-server.cjs',
       'filetracker-migrate.js',
       'filetracker-recover.js',

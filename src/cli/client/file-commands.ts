@@ -11,18 +11,9 @@ import { endsLikeVersion, parseVersionedName, shownName } from '../../core/file-
 import type { GivenName } from '../../core/file-name.ts';
 import type { Chunks } from '../../streams/chunks.ts';
 import { exitCodes, printJson, printLine, printNull } from '../output.ts';
-import { runToEnd } from '../run-to-end.ts';
 import type { GetFlags, ListFlags, PutFlags } from './commands.ts';
-import {
-  forEachName,
-  printResult,
-  programName,
-  servesFromCache,
-  tellDetail,
-  withContext,
-} from './context.ts';
+import { forEachName, printResult, servesFromCache, tellDetail } from './context.ts';
 import type { CommandContext } from './context.ts';
-import type { PlainGet } from './plain-get.ts';
 
 function isFolder(path: string): boolean {
   try {
@@ -52,15 +43,6 @@ export async function getCommand(
   } finally {
     progress.end();
   }
-}
-
-/** The whole program if its command is a plain get. */
-export async function getPlainly({ name, target, remoteUrl, cacheDir }: PlainGet): Promise<void> {
-  const flags = {
-    ...(remoteUrl !== undefined && { remoteUrl }),
-    ...(cacheDir !== undefined && { cacheDir }),
-  };
-  await runToEnd(programName, () => withContext(flags, (context) => getCommand(context, name, target, {})));
 }
 
 export async function catCommand(
