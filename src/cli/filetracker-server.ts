@@ -8,7 +8,14 @@ import { isWorker } from '../runtime/worker-pool.ts';
 import { runCommand, type Actions } from './commands.ts';
 import { runToEnd } from './run-to-end.ts';
 import { serverSpec, type AddTokenFlags, type ListTokensFlags, type PlaceFlags } from './server/commands.ts';
-import type { MoveFlags, ReportFlags, RestoreFlags } from './server/commands.ts';
+import type {
+  CheckBackupFlags,
+  ListBackupFlags,
+  MoveFlags,
+  PruneFlags,
+  ReportFlags,
+  RestoreFlags,
+} from './server/commands.ts';
 
 /** From here on clients depend on this process, even if its terminal or the disk that it prints to is gone. */
 let isServing = false;
@@ -24,6 +31,9 @@ const actions: Actions = {
   'token rm': async (name: string, flags: PlaceFlags) => (await tokens()).removeToken(name, flags),
   backup: async (store: string, target: string, flags: ReportFlags) =>
     (await backups()).backup(store, target, flags),
+  'backup ls': async (target: string, flags: ListBackupFlags) => (await backups()).listBackup(target, flags),
+  'backup prune': async (target: string, flags: PruneFlags) => (await backups()).prune(target, flags),
+  'backup check': async (target: string, flags: CheckBackupFlags) => (await backups()).check(target, flags),
   restore: async (source: string, store: string, flags: RestoreFlags) =>
     (await backups()).restore(source, store, flags),
   move: async (flags: MoveFlags) => (await import('./server/move-command.ts')).move(flags),

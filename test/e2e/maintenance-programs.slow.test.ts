@@ -342,4 +342,44 @@ describe('filetracker-server backup and restore', () => {
     expect(await namesAt(then.port)).toHaveLength(20);
     expect(await get(then.port, '/f1')).toEqual(noise(20_000, '1'));
   });
+
+  it('lists, checks and prunes snapshots, and restores one by its age', slow, async () => {
+    const folder = join(root, 'store');
+    const backup = join(root, 'backup');
+    const { program, port } = await startServerProgram(folder, ['--workers', '1']);
+    await put(port, '/a', noise(20_000, 'a'), 1);
+    const first = await run('filetracker-server', 'backup', folder, backup);
+    expect(first.output).toContain('on the disk of the store');
+    await put(port, '/b', noise(20_000, 'b'), 1);
+    expect((await run('filetracker-server', 'backup', folder, backup)).code).toBe(0);
+    await stop(program);
+    const backups = (...words: readonly string[]): ReturnType<typeof run> =>
+      run('filetracker-server', 'backup', ...words);
+    const listed = await backups('ls', backup);
+    expect(listed.output).toMatch(/^\S+Z +1 files +19\.5 KiB\n\S+Z +2 files +39\.1 KiB\n$/);
+    const rows = (await backups('ls', backup, '--json')).output.trim().split('\n');
+    expect(rows.map((row) => JSON.parse(row) as unknown)).toMatchObject([{ entries: 1 }, { entries: 2 }]);
+    expect(await backups('check', backup, '--full')).toMatchObject({ code: 0 });
+    expect(await backups('prune', backup)).toMatchObject({ code: 2 });
+    expect((await backups('prune', backup, '--keep-last', 'x')).code).toBe(2);
+    const preview = await backups('prune', backup, '--keep-last', '1', '--dry-run');
+    expect(preview.output).toMatch(
+      /^Would remove the snapshot of \S+Z\nWould remove 0 large blobs .*1 snapshots are kept$/m,
+    );
+    expect((await backups('ls', backup)).output.split('\n')).toHaveLength(3);
+    expect((await backups('prune', backup, '--keep-last', '1', '--json')).code).toBe(0);
+    expect((await backups('ls', backup)).output.split('\n')).toHaveLength(2);
+    for (const words of [['ls'], ['check'], ['prune', '--keep-last', '1']])
+      expect(await backups(...words, folder)).toMatchObject({
+        code: 3,
+        errors: expect.stringContaining('not a backup') as string,
+      });
+    const early = await run('filetracker-server', 'restore', backup, join(root, 'then'), '--at', '100d');
+    expect(early).toMatchObject({
+      code: 3,
+      errors: expect.stringContaining('nothing from before') as string,
+    });
+    const restored = await run('filetracker-server', 'restore', backup, join(root, 'again'));
+    expect(restored.output).toContain('a new folder');
+  });
 });

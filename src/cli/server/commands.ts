@@ -1,6 +1,6 @@
 import { connectionsSection, backEndsSection } from '../../config/back-end-config.ts';
 import { folderSetting, serverSections } from '../../config/server-config.ts';
-import { count, flag, option, section, text, type Flags } from '../../config/setting.ts';
+import { count, duration, flag, option, section, text, type Flags } from '../../config/setting.ts';
 import { reportSection, type CommandSpec } from '../commands.ts';
 
 const program = 'filetracker-server';
@@ -42,12 +42,38 @@ const listTokensSection = section('Output', {
 const timeSection = section('Snapshot', {
   at: option(
     '--at <time>',
-    'restore the state at this time: 2026-11-23T10:00:00Z or seconds since 1970',
+    'restore the state at this time: 2026-11-23T10:00:00Z, seconds since 1970, or 2h for two hours ago',
     text,
     {
       initially: 'the last snapshot',
     },
   ),
+});
+
+const snapshots = count(1, 999_999);
+
+export const pruneSection = section('Prune', {
+  last: option('--keep-last <number>', 'keep the last snapshots, up to this number', snapshots),
+  daily: option(
+    '--keep-daily <days>',
+    'keep the last snapshot of each of this many days (UTC) that have one',
+    snapshots,
+  ),
+  weekly: option('--keep-weekly <weeks>', 'the same for weeks', snapshots),
+  monthly: option('--keep-monthly <months>', 'the same for months', snapshots),
+  withinMs: option(
+    '--keep-within <time>',
+    'keep all snapshots that are at most this much older than the last one: 30d',
+    duration({ least: 1 }),
+  ),
+});
+
+const dryRunSection = section('Change', {
+  dryRun: flag('--dry-run', 'report what would be removed, remove nothing'),
+});
+
+const checkSection = section('Check', {
+  full: flag('-f, --full', 'read every blob and check its digest'),
 });
 
 export const moveSection = section('Move', {
@@ -63,6 +89,9 @@ export type AddTokenFlags = PlaceFlags & Flags<typeof tokenSection>;
 export type ListTokensFlags = PlaceFlags & Flags<typeof listTokensSection>;
 export type ReportFlags = Flags<typeof reportSection>;
 export type RestoreFlags = ReportFlags & Flags<typeof timeSection>;
+export type ListBackupFlags = Flags<typeof listTokensSection>;
+export type PruneFlags = ReportFlags & Flags<typeof pruneSection> & Flags<typeof dryRunSection>;
+export type CheckBackupFlags = ReportFlags & Flags<typeof checkSection>;
 export type MoveFlags = ReportFlags & Flags<typeof moveSection> & Flags<typeof connectionsSection>;
 
 const token: CommandSpec = {
@@ -86,17 +115,43 @@ const token: CommandSpec = {
   ],
 };
 
+const backupArgument = { '<BACKUP>': 'folder of the backup' };
+
 const backup: CommandSpec = {
   name: 'backup',
-  summary: 'take a snapshot of a store',
+  summary: 'take a snapshot of a store; ls, prune, check',
   description:
     'Takes a snapshot of a store; its server may keep running. TARGET is itself a store. Later backups to it copy ' +
-    'only new data and keep the earlier snapshots.',
+    'only new data and keep the earlier snapshots. A store in a folder that is named as a command: ./ls',
   args: {
     '<DIR>': 'folder of the store',
     '<TARGET>': 'folder of the backup: empty, or a backup of this store',
   },
   sections: [reportSection],
+  commands: [
+    {
+      name: 'ls',
+      description: 'Lists the snapshots of a backup, oldest first: time, number of files, their size.',
+      args: backupArgument,
+      sections: [listTokensSection],
+    },
+    {
+      name: 'prune',
+      description:
+        'Removes snapshots that no --keep-… flag keeps, and blobs that none of the others needs. The last snapshot ' +
+        'always stays.',
+      args: backupArgument,
+      sections: [pruneSection, dryRunSection, reportSection],
+    },
+    {
+      name: 'check',
+      description:
+        'Checks each snapshot of a backup: its journal, and that every blob that it needs is there in its size. ' +
+        'Changes nothing; exits with 1 if something is damaged.',
+      args: backupArgument,
+      sections: [checkSection, reportSection],
+    },
+  ],
 };
 
 const restore: CommandSpec = {

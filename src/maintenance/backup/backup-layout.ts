@@ -35,6 +35,9 @@ export interface Snapshot {
   /** The end of the journal at that time. */
   readonly end: JournalPlace;
   readonly segments: readonly number[];
+  /** The number of files and their size in bytes; snapshots of release 3.0 do not record them. */
+  readonly entries?: number | undefined;
+  readonly logicalBytes?: number | undefined;
 }
 
 /** A snapshot with the folder of its segments. */
@@ -45,19 +48,30 @@ export interface StoredSnapshot extends Snapshot {
 export const backupStateName = 'backup.json';
 /** Ends the name of a folder in the history with the journal of a server that served the backup. */
 export const putAsideSuffix = '-changed';
-const snapshotFileName = 'snapshot.json';
+export const snapshotFileName = 'snapshot.json';
 
 export function historyFolder(target: string): string {
   return join(target, 'history');
 }
 
 /** `undefined` if the folder is not a backup. @throws FiletrackerError `corrupt-store` for a newer format. */
-export async function readBackupState(target: string): Promise<BackupState | undefined> {
+async function readBackupState(target: string): Promise<BackupState | undefined> {
   const state = (await readStateFile(join(target, backupStateName))) as
     Partial<BackupState> | null | undefined;
   if (state?.format !== 1 || typeof state.source !== 'string') return undefined;
   const store = typeof state.store === 'string' ? state.store : undefined;
   return { format: 1, source: state.source, store };
+}
+
+/**
+ * The snapshots of a backup, as `listSnapshots`. @param action completes "Cannot …".
+ * @throws FiletrackerError `not-found` if the folder is no backup, or has no snapshot.
+ */
+export async function requireBackup(target: string, action: string): Promise<StoredSnapshot[]> {
+  if ((await readBackupState(target)) === undefined) throw cannot('not-found', action, 'it is not a backup');
+  const snapshots = await listSnapshots(target);
+  if (snapshots.length === 0) throw cannot('not-found', action, 'the backup has no snapshot');
+  return snapshots;
 }
 
 export async function writeBackupState(target: string, state: BackupState): Promise<void> {

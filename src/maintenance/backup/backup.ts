@@ -32,6 +32,7 @@ import {
   writeSnapshot,
   type BackupState,
   type JournalPlace,
+  type Snapshot,
   type StoredSnapshot,
 } from './backup-layout.ts';
 import { BackupSource, isReadOnly } from './backup-source.ts';
@@ -59,6 +60,8 @@ export interface BackupReport {
   readonly blobs: CopiedBlobs;
   /** The folder to which changes were moved that a server made in the backup itself. */
   readonly putAside: string | undefined;
+  /** Whether store and backup are on one file system: then the backup's files are links to the store's, where possible. */
+  readonly sharesDisk: boolean;
 }
 
 /**
@@ -126,17 +129,20 @@ class Backup {
     try {
       // The time is read before the end, so what was acknowledged until then is in the snapshot.
       const timeMs = clock.nowMs();
-      const { segment, offset, entries } = index.readTotals();
+      const { segment, offset, entries, logicalBytes } = index.readTotals();
+      const end = { segment, offset };
       const earlier = await listSnapshots(this.#goal.root);
-      await this.#checkContinues(earlier.at(-1), { segment, offset });
+      await this.#checkContinues(earlier.at(-1), end);
       const blobs = await this.#takeBlobs(reader);
-      const snapshot = await this.#takeJournal(opened, timeMs, { segment, offset }, earlier);
+      const snapshot = await this.#takeJournal(opened, { timeMs, end, entries, logicalBytes }, earlier);
       const putAside = await this.#showJournal(snapshot, earlier.at(-1));
       await this.#takeLooseFiles(root);
       await writeBackupState(this.#goal.root, state);
       const { segments } = snapshot;
       const steps = this.#steps.reports;
-      return { target: this.#goal.root, timeMs, steps, entries, segments: segments.length, blobs, putAside };
+      const sharesDisk = await isOnOneDisk(this.#source.root, this.#goal.root);
+      const target = this.#goal.root;
+      return { target, timeMs, steps, entries, segments: segments.length, blobs, putAside, sharesDisk };
     } finally {
       await reader.close();
     }
@@ -176,11 +182,11 @@ class Backup {
   /** Copies the segments of the snapshot to its folder in the history. */
   #takeJournal(
     opened: BackupSource,
-    timeMs: number,
-    end: JournalPlace,
+    state: Omit<Snapshot, 'format' | 'segments'>,
     earlier: readonly StoredSnapshot[],
   ): Promise<StoredSnapshot> {
     const { index } = opened;
+    const { timeMs, end } = state;
     const { journal } = this.#source;
     const take = async (advance: (done: number, total: number) => void): Promise<StoredSnapshot> => {
       const before = earlier.at(-1);
@@ -198,7 +204,7 @@ class Backup {
       }
       await syncFolder(folder);
       opened.check();
-      const snapshot = { format: 1, timeMs, end, segments } as const;
+      const snapshot = { format: 1, ...state, segments } as const;
       await writeSnapshot(folder, snapshot);
       await syncFolder(historyFolder(this.#goal.root));
       if (before !== undefined) {
@@ -297,6 +303,11 @@ class Backup {
       }
     }
   }
+}
+
+async function isOnOneDisk(one: string, other: string): Promise<boolean> {
+  const [left, right] = await Promise.all([stat(one), stat(other)]);
+  return left.dev === right.dev;
 }
 
 /**

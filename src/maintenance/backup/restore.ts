@@ -5,15 +5,18 @@ import { JournalWriter } from '../../catalog/journal/journal-writer.ts';
 import type { JournalRecord } from '../../catalog/journal/record.ts';
 import { scanSegment, type DamagedRange } from '../../catalog/journal/segment.ts';
 import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
+import { retainAll } from '../../catalog/lmdb/writer/retention.ts';
 import { systemClock } from '../../core/clock.ts';
 import { cannot } from '../../core/errors.ts';
+import { parseDurationMs } from '../../core/quantities.ts';
 import { makeFolderDurably, privateFolderMode } from '../../fs/folders.ts';
 import { copyDeletions } from '../../store/import/tombstones.ts';
 import { refuseNewerFormats } from '../folder-kind.ts';
 import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { storeFolders, type StoreFolders } from '../store-folders.ts';
 import { checkApart, writingTo } from '../target-folder.ts';
-import { listSnapshots, readBackupState, type StoredSnapshot } from './backup-layout.ts';
+import { listSnapshots, requireBackup, type StoredSnapshot } from './backup-layout.ts';
+import { isReadOnly } from './backup-source.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
@@ -73,18 +76,24 @@ export async function restoreStore(
   options: RestoreOptions = {},
 ): Promise<RestoreReport> {
   await refuseNewerFormats(backup);
-  if ((await readBackupState(backup)) === undefined) {
-    throw cannot('not-found', `restore from "${backup}"`, 'it is not a backup');
-  }
+  await requireBackup(backup, `restore from "${backup}"`);
   await checkApart(backup, folder, 'restore');
+  await using _retained = await retainBackup(backup, options.signal);
   const plan = await planFor(await listSnapshots(backup), options.atMs);
-  return writingTo(`restore to "${folder}"`, async () => {
+  return await writingTo(`restore to "${folder}"`, async () => {
     const goal = storeFolders(resolve(folder));
     await using target = await RestoreTarget.claim(goal.root);
     const report = await fill(goal, backup, plan, options);
     await target.finish();
     return report;
   });
+}
+
+/** Keeps `backup prune` from removing what is being restored; on a read-only file system nothing can be removed. */
+async function retainBackup(backup: string, signal: AbortSignal | undefined): Promise<AsyncDisposable> {
+  const { journal } = storeFolders(resolve(backup));
+  if (!(await isReadOnly(journal))) return retainAll(journal, signal);
+  return { [Symbol.asyncDispose]: () => Promise.resolve() };
 }
 
 async function fill(
@@ -256,10 +265,14 @@ function renewed(record: JournalRecord): JournalRecord {
   return record.type === 'remove' ? { ...record, origin: undefined } : record;
 }
 
-/** Reads a time for `--at`: ISO 8601, or seconds since 1970. @throws FiletrackerError `invalid-argument`. */
-export function parseTimeMs(text: string): number {
+/**
+ * Reads a time for `--at`: ISO 8601, seconds since 1970, or a length of time before now (`2h`).
+ * @throws FiletrackerError `invalid-argument`.
+ */
+export function parseTimeMs(text: string, nowMs: number): number {
+  if (/^[\d.]+[smhd]/.test(text)) return nowMs - parseDurationMs(text);
   const ms = /^\d{1,12}$/.test(text) ? Number(text) * 1000 : Date.parse(text);
   if (Number.isFinite(ms)) return ms;
-  const state = 'it must be a time such as 2026-11-23T10:00:00Z, or seconds since 1970';
+  const state = 'it must be a time such as 2026-11-23T10:00:00Z, seconds since 1970, or 2h for two hours ago';
   throw cannot('invalid-argument', `use --at "${text}"`, state);
 }
