@@ -76,10 +76,15 @@ export async function restoreStore(
   options: RestoreOptions = {},
 ): Promise<RestoreReport> {
   await refuseNewerFormats(backup);
-  await requireBackup(backup, `restore from "${backup}"`);
+  const action = `restore from "${backup}"`;
+  const snapshots = await requireBackup(backup, action);
   await checkApart(backup, folder, 'restore');
+  const plan = await planFor(snapshots, options.atMs);
+  // Later than the plan, which refuses a backup of a newer release, in which nothing may be written.
   await using _retained = await retainBackup(backup, options.signal);
-  const plan = await planFor(await listSnapshots(backup), options.atMs);
+  const left = new Set((await listSnapshots(backup)).map((snapshot) => snapshot.folder));
+  if (snapshots.some((snapshot) => !left.has(snapshot.folder)))
+    throw cannot('unavailable', action, 'its snapshots were pruned meanwhile; run the restore again');
   return await writingTo(`restore to "${folder}"`, async () => {
     const goal = storeFolders(resolve(folder));
     await using target = await RestoreTarget.claim(goal.root);
