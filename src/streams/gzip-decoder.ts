@@ -4,6 +4,7 @@ import { createGunzip, gunzip, gunzipSync, type Gunzip, type ZlibOptions } from 
 import { FiletrackerError } from '../core/errors.ts';
 import { chunkSizeBytes, mainThreadBodyMaxBytes } from '../core/limits.ts';
 import type { Chunks } from './chunks.ts';
+import { storedContent } from './stored-gzip.ts';
 
 /**
  * How much may come out of a gzip body. Deflate packs up to 1,032 to 1, so that a small body can unpack to
@@ -100,6 +101,8 @@ export function gunzipAtOnce(bytes: Uint8Array, bounds: DecodingBounds): Buffer 
   const expectedBytes = trailingSize(bytes);
   if (bytes.length > mainThreadBodyMaxBytes || expectedBytes > syncOutputMaxBytes) return undefined;
   const maxBytes = outputMaxBytes(bounds, bytes.length);
+  const stored = storedContent(bytes);
+  if (stored !== undefined && stored.length <= maxBytes) return stored;
   try {
     const options = decodingOptions(expectedBytes, Math.min(maxBytes, syncOutputMaxBytes));
     return whole(gunzipSync(bytes, options), bytes);
