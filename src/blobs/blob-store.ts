@@ -39,6 +39,11 @@ export interface StagedUpload {
    * @throws FiletrackerError such as `no-space`, `io`; the upload can then only be discarded.
    */
   write(bytes: Uint8Array): Promise<void>;
+  /**
+   * Resolves when all bytes that were passed to `write` are written and no longer used, so that their memory may be freed.
+   * Absent if the store keeps them. @throws as `write`.
+   */
+  written?(): Promise<void>;
   /** Ends writing and makes the bytes durable (fsync). Resolves to the size in bytes. */
   seal(): Promise<number>;
   /** Removes the bytes of the upload, sealed or not. Idempotent; a no-op once it is placed. */

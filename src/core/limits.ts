@@ -17,6 +17,8 @@ export const inlineSizeMaxBytes = 16 * kib;
 
 /** Bodies up to this size are collected in memory, verified, and only then encoded. */
 export const bufferedBodyMaxBytes = 1 * mib;
+/** The same for gzip bodies of announced size, which are stored as they come, and for what they unpack to. */
+export const bufferedGzipBodyMaxBytes = 4 * mib;
 /** Memory of all bodies that are being collected; beyond it bodies go through a file. */
 export const bufferedBodiesTotalMaxBytes = 64 * mib;
 /** Bodies up to this size are digested and decoded on the main thread: about 50 microseconds at the most. */

@@ -62,6 +62,12 @@ export class DurableFile implements AsyncDisposable {
     this.#throwFailure();
   }
 
+  /** Resolves when all bytes so far are written, or fails. */
+  async written(): Promise<void> {
+    await this.#pending;
+    this.#throwFailure();
+  }
+
   async #append(before: Promise<void>, bytes: Uint8Array): Promise<void> {
     await before;
     if (this.#failure !== undefined) return;

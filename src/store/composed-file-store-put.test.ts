@@ -245,7 +245,7 @@ describe('ComposedFileStore.put()', () => {
 
   it('refuses files over the largest size, from what is announced and from what comes', async () => {
     const parts = await openedFileStore({
-      limits: { fileSizeMaxBytes: 100_000, bufferedBodyMaxBytes: 50_000 },
+      limits: { fileSizeMaxBytes: 100_000, bufferedBodyMaxBytes: 50_000, bufferedGzipBodyMaxBytes: 50_000 },
     });
     const largest = noise(100_000);
     await put(parts.store, '/largest', 1, largest);
@@ -267,7 +267,7 @@ describe('ComposedFileStore.put()', () => {
 
   it('refuses a body that unpacks to nothing for ever', async () => {
     const parts = await openedFileStore({
-      limits: { fileSizeMaxBytes: 100_000, bufferedBodyMaxBytes: 50_000 },
+      limits: { fileSizeMaxBytes: 100_000, bufferedBodyMaxBytes: 50_000, bufferedGzipBodyMaxBytes: 50_000 },
     });
     const member = Buffer.concat(Array.from({ length: 1_000 }, () => gzipSync(Buffer.alloc(0))));
     let givenBytes = 0;

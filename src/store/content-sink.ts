@@ -21,6 +21,7 @@ export class ContentSink {
   #parts: Uint8Array[] = [];
   #sizeBytes = 0;
   #upload: StagedUpload | undefined;
+  #staging: Promise<StagedUpload> | undefined;
 
   constructor(blobs: BlobStore, options: ContentSinkOptions) {
     this.#blobs = blobs;
@@ -51,9 +52,17 @@ export class ContentSink {
     if (this.#sizeBytes > this.#options.inlineSizeMaxBytes) await this.#spill();
   }
 
+  /** Waits until the bytes so far are written. Returns false if something may still use their memory. */
+  async written(): Promise<boolean> {
+    if (this.#upload?.written === undefined) return false;
+    await this.#upload.written();
+    return true;
+  }
+
   async #spill(): Promise<void> {
     const { encoding, announcedSize, signal } = this.#options;
-    this.#upload = await this.#blobs.stage({ encoding, announcedSize, signal });
+    this.#staging = this.#blobs.stage({ encoding, announcedSize, signal });
+    this.#upload = await this.#staging;
     const parts = this.#parts;
     this.#parts = [];
     await this.#upload.write(joined(parts));
@@ -68,6 +77,8 @@ export class ContentSink {
 
   /** Removes what was staged and not placed. Idempotent. */
   async discard(): Promise<void> {
-    await this.#upload?.discard();
+    // A decoder may have refused the body while its upload was being opened.
+    const upload = await this.#staging?.catch(() => undefined);
+    await upload?.discard();
   }
 }

@@ -35,6 +35,8 @@ export interface PutBody {
   readonly encoding: Encoding;
   /** Bytes of the body, if announced. A body that ends earlier is `truncated-body`. */
   readonly announcedSize?: number | undefined;
+  /** Whether nothing else uses the pieces of a stream in `source`, so that their memory may be freed. */
+  readonly freesPieces?: boolean | undefined;
 }
 
 /** What `putWithoutBody` found under the name. */
@@ -177,6 +179,7 @@ export interface StoreLimits {
   /** Names in the store; the same. */
   readonly entriesMax: number;
   readonly bufferedBodyMaxBytes: number;
+  readonly bufferedGzipBodyMaxBytes: number;
   readonly bufferedBodiesTotalMaxBytes: number;
   readonly decodingRatioMax: number;
   readonly decodingRatioFreeBytes: number;
@@ -190,6 +193,7 @@ export const defaultStoreLimits: StoreLimits = {
   storedBytesMax: Number.POSITIVE_INFINITY,
   entriesMax: Number.POSITIVE_INFINITY,
   bufferedBodyMaxBytes: limits.bufferedBodyMaxBytes,
+  bufferedGzipBodyMaxBytes: limits.bufferedGzipBodyMaxBytes,
   bufferedBodiesTotalMaxBytes: limits.bufferedBodiesTotalMaxBytes,
   decodingRatioMax: limits.decodingRatioMax,
   decodingRatioFreeBytes: limits.decodingRatioFreeBytes,

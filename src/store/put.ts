@@ -7,7 +7,6 @@ import { FiletrackerError, isFiletrackerError } from '../core/errors.ts';
 import { ancestorsOf, type FileName } from '../core/file-name.ts';
 import type { ReportProblem } from '../core/report.ts';
 import { GatheredBytes } from '../streams/chunks.ts';
-import { MemoryBudget } from './body-collector.ts';
 import { checkAnnounced, sizeMismatch } from './body-verifier.ts';
 import type { EncodedContent } from './content-encoder.ts';
 import type {
@@ -21,6 +20,7 @@ import type {
   PutWithoutBodyOptions,
   StoreLimits,
 } from './file-store.ts';
+import { MemoryBudget } from '../core/memory-budget.ts';
 import { Upload, type UploadContext, type VerifiedContent } from './upload.ts';
 
 /** The stored form of content, and where its bytes are. */
@@ -124,7 +124,9 @@ export class PutPath {
       return undefined;
     }
     const outcome = await this.#commit(intent, content, storedAs(blob));
-    return outcome.kind === 'content-missing' && hold === undefined ? undefined : outcome;
+    if (outcome.kind === 'content-missing' && hold === undefined) return undefined;
+    upload.bytesAreUnused = true;
+    return outcome;
   }
 
   async #findIntact(digest: Digest): Promise<BlobRecord | undefined> {
@@ -171,6 +173,7 @@ export class PutPath {
     }
     const sink = await upload.staged(encoded);
     const staged = await sink.seal();
+    upload.bytesAreUnused = await sink.written();
     try {
       const { encoding, sizeBytes: storedSize } = sink;
       const outcome = await this.#commitBytes(upload, content, { encoding, storedSize, content: staged });

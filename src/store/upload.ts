@@ -4,8 +4,9 @@ import type { Encoding } from '../core/blob.ts';
 import type { ReportProblem } from '../core/report.ts';
 import { bodyChunks, GatheredBytes, type Chunks } from '../streams/chunks.ts';
 import { ContentMeter, type ContentMeasure } from '../streams/content-meter.ts';
-import { gunzipChunks, type DecodingBounds } from '../streams/gzip-decoder.ts';
-import { collectInMemory, type MemoryBudget } from './body-collector.ts';
+import { freeNow } from '../streams/freed-memory.ts';
+import { gunzipChunks, smallPieces, type DecodingBounds } from '../streams/gzip-decoder.ts';
+import { collectAnnounced, collectInMemory } from './body-collector.ts';
 import {
   checkClaims,
   checkedBody,
@@ -24,6 +25,8 @@ import {
 } from './content-encoder.ts';
 import { ContentSink } from './content-sink.ts';
 import type { PutBody, PutIntent, StoreLimits } from './file-store.ts';
+import type { MemoryBudget } from '../core/memory-budget.ts';
+import { PassingBody } from '../streams/passing-body.ts';
 
 /** A verified content. */
 export interface VerifiedContent {
@@ -43,6 +46,13 @@ export interface UploadContext {
   readonly reportProblem: ReportProblem;
 }
 
+/** A put with its body. */
+interface UploadOfBody {
+  readonly intent: PutIntent;
+  readonly body: PutBody;
+  readonly signal: AbortSignal | undefined;
+}
+
 /**
  * The body of one put on its way into the store. Small bodies are collected in memory and verified before anything is
  * encoded or written. Large bodies are encoded and staged while they pass and are verified.
@@ -58,43 +68,73 @@ export class Upload {
   newerVersion: number | undefined;
   /** Set if the claimed content is stored, and keeps it from collection: the bytes are not needed. */
   hold: BlobPin | undefined;
+  /** Whether nothing uses the bytes of a body in memory any more, no thread either. */
+  bytesAreUnused = false;
   /** Whether the staged bytes have become the blob. */
   placed = false;
   readonly #context: UploadContext;
   readonly #signal: AbortSignal | undefined;
-  readonly #releaseMemory: (() => Promise<void>) | undefined;
+  readonly #releaseMemory: ((isUnused: boolean) => Promise<void>) | undefined;
+  readonly #passing: PassingBody | undefined;
   #sink: ContentSink | undefined;
 
   private constructor(
-    request: { intent: PutIntent; body: PutBody; signal: AbortSignal | undefined },
+    request: UploadOfBody,
     context: UploadContext,
-    received: GatheredBytes | Chunks,
-    releaseMemory?: () => Promise<void>,
+    taken: {
+      readonly received: GatheredBytes | Chunks;
+      readonly release?: (isUnused: boolean) => Promise<void>;
+      readonly passing?: PassingBody;
+    },
   ) {
     this.intent = request.intent;
     this.body = request.body;
-    this.received = received;
+    this.received = taken.received;
     this.#context = context;
     this.#signal = request.signal;
-    this.#releaseMemory = releaseMemory;
+    this.#releaseMemory = taken.release;
+    this.#passing = taken.passing;
   }
 
   /** Takes a body in: at once if it is in memory already, a small one when all of it has come. */
-  static receive(
-    request: { intent: PutIntent; body: PutBody; signal: AbortSignal | undefined },
-    context: UploadContext,
-  ): Upload | Promise<Upload> {
-    const { source, announcedSize } = request.body;
+  static receive(request: UploadOfBody, context: UploadContext): Upload | Promise<Upload> {
+    const { body, signal } = request;
+    const { source, encoding, announcedSize } = body;
+    const { limits, budget } = context;
     if (Buffer.isBuffer(source)) {
       checkWhole(source.length, announcedSize);
-      return new Upload(request, context, new GatheredBytes([source]));
+      return new Upload(request, context, { received: new GatheredBytes([source]) });
     }
-    const { fileSizeMaxBytes, bufferedBodyMaxBytes: sizeMaxBytes } = context.limits;
-    const chunks = checkedBody(bodyChunks(source, request.signal), announcedSize, fileSizeMaxBytes);
-    if ((announcedSize ?? 0) > sizeMaxBytes) return new Upload(request, context, chunks);
-    return collectInMemory(chunks, { sizeMaxBytes, budget: context.budget }).then(
-      ({ received, release }) => new Upload(request, context, received, release),
-    );
+    const checked = (chunks: Chunks): Chunks => checkedBody(chunks, announcedSize, limits.fileSizeMaxBytes);
+    const { bufferedBodyMaxBytes, bufferedGzipBodyMaxBytes } = limits;
+    const sizeMaxBytes = encoding === 'gzip' ? bufferedGzipBodyMaxBytes : bufferedBodyMaxBytes;
+    if (announcedSize === undefined) {
+      const chunks = checked(bodyChunks(source, signal));
+      return collectInMemory(chunks, { sizeMaxBytes: bufferedBodyMaxBytes, budget }).then(
+        (collected) => new Upload(request, context, collected),
+      );
+    }
+    const collecting = { budget, freesPieces: body.freesPieces ?? false, signal };
+    if (announcedSize <= sizeMaxBytes) {
+      return collectAnnounced(source, announcedSize, collecting).then(({ received, release }) => {
+        const isWhole = received instanceof GatheredBytes;
+        return new Upload(request, context, { received: isWhole ? received : checked(received), release });
+      });
+    }
+    if (encoding === 'identity') {
+      return new Upload(request, context, { received: checked(bodyChunks(source, signal)) });
+    }
+    const passing = new PassingBody(source, collecting);
+    const upload: Upload = new Upload(request, context, {
+      received: checked(passing.chunks(async () => upload.#isWritten())),
+      passing,
+    });
+    return upload;
+  }
+
+  /** Waits until what came is written. Returns whether its memory may be freed: also if it is not written at all. */
+  async #isWritten(): Promise<boolean> {
+    return this.#sink === undefined || (await this.#sink.written());
   }
 
   /** Whether the body is so small, and in its stored form already, that a change can carry it as it is. */
@@ -114,7 +154,15 @@ export class Upload {
   #measure(): VerifiedContent | Promise<VerifiedContent> {
     const { received, body, intent } = this;
     if (received instanceof GatheredBytes) {
-      const measure = measureBytes(received, body.encoding, this.#context.bounds, intent.claims);
+      const { bounds, budget, limits } = this.#context;
+      const { bufferedGzipBodyMaxBytes: decodedMaxBytes } = limits;
+      const memory = { budget, decodedMaxBytes };
+      const measure = measureBytes(received, {
+        encoding: body.encoding,
+        claims: intent.claims,
+        bounds,
+        memory,
+      });
       const bodyBytes = received.sizeBytes;
       if (!(measure instanceof Promise)) return { measure, bodyBytes };
       return measure.then((measured) => ({ measure: measured, bodyBytes }));
@@ -132,9 +180,13 @@ export class Upload {
       }
     }
     const { bounds, limits } = this.#context;
-    const content = this.body.encoding === 'gzip' ? gunzipChunks(counted(), bounds) : counted();
+    await this.#passing?.begin();
+    const pieces = this.#passing?.decodedPieces ?? smallPieces;
+    const content = this.body.encoding === 'gzip' ? gunzipChunks(counted(), bounds, pieces) : counted();
     const checked = checkedContent(content, this.intent.claims, limits.fileSizeMaxBytes);
-    return { measure: await measureChunks(checked), bodyBytes };
+    // Nothing else uses decoded pieces; those of the body may still be being written.
+    const onDone = this.body.encoding === 'gzip' ? freeNow : undefined;
+    return { measure: await measureChunks(checked, onDone), bodyBytes };
   }
 
   /** A gzip body is stored as it comes. */
@@ -202,7 +254,8 @@ export class Upload {
     if (this.#sink !== undefined && !this.placed) {
       await this.#sink.discard().catch((error: unknown) => reportProblem('Cannot discard an upload', error));
     }
+    this.#passing?.release();
     // Last: it may wait for the next piece of a body that stands still.
-    await this.#releaseMemory?.();
+    await this.#releaseMemory?.(this.bytesAreUnused);
   }
 }

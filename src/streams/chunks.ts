@@ -24,7 +24,7 @@ export async function* bodyChunks(source: Readable, signal?: AbortSignal): Async
 }
 
 /** The error of a body that did not come to its end. */
-function bodyAborted(cause: unknown): FiletrackerError {
+export function bodyAborted(cause: unknown): FiletrackerError {
   if (isFiletrackerError(cause)) return cause;
   return new FiletrackerError('aborted', `Cannot read the body: ${messageOf(cause)}`, { cause });
 }

@@ -1,7 +1,7 @@
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { asyncPieces, collected, noise, prose } from '../../test/support/contents.ts';
-import { gunzipBytes, gunzipChunks, type DecodingBounds } from './gzip-decoder.ts';
+import { gunzipBytes, gunzipChunks, gunzipToSize, type DecodingBounds } from './gzip-decoder.ts';
 
 const unbounded: DecodingBounds = { sizeMaxBytes: Number.MAX_SAFE_INTEGER };
 const text = prose(5_000);
@@ -128,5 +128,28 @@ describe('gunzipBytes()', () => {
     expect(Buffer.isBuffer(gunzipBytes(member, unbounded))).toBe(true);
     const lying = Buffer.concat([gzipSync(Buffer.alloc(1_000_000)), gzipSync(Buffer.from('x'))]);
     expect((await gunzipBytes(lying, unbounded)).length).toBe(1_000_001);
+  });
+});
+
+describe('gunzipToSize()', () => {
+  it.each(sound)('decodes %s to its exact size, and to no other', async (_, bytes, content) => {
+    expect((await gunzipToSize(bytes, content.length, unbounded))?.equals(content)).toBe(true);
+    for (const sizeBytes of [content.length + 1, content.length + 100_000, content.length - 1]) {
+      if (sizeBytes >= 0) expect(await gunzipToSize(bytes, sizeBytes, unbounded)).toBeUndefined();
+    }
+  });
+
+  it.each(broken)('leaves %s to gunzipChunks', async (_, bytes) => {
+    for (const sizeBytes of [0, text.length, text.length + otherText.length]) {
+      expect(await gunzipToSize(bytes, sizeBytes, unbounded)).toBeUndefined();
+    }
+  });
+
+  it('decodes nothing beyond the bounds', async () => {
+    const zeros = Buffer.alloc(100_000);
+    const bounds = { sizeMaxBytes: 1_000_000, ratioMax: 100, ratioFreeBytes: 50_000 };
+    expect(await gunzipToSize(gzipSync(zeros), zeros.length, bounds)).toBeUndefined();
+    expect(await gunzipToSize(gzipSync(zeros), zeros.length, { sizeMaxBytes: 99_999 })).toBeUndefined();
+    expect(await gunzipToSize(gzipSync(zeros), zeros.length, unbounded)).toHaveLength(100_000);
   });
 });

@@ -26,6 +26,9 @@ export interface PiecesOptions {
   readonly ahead: number;
 }
 
+/** Pieces of little memory. */
+export const smallPieces: PiecesOptions = { sizeBytes: chunkSizeBytes, ahead: 1 };
+
 /** Output up to which bodies are decoded on the main thread: 0.1 ms for text. */
 const syncOutputMaxBytes = 64 * 1024;
 
@@ -37,7 +40,7 @@ const syncOutputMaxBytes = 64 * 1024;
 export async function* gunzipChunks(
   source: Chunks | readonly Uint8Array[],
   bounds: DecodingBounds,
-  { sizeBytes, ahead }: PiecesOptions = { sizeBytes: chunkSizeBytes, ahead: 1 },
+  { sizeBytes, ahead }: PiecesOptions = smallPieces,
 ): AsyncGenerator<Buffer> {
   const unread = { highWaterMark: ahead * sizeBytes };
   const decoder = createGunzip({ chunkSize: sizeBytes, ...unread });
@@ -113,8 +116,30 @@ export function gunzipAtOnce(bytes: Uint8Array, bounds: DecodingBounds): Buffer 
   }
 }
 
+/**
+ * Decodes gzip in memory off the main thread in one call, which takes a fraction of the time of many. `undefined` if
+ * that does not give exactly `sizeBytes` bytes from all input, within the bounds: `gunzipChunks` finds out why.
+ */
+export async function gunzipToSize(
+  bytes: Uint8Array,
+  sizeBytes: number,
+  bounds: DecodingBounds,
+): Promise<Buffer | undefined> {
+  if (sizeBytes > outputMaxBytes(bounds, bytes.length)) return undefined;
+  // One byte more than is expected, so that zlib sees the end, or an excess, without a second buffer.
+  const chunkSize = Math.max(64, sizeBytes + 1);
+  const options: ZlibOptions = { info: true, chunkSize, maxOutputLength: Math.max(1, sizeBytes) };
+  return new Promise((resolve) => {
+    gunzip(bytes, options, (error, result: unknown) => {
+      if (error !== null) return resolve(undefined);
+      const { buffer, engine } = result as DecodedBuffer;
+      resolve(buffer.length === sizeBytes && engine.bytesWritten === bytes.length ? buffer : undefined);
+    });
+  });
+}
+
 /** The size that the last member claims in its trailer: a hint for the size of the first buffer, no more. */
-function trailingSize(bytes: Uint8Array): number {
+export function trailingSize(bytes: Uint8Array): number {
   if (bytes.length < 18) return 0;
   return new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4, 4).getUint32(0, true);
 }

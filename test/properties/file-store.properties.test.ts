@@ -30,7 +30,7 @@ const contents = [
   prose(30_000),
   noise(70_000),
 ];
-const limits = { bufferedBodyMaxBytes: 50_000 };
+const limits = { bufferedBodyMaxBytes: 50_000, bufferedGzipBodyMaxBytes: 50_000 };
 
 type Way = 'plain' | 'gzip' | 'streamed' | 'claimed' | 'broken';
 type Operation =

@@ -97,6 +97,7 @@ export class DiskBlobStore implements BlobStore {
         throwIfAborted(signal, 'write an upload');
         await file.write(bytes);
       },
+      written: () => file.written(),
       seal: () => file.seal(),
       discard: () => file.discard(),
     };

@@ -158,7 +158,7 @@ async function putStreamed(
   connection.beginReading(request, (error) => interruption.abort(error));
   try {
     const upload = { name: intent.name, sender, announcedSize, signal: interruption.signal };
-    const body: PutBody = { source: request, encoding, announcedSize };
+    const body: PutBody = { source: request, encoding, announcedSize, freesPieces: true };
     return await context.uploads.run(upload, (signal) => context.store.put(intent, body, { signal, found }));
   } catch (error) {
     // The store knows that it was interrupted; only the connection knows why.
