@@ -26,10 +26,13 @@ export interface Principal {
   listable(directory: string): readonly string[];
 }
 
+/** The parts of a request that show its author. */
+export type RequestAuthor = Pick<IncomingMessage, 'headers' | 'socket'>;
+
 /** Identifies the author of a request. Called once per request, before any of its body is read. */
 export interface Access {
   /** @throws FiletrackerError `unauthorized` if the request does not prove its author. */
-  identify(request: IncomingMessage): Principal | Promise<Principal>;
+  identify(request: RequestAuthor): Principal | Promise<Principal>;
 }
 
 const anyone: Principal = {

@@ -1,10 +1,9 @@
-import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../core/clock.ts';
 import { cannot, type FiletrackerError } from '../core/errors.ts';
 import { parseAuthorization } from '../protocol/authorization.ts';
-import type { Access, Principal, Right } from './access.ts';
+import type { Access, Principal, RequestAuthor, Right } from './access.ts';
 import type { TokenBook, TokenPrincipal } from './token-book.ts';
 
 /** What clients without a token may do. */
@@ -73,7 +72,7 @@ export class TokenAccess implements Access {
     this.#options = options;
   }
 
-  identify(request: IncomingMessage): Principal {
+  identify(request: RequestAuthor): Principal {
     const { authorization } = request.headers;
     const book = this.#options.tokens();
     if (book.unread) return unreadPrincipal;
@@ -86,7 +85,7 @@ export class TokenAccess implements Access {
     return this.#current(holder);
   }
 
-  #byCertificate(request: IncomingMessage, book: TokenBook): Principal {
+  #byCertificate(request: RequestAuthor, book: TokenBook): Principal {
     const name = certificateName(request);
     if (name === undefined) return (book.lost ? anonymousWhereLost : anonymous)[this.#options.anonymous()];
     const holder = book.named(name);
@@ -107,7 +106,7 @@ function unauthorized(state: string): FiletrackerError {
 }
 
 /** The common name of the client's verified certificate; `undefined` if it has none. */
-function certificateName(request: IncomingMessage): string | undefined {
+function certificateName(request: RequestAuthor): string | undefined {
   const socket: Socket & Partial<Pick<TLSSocket, 'authorized' | 'getPeerCertificate'>> = request.socket;
   if (socket.authorized !== true) return undefined;
   const name: unknown = socket.getPeerCertificate?.().subject?.CN;

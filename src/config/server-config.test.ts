@@ -15,6 +15,7 @@ describe('readServerConfig()', () => {
       fallbackUrl: undefined,
       fallbackMode: 'redirect',
       workers: workersFor(availableParallelism()),
+      fastLane: true,
       drainDelayMs: 0,
       collectionGraceMs: 3_600_000,
       verifyIntervalMs: undefined,
@@ -42,6 +43,11 @@ describe('readServerConfig()', () => {
     expect(readServerConfig({ logLevel: 'WARNING' }, {}).logLevel).toBe('warn');
     expect(readServerConfig({ logLevel: 'critical' }, {}).logLevel).toBe('fatal');
     expect(readServerConfig({ logLevel: 'DEBUG' }, {}).logLevel).toBe('debug');
+  });
+
+  it('leaves every request to node:http with --no-fast-lane', () => {
+    expect(readServerConfig({ fastLane: false }, {}).fastLane).toBe(false);
+    expect(readServerConfig({ fastLane: true }, {}).fastLane).toBe(true);
   });
 
   it('takes slashes off the ends of paths and URLs', () => {

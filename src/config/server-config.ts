@@ -93,6 +93,7 @@ export const generalSection = section('General', {
     duration({ most: 3_600_000 }),
     { initial: 0 },
   ),
+  fastLane: flag('--no-fast-lane', 'let node:http read every request, small plain ones too'),
 });
 
 /** Flags of the process, not of the server in it. */
@@ -154,12 +155,14 @@ export const serverSections = [
 /** The checked settings of a server. */
 export interface ServerConfig
   extends
-    Omit<Values<typeof generalSection>, 'folder' | 'workers'>,
+    Omit<Values<typeof generalSection>, 'folder' | 'workers' | 'fastLane'>,
     Values<typeof maintenanceSection>,
     Values<typeof fallbackSection> {
   /** Absolute path of the store. */
   readonly folder: string;
   readonly workers: number;
+  /** Whether small, plain requests are served without node:http. */
+  readonly fastLane: boolean;
   readonly backEnds: BackEndConfig;
   readonly guard: GuardConfig;
 }
@@ -189,6 +192,7 @@ export function readServerConfig(flags: ServerFlags, environment: Environment): 
     ...fallback,
     folder: general.folder ?? defaultFolder(environment),
     workers: general.workers ?? workersFor(availableParallelism()),
+    fastLane: general.fastLane ?? true,
     backEnds,
     guard,
   };

@@ -122,6 +122,7 @@ async function openServing(config: ServerConfig, log: Log): Promise<Serving> {
       listen: undefined,
       release,
       basePath: config.basePath,
+      fastLane: config.fastLane,
       fallbackUrl: imports ? undefined : fallbackUrl,
       redirectDownloads: config.backEnds.redirectDownloads,
       observer,

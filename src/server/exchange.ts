@@ -1,4 +1,4 @@
-import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
 import { STATUS_CODES } from 'node:http';
 import { cannot, type FiletrackerError } from '../core/errors.ts';
@@ -16,13 +16,11 @@ import {
 import { defaultRetryAfterSeconds, statusOf } from '../protocol/statuses.ts';
 import type { Principal, Right } from '../access/access.ts';
 import type { Connection } from './connections/connection.ts';
+import type { FlatHeaders, Message, RequestHead, ResponseWriter } from './connections/messages.ts';
 import { announcesBody, lingerOn } from './connections/request-body.ts';
 import { sendBody } from './connections/send-body.ts';
 
 const processId = process.pid.toString(36);
-
-/** Header names and values in turn: the cheapest form that writeHead accepts. */
-export type FlatHeaders = OutgoingHttpHeader[];
 
 /** A header as one text; Node's types allow for a list of repeated headers. */
 export function singleValue(value: string | readonly string[] | undefined): string | undefined {
@@ -34,8 +32,10 @@ export function singleValue(value: string | readonly string[] | undefined): stri
  * the client would take anything else for content.
  */
 export class Exchange {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
+  readonly request: RequestHead;
+  readonly response: ResponseWriter;
+  /** The body of the request: a stream, or all of its bytes if they came with the head. */
+  readonly body: IncomingMessage | Buffer;
   readonly connection: Connection;
   readonly number: number;
   readonly startedMs: number;
@@ -53,18 +53,13 @@ export class Exchange {
   /** Present while the rest of a refused body is read. */
   lingering: Promise<void> | undefined;
 
-  constructor(
-    request: IncomingMessage,
-    response: ServerResponse,
-    connection: Connection,
-    number: number,
-    expectsContinue: boolean,
-  ) {
-    this.request = request;
-    this.response = response;
+  constructor(message: Message, connection: Connection, number: number) {
+    this.request = message.request;
+    this.response = message.response;
+    this.body = message.body;
     this.connection = connection;
     this.number = number;
-    this.expectsContinue = expectsContinue;
+    this.expectsContinue = message.expectsContinue;
     this.startedMs = performance.now();
   }
 
@@ -111,7 +106,7 @@ export class Exchange {
   continue(): void {
     if (!this.expectsContinue) return;
     this.expectsContinue = false;
-    this.response.writeContinue();
+    this.response.writeContinue?.();
   }
 
   /**
@@ -125,11 +120,11 @@ export class Exchange {
 
   /** Responds with a body in memory. This ends the exchange. */
   send(status: number, headers: FlatHeaders, body?: Buffer): void {
-    const { request, response, connection } = this;
+    const { request, response, connection, body: incoming } = this;
     this.status = status;
     if (connection.isClosing) response.shouldKeepAlive = false;
-    if (!request.complete && announcesBody(request)) {
-      this.#sendUnread(status, headers, body);
+    if (!Buffer.isBuffer(incoming) && !incoming.complete && announcesBody(incoming)) {
+      this.#sendUnread(incoming, status, headers, body);
       return;
     }
     this.#begin(status, headers);
@@ -145,8 +140,13 @@ export class Exchange {
    * Responds to a request whose body has not been read. Node drops the rest of a short body and the connection stays
    * open; otherwise the response is written in full, and the connection lingers and is closed.
    */
-  #sendUnread(status: number, headers: FlatHeaders, body: Buffer | undefined): void {
-    const { request, response } = this;
+  #sendUnread(
+    request: IncomingMessage,
+    status: number,
+    headers: FlatHeaders,
+    body: Buffer | undefined,
+  ): void {
+    const { response } = this;
     const { isBroken } = this.connection;
     const rest = Number(request.headers['content-length'] ?? Infinity);
     const staysOpen = rest <= refusedBodyDrainMaxBytes && !this.expectsContinue && !isBroken;
@@ -158,7 +158,7 @@ export class Exchange {
       response.end(sent);
       return;
     }
-    if (sent === undefined) response.flushHeaders();
+    if (sent === undefined) response.flushHeaders?.();
     else response.write(sent);
     this.lingering = lingerOn(request).finally(() => response.end());
   }

@@ -5,13 +5,16 @@
 // "warn", 20 with a line per request. Two thirds of it is the system's writev. A PUT of 4 KiB into a store that does
 // nothing costs as much as a bare server takes to read it.
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { Server as NetServer, type AddressInfo, type ListenOptions, type Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import {
+  createServer as createNetServer,
+  Server as NetServer,
+  type AddressInfo,
+  type Socket,
+} from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { systemClock, type Clock } from '../core/clock.ts';
+import { systemClock } from '../core/clock.ts';
 import { cannot } from '../core/errors.ts';
 import {
-  bodyBytesPerSecondMin,
   connectionsMax,
   firstRequestTimeMs,
   headersTimeoutMs,
@@ -20,53 +23,30 @@ import {
   stallTimeoutMs,
 } from '../core/limits.ts';
 import { parseTarget } from '../protocol/request-target.ts';
-import type { FileStore } from '../store/file-store.ts';
 import { SenderSlots } from '../store/sender-slots.ts';
 import { UploadGate } from '../store/upload-gate.ts';
 import { openAccess, type Access } from '../access/access.ts';
 import type { TlsMaterial } from '../access/tls-files.ts';
 import { admitAll, type RequestAdmission } from '../access/rate-limiter.ts';
 import { ConnectionTable, type DrainTimes } from './connections/connection-table.ts';
-import { brokenBody, slowBody, stalledBody, truncatedBody } from './connections/connection.ts';
+import type { Connection } from './connections/connection.ts';
+import { ConnectionFaults } from './connections/connection-faults.ts';
+import type { Message, ResponseWriter } from './connections/messages.ts';
 import { Exchange } from './exchange.ts';
-import type { ServerContext, VerificationControl } from './handlers/context.ts';
-import { createNodeServer, replaceTlsMaterial, type ServerTimeouts } from './connections/node-server.ts';
-import { silentObserver, type MetricsSource, type RequestObserver } from './observer.ts';
-import { rawResponse, refusalOf, requireUnambiguous } from './connections/refusals.ts';
-import { faultTexts, SlowClientGuard } from './connections/slow-client-guard.ts';
+import { FastLane } from './fast-lane/fast-lane.ts';
+import type { ServerContext } from './handlers/context.ts';
+import {
+  createNodeServer,
+  idleCloseMs,
+  replaceTlsMaterial,
+  type ServerTimeouts,
+} from './connections/node-server.ts';
+import { silentObserver, type RequestObserver } from './observer.ts';
+import type { HttpServerOptions } from './options.ts';
+import { rawResponse, requireUnambiguous } from './connections/refusals.ts';
 import { handle } from './router.ts';
 import { SeekQueue } from './seek-queue.ts';
 import { answerTaken, WaitingRequests } from './connections/waiting-requests.ts';
-
-export interface HttpServerOptions {
-  readonly store: FileStore;
-  /** Admits uploads; by default all of them. */
-  readonly uploads?: UploadGate | undefined;
-  /** Admits lists; by default all of them. */
-  readonly lists?: SenderSlots | undefined;
-  /** Host and port, a path, or a handle that was opened elsewhere; `undefined` if connections come through `take`. */
-  readonly listen: ListenOptions | undefined;
-  readonly release: string;
-  /** Prefix of every path, such as `/ft`; empty by default. */
-  readonly basePath?: string | undefined;
-  /** Base URL, without a trailing slash, of the server that files are imported from. */
-  readonly fallbackUrl?: string | undefined;
-  /** Redirect readers (307) to the blob's own URL, if the store has one. */
-  readonly redirectDownloads?: boolean | undefined;
-  readonly access?: Access;
-  readonly observer?: RequestObserver;
-  readonly clock?: Clock;
-  readonly timeouts?: Partial<ServerTimeouts> | undefined;
-  /** Minimum rate of bodies, in bytes per second; 0 for none. */
-  readonly bodyBytesPerSecondMin?: number | undefined;
-  readonly admission?: RequestAdmission | undefined;
-  readonly metrics?: MetricsSource | undefined;
-  readonly verification?: VerificationControl | undefined;
-  /** Serves HTTPS if present. */
-  readonly tls?: TlsMaterial | undefined;
-  /** Maximum concurrent connections. */
-  readonly connectionsMax?: number | undefined;
-}
 
 const defaultTimeouts: ServerTimeouts = {
   headersMs: headersTimeoutMs,
@@ -88,6 +68,9 @@ const defaultDrainTimes: DrainTimes = {
  */
 export class HttpServer {
   readonly #server: Server;
+  /** Accepts connections: `#server` with TLS; otherwise one of its own, because not all connections go to node:http. */
+  readonly #listener: NetServer;
+  readonly #lane: FastLane | undefined;
   readonly #context: ServerContext;
   readonly #access: Access;
   readonly #observer: RequestObserver;
@@ -98,8 +81,7 @@ export class HttpServer {
   readonly #timeouts: ServerTimeouts;
   readonly #connections = new ConnectionTable();
   readonly #waiting = new WaitingRequests();
-  readonly #guard: SlowClientGuard;
-  #guardTimer: NodeJS.Timeout | undefined;
+  readonly #faults: ConnectionFaults;
   #requests = 0;
   /** Whether the server is about to stop, so that `/readyz` returns 503; it may serve for a while longer. */
   #draining = false;
@@ -129,9 +111,18 @@ export class HttpServer {
       startedAtMs: clock.nowMs(),
       isDraining: () => this.#draining,
     };
+    this.#faults = new ConnectionFaults({
+      connections: this.#connections,
+      observer: this.#observer,
+      timeouts: this.#timeouts,
+      bodyBytesPerSecondMin: options.bodyBytesPerSecondMin,
+    });
     this.#server = createNodeServer(this.#timeouts, options.tls);
     this.#addListeners(this.#server);
-    this.#guard = new SlowClientGuard(options.bodyBytesPerSecondMin ?? bodyBytesPerSecondMin, this.#timeouts);
+    this.#listener = this.#tls
+      ? this.#server
+      : createNetServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
+    this.#lane = this.#tls || options.fastLane === false ? undefined : this.#openLane();
   }
 
   /**
@@ -140,36 +131,38 @@ export class HttpServer {
    */
   static async open(options: HttpServerOptions): Promise<HttpServer> {
     const opened = new HttpServer(options);
-    const server = opened.#server;
+    const listener = opened.#listener;
     const { listen } = options;
-    // Node starts its check for overdue headers when it listens, which a server whose connections come through `take` never does.
-    if (listen === undefined) server.emit('listening');
-    else {
+    // Node starts its check for overdue headers when it listens, which a server that gets its connections does not.
+    if (listen === undefined || listener !== opened.#server) opened.#server.emit('listening');
+    if (listen !== undefined) {
       await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(listen, () => {
-          server.off('error', reject);
+        listener.once('error', reject);
+        listener.listen(listen, () => {
+          listener.off('error', reject);
           resolve();
         });
       });
     }
-    opened.#guardTimer = setInterval(() => opened.#closeSlowClients(), opened.#guard.intervalMs).unref();
+    opened.#faults.watch();
     return opened;
   }
 
   #addListeners(server: Server): void {
-    server.on('connection', (socket) => this.#onSocket(socket));
-    if (this.#tls) server.on('secureConnection', (socket: TLSSocket) => this.#onSecureConnection(socket));
+    if (this.#tls) {
+      server.on('connection', (socket) => this.#onTlsSocket(socket));
+      server.on('secureConnection', (socket: TLSSocket) => this.#onSecureConnection(socket));
+    }
     server.on('request', (request, response) => this.#onRequest(request, response, false));
     server.on('checkContinue', (request, response) => this.#onRequest(request, response, true));
     server.on('checkExpectation', (request, response) => this.#onRequest(request, response, true, true));
-    server.on('clientError', (error: Error, socket) => this.#onClientError(error, socket));
-    server.on('timeout', (socket) => this.#onTimeout(socket));
+    server.on('clientError', (error: Error, socket) => this.#faults.onClientError(error, socket));
+    server.on('timeout', (socket) => this.#faults.onTimeout(socket));
   }
 
   /** The address and port of the listener. */
   get address(): { readonly host: string; readonly port: number } {
-    const address: AddressInfo | string | null = this.#server.address();
+    const address: AddressInfo | string | null = this.#listener.address();
     if (address === null || typeof address === 'string') return { host: address ?? '', port: 0 };
     return { host: address.address, port: address.port };
   }
@@ -185,7 +178,8 @@ export class HttpServer {
   take(socket: Socket): void {
     // As node:http sets it for sockets that it accepts: a client that shuts down its side still expects its response.
     socket.allowHalfOpen = true;
-    this.#server.emit('connection', socket);
+    if (this.#tls) this.#handOver(socket);
+    else this.#accept(socket);
     socket.resume();
   }
 
@@ -199,10 +193,39 @@ export class HttpServer {
     return this.#connections.size;
   }
 
-  #onSocket(socket: Socket): void {
+  /** A connection without TLS. */
+  #accept(socket: Socket): void {
+    const isRefused = this.#connections.size >= this.#connectionsMax;
+    const lane = isRefused ? undefined : this.#lane;
+    if (lane === undefined) this.#handOver(socket);
+    this.#connections.addSocket(socket);
+    if (isRefused) this.#refuseConnection(socket);
+    else {
+      const connection = this.#connections.add(socket);
+      lane?.take(connection);
+    }
+  }
+
+  /** Gives a connection to node:http. */
+  #handOver(socket: Socket): void {
+    this.#server.emit('connection', socket);
+  }
+
+  /** Node has begun the TLS handshake. */
+  #onTlsSocket(socket: Socket): void {
     this.#connections.addSocket(socket);
     if (this.#connections.size > this.#connectionsMax) this.#refuseConnection(socket);
-    else if (!this.#tls) this.#connections.add(socket);
+  }
+
+  #openLane(): FastLane {
+    return new FastLane({
+      basePath: this.#basePath,
+      timeouts: this.#timeouts,
+      idleCloseMs: idleCloseMs(this.#server),
+      serve: (message, connection) => this.#serve(message, connection),
+      handOver: (socket) => this.#handOver(socket),
+      faults: this.#faults,
+    });
   }
 
   #onSecureConnection(socket: TLSSocket): void {
@@ -238,17 +261,22 @@ export class HttpServer {
       return;
     }
     if (connection.isOver) return;
+    connection.receives(request);
+    this.#serve({ request, response, body: request, expectsContinue }, connection, unmet);
+  }
+
+  /** Serves a request after the earlier ones of its connection. */
+  #serve(message: Message, connection: Connection, unmet = false): void {
     const previous = connection.active > 0 ? connection.lastResponse : undefined;
     if (previous !== undefined && !this.#waiting.enter(connection)) {
       this.#observer.refusedConnection(connection.remoteAddress, 0, 'too many requests were waiting');
-      request.socket.destroy();
+      connection.socket.destroy();
       return;
     }
     this.#requests += 1;
-    const exchange = new Exchange(request, response, connection, this.#requests, expectsContinue);
-    connection.receives(request);
+    const exchange = new Exchange(message, connection, this.#requests);
     connection.active += 1;
-    connection.lastResponse = response;
+    connection.lastResponse = message.response;
     // A pipelined request may depend on the previous one, as a GET does on a PUT.
     connection.last =
       previous === undefined
@@ -257,7 +285,7 @@ export class HttpServer {
   }
 
   /** Serves a request that had to wait, unless its connection is over. */
-  async #answerAfter(previous: ServerResponse, exchange: Exchange, unmet: boolean): Promise<void> {
+  async #answerAfter(previous: ResponseWriter, exchange: Exchange, unmet: boolean): Promise<void> {
     const { connection } = exchange;
     await answerTaken(previous, connection);
     this.#waiting.leave(connection);
@@ -295,66 +323,6 @@ export class HttpServer {
     this.#observer.answered(exchange);
   }
 
-  /** Bytes that are not a request, or a body that broke off. */
-  #onClientError(error: Error, socket: Duplex): void {
-    const connection = this.#connections.get(socket);
-    const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
-    if (connection?.isReading === true) {
-      const ended = code === 'HPE_INVALID_EOF_STATE' || code === 'ECONNRESET';
-      connection.interrupt(ended ? truncatedBody() : brokenBody());
-      return;
-    }
-    if (connection === undefined) {
-      // The TLS handshake failed.
-      socket.destroy();
-      return;
-    }
-    // Bytes after a request with `Connection: close` are ignored; its response is the last one.
-    if (connection.isBroken || connection.isOver || code === 'HPE_CLOSED_CONNECTION') return;
-    if (code === 'HPE_INVALID_TRANSFER_ENCODING' && connection.active > 0) {
-      // Node passed the request on before it found that its body has no end; its response is the last one.
-      connection.interrupt(brokenBody());
-      return;
-    }
-    if (!socket.writable || code === 'ECONNRESET' || connection.active > 0) {
-      socket.destroy();
-      return;
-    }
-    const [status, text] = refusalOf(code);
-    socket.end(rawResponse(status, `Cannot read the request: ${text}`));
-    this.#observer.refusedConnection(connection.remoteAddress, Number.parseInt(status, 10), text);
-  }
-
-  /** The socket was idle for the time-out in force (between requests, or within one). */
-  #onTimeout(socket: Socket): void {
-    const connection = this.#connections.get(socket);
-    if (connection?.isReading === true) {
-      if (connection.waitsForSender) connection.interrupt(stalledBody(this.#timeouts.stallMs));
-      return;
-    }
-    // If nothing of the current response has been written, the client waits for the store.
-    if (connection !== undefined && connection.active > 0 && socket.writableLength === 0) return;
-    if (socket.writableLength > 0) {
-      this.#observer.refusedConnection(connection?.remoteAddress ?? '', 0, 'the answer was not read');
-    }
-    socket.destroy();
-  }
-
-  /** Ends connections without progress: an occasional byte keeps them from timing out. */
-  #closeSlowClients(): void {
-    const passedMs = this.#guard.pass(performance.now());
-    for (const connection of this.#connections.values()) {
-      const fault = this.#guard.faultOf(connection, passedMs);
-      if (fault === undefined) continue;
-      if (fault === 'slow-sender' && connection.isReading) {
-        connection.interrupt(slowBody(this.#guard.bytesPerSecond, this.#timeouts.stallMs));
-        continue;
-      }
-      this.#observer.refusedConnection(connection.remoteAddress, 0, faultTexts[fault]);
-      connection.socket.destroy();
-    }
-  }
-
   /**
    * Stops: accepts no connection, lets running requests finish for at most `timeoutMs`, and destroys the remaining
    * connections. An idle connection is closed at once, or after `idleMs`: until then it may send one more request, whose
@@ -374,9 +342,9 @@ export class HttpServer {
   async #close(times: DrainTimes): Promise<void> {
     this.#draining = true;
     // Not http.Server's own close, which destroys sockets that have not sent the end of their response.
-    if (this.#server.listening) NetServer.prototype.close.call(this.#server);
+    if (this.#listener.listening) NetServer.prototype.close.call(this.#listener);
     await this.#connections.drain(times);
-    clearInterval(this.#guardTimer);
+    this.#faults.stopWatching();
     this.#server.closeAllConnections();
   }
 

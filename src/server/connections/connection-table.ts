@@ -40,7 +40,7 @@ export class ConnectionTable {
   }
 
   /** Adds a connection: an accepted socket, or the TLS socket over it. Requests may come from now on. */
-  add(socket: Socket): void {
+  add(socket: Socket): Connection {
     const connection = new Connection(socket);
     this.#connections.set(socket, connection);
     if (this.#draining) connection.closeWithNextAnswer();
@@ -49,6 +49,7 @@ export class ConnectionTable {
       this.#connections.delete(socket);
       this.#checkEmpty();
     });
+    return connection;
   }
 
   /** `undefined` if the socket was closed while Node still parsed its bytes, or its handshake failed. */

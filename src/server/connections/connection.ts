@@ -1,7 +1,8 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { senderOf } from '../../access/rate-limiter.ts';
 import { cannot, type FiletrackerError } from '../../core/errors.ts';
+import type { ResponseWriter } from './messages.ts';
 
 /** What the slow-client guard remembers of a connection between two checks. */
 class Progress {
@@ -35,14 +36,14 @@ export class Connection {
   /** Settles when the last request is over. */
   last: Promise<void> = Promise.resolve();
   /** The response to the last request. */
-  lastResponse: ServerResponse | undefined;
+  lastResponse: ResponseWriter | undefined;
   /** Bytes of the socket that the metrics have counted for earlier requests. */
   countedReadBytes = 0;
   /** Whether a response announced that it is the last one. */
   saidClose = false;
   /** Requests that have come. */
   requests = 0;
-  /** The last request, until it is known to be complete. */
+  /** The last request of node:http, until it is known to be complete. */
   arriving: IncomingMessage | undefined;
   readonly progress = new Progress();
   #sender: string | undefined;
@@ -87,7 +88,7 @@ export class Connection {
     return request !== undefined && !request.complete && request.readableLength === 0;
   }
 
-  /** A request has come, perhaps not all of it. */
+  /** A request of node:http has come, perhaps not all of it. */
   receives(request: IncomingMessage): void {
     this.requests += 1;
     this.arriving = request;

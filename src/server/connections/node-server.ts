@@ -58,3 +58,12 @@ export function createNodeServer(timeouts: ServerTimeouts, tls: TlsMaterial | un
 export function replaceTlsMaterial(server: Server, tls: TlsMaterial): void {
   (server as unknown as TlsServer).setSecureContext(tlsOptions(tls));
 }
+
+/** What Node adds to the announced time before it closes an idle connection; newer versions have it as a setting. */
+const usualBufferMs = 1000;
+
+/** Time until node:http closes an idle connection. */
+export function idleCloseMs(server: Server): number {
+  const buffer: unknown = 'keepAliveTimeoutBuffer' in server ? server.keepAliveTimeoutBuffer : undefined;
+  return server.keepAliveTimeout + (typeof buffer === 'number' ? buffer : usualBufferMs);
+}

@@ -1,8 +1,8 @@
 // Requests that are refused before a handler sees them: bytes that are not HTTP, and requests that another server on the
 // way may have read in another way.
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { cannot } from '../../core/errors.ts';
 import { exceptionHeader } from '../../protocol/problems.ts';
+import type { RequestHead, ResponseWriter } from './messages.ts';
 import { isChunked } from './request-body.ts';
 
 type Refusal = readonly [status: string, state: string];
@@ -53,7 +53,7 @@ export function hasRepeatedHeader(rawHeaders: readonly string[]): boolean {
 }
 
 /** Why the end or the author of a request is ambiguous (RFC 9112, 3.2 and 6.1); `undefined` if they are clear. */
-function ambiguityOf({ headers, httpVersion, rawHeaders }: IncomingMessage): string | undefined {
+function ambiguityOf({ headers, httpVersion, rawHeaders }: RequestHead): string | undefined {
   if (hasRepeatedHeader(rawHeaders)) return 'Host and Authorization must not be repeated';
   if (httpVersion === '1.1') {
     return headers.host === undefined ? 'it has no Host header, which HTTP/1.1 requires' : undefined;
@@ -66,7 +66,7 @@ function ambiguityOf({ headers, httpVersion, rawHeaders }: IncomingMessage): str
  * Refuses an ambiguous request. The connection ends with the response.
  * @throws FiletrackerError `invalid-argument`, or `unsupported-encoding` for a transfer coding.
  */
-export function requireUnambiguous(request: IncomingMessage, response: ServerResponse): void {
+export function requireUnambiguous(request: RequestHead, response: ResponseWriter): void {
   const { shouldKeepAlive } = response;
   response.shouldKeepAlive = false;
   const ambiguity = ambiguityOf(request);

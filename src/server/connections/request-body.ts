@@ -4,6 +4,7 @@ import { cannot } from '../../core/errors.ts';
 import { lingerSizeMaxBytes, lingerTimeMs } from '../../core/limits.ts';
 import { parseSize } from '../../protocol/content-claims.ts';
 import type { Connection } from './connection.ts';
+import type { RequestHead } from './messages.ts';
 
 /** How the body of a request is framed. */
 export interface BodyFrame {
@@ -18,7 +19,7 @@ const chunkedBody: BodyFrame = { announcedSize: undefined };
  * Whether the body comes in chunks.
  * @throws FiletrackerError `unsupported-encoding` for a transfer coding that Node does not decode.
  */
-export function isChunked(request: IncomingMessage): boolean {
+export function isChunked(request: RequestHead): boolean {
   const coding = request.headers['transfer-encoding'];
   if (coding === undefined) return false;
   if (coding.toLowerCase() === 'chunked') return true;
@@ -26,7 +27,7 @@ export function isChunked(request: IncomingMessage): boolean {
 }
 
 /** Reads Content-Length and Transfer-Encoding. Node refuses requests that have both. @throws as `isChunked`. */
-export function frameOf(request: IncomingMessage): BodyFrame {
+export function frameOf(request: RequestHead): BodyFrame {
   if (isChunked(request)) return chunkedBody;
   const length = request.headers['content-length'];
   if (length === undefined || length === '0') return noBody;
@@ -45,10 +46,14 @@ export function announcesBody(request: IncomingMessage): boolean {
  * @throws FiletrackerError if the connection is interrupted; the rest of the body is left unread.
  */
 export function collectBody(
-  request: IncomingMessage,
+  body: IncomingMessage | Buffer,
   connection: Connection,
   sizeBytes: number,
-): Promise<Buffer> {
+): Promise<Buffer> | Buffer {
+  return Buffer.isBuffer(body) ? body : collectStream(body, connection, sizeBytes);
+}
+
+function collectStream(request: IncomingMessage, connection: Connection, sizeBytes: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const pieces: Buffer[] = [];
     let received = 0;

@@ -1,7 +1,7 @@
-import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { giveBack } from '../../streams/chunks.ts';
+import type { ResponseWriter } from './messages.ts';
 
 /**
  * Sends a stream as the body of a response, and ends the response. Always destroys the stream; rejects if not all of it
@@ -10,7 +10,7 @@ import { giveBack } from '../../streams/chunks.ts';
  * Each piece returns to its source for reuse when the system has taken it, which node:stream's `pipeline` does not
  * report: with new memory outside V8's heap for each piece, V8 collects the whole heap for every 64 MiB sent.
  */
-export async function sendBody(body: Readable, response: ServerResponse, socket: Socket): Promise<void> {
+export async function sendBody(body: Readable, response: ResponseWriter, socket: Socket): Promise<void> {
   let onClose: () => void = () => undefined;
   // A response that waits for the previous one gets no event when the connection is closed.
   const closed = new Promise<never>((_resolve, reject) => {
@@ -26,7 +26,7 @@ export async function sendBody(body: Readable, response: ServerResponse, socket:
   }
 }
 
-async function sendPieces(body: Readable, response: ServerResponse, socket: Socket): Promise<void> {
+async function sendPieces(body: Readable, response: ResponseWriter, socket: Socket): Promise<void> {
   for await (const piece of body as AsyncIterable<Uint8Array | string>) {
     await taken(socket, (done) => response.write(piece, done));
     if (typeof piece !== 'string') giveBack(body, piece);

@@ -1,6 +1,6 @@
-import type { ServerResponse } from 'node:http';
 import { waitingRequestsMax, waitingRequestsPauseAt, waitingRequestsTotalMax } from '../../core/limits.ts';
 import type { Connection } from './connection.ts';
+import type { ResponseWriter } from './messages.ts';
 
 /**
  * Bounds the requests that wait for the previous one on their connection.
@@ -36,7 +36,7 @@ function pauseReading({ waiting, socket }: Connection): void {
 }
 
 /** Resolves when the system has taken a response, or its connection is closed: at most one response is in memory. */
-export function answerTaken(response: ServerResponse, { socket }: Connection): Promise<void> | undefined {
+export function answerTaken(response: ResponseWriter, { socket }: Connection): Promise<void> | undefined {
   if (response.writableFinished || socket.destroyed) return undefined;
   return new Promise((resolve) => {
     function over(): void {

@@ -139,8 +139,8 @@ async function putSmall(
   found: FoundBeforePut | undefined,
   context: ServerContext,
 ): Promise<PutResult> {
-  const { request, connection, sender } = exchange;
-  const source = announcedSize === 0 ? nothing : await collectBody(request, connection, announcedSize);
+  const { connection, sender } = exchange;
+  const source = announcedSize === 0 ? nothing : await collectBody(exchange.body, connection, announcedSize);
   const body: PutBody = { source, encoding, announcedSize };
   return context.uploads.run({ name: intent.name, sender, announcedSize }, () =>
     context.store.put(intent, body, { found }),
@@ -153,12 +153,13 @@ async function putStreamed(
   found: FoundBeforePut | undefined,
   context: ServerContext,
 ): Promise<PutResult> {
-  const { request, connection, sender } = exchange;
+  const { connection, sender, body: source } = exchange;
   const interruption = new AbortController();
-  connection.beginReading(request, (error) => interruption.abort(error));
+  if (!Buffer.isBuffer(source)) connection.beginReading(source, (error) => interruption.abort(error));
   try {
     const upload = { name: intent.name, sender, announcedSize, signal: interruption.signal };
-    const body: PutBody = { source: request, encoding, announcedSize, freesPieces: true };
+    const freesPieces = !Buffer.isBuffer(source);
+    const body: PutBody = { source, encoding, announcedSize, freesPieces };
     return await context.uploads.run(upload, (signal) => context.store.put(intent, body, { signal, found }));
   } catch (error) {
     // The store knows that it was interrupted; only the connection knows why.

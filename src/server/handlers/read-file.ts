@@ -16,7 +16,8 @@ import {
 import { filePath } from '../../protocol/request-target.ts';
 import { damagedBlob, lostBlob } from '../../store/get.ts';
 import type { Entry, OpenFile, ReadOptions, StoredFile } from '../../store/file-store.ts';
-import { singleValue, type Exchange, type FlatHeaders } from '../exchange.ts';
+import type { FlatHeaders } from '../connections/messages.ts';
+import { singleValue, type Exchange } from '../exchange.ts';
 import { untilReadable } from '../seek-queue.ts';
 import type { ServerContext } from './context.ts';
 
