@@ -167,6 +167,20 @@ describe.each([
     expect(laneRequests()).toBe(served);
   });
 
+  it('ignores line ends between requests', async () => {
+    const { server, laneRequests, asked, letGo } = await openHeldServer({ fastLane });
+    const connection = await RawConnection.open(server.port);
+    connection.send(get);
+    await asked(1);
+    connection.send('\r\n\r\n');
+    await server.request({ target: '/healthz' });
+    letGo();
+    expect((await connection.answer()).status).toBe(200);
+    connection.send(get);
+    expect((await connection.answer()).status).toBe(200);
+    expect(laneRequests()).toBe(2 * served);
+  });
+
   it('carries out nothing behind a response that is the last', async () => {
     const { server, asked, letGo, log } = await openHeldServer({ fastLane });
     const connection = await RawConnection.open(server.port);

@@ -21,7 +21,6 @@ export interface LaneServer {
 }
 
 const noBody = Buffer.alloc(0);
-const lineFeed = 0x0a;
 const carriageReturn = 0x0d;
 
 /**
@@ -50,7 +49,7 @@ export class FastLane {
  * One connection of the lane.
  *
  * Invariants: the lane has at most one request in progress. Every byte of the client is part of a request of the lane, or
- * goes to node:http, in order. A connection that node:http has got may still wait for its response of the lane: the server
+ * of a line end after one, or goes to node:http, in order. A connection that node:http has got may still wait for its response of the lane: the server
  * serves the requests of one connection one after the other, so nothing is written before it.
  */
 class LaneConnection implements ResponseOwner {
@@ -62,8 +61,6 @@ class LaneConnection implements ResponseOwner {
   readonly #reader: RequestReader;
   /** Whether a response is in progress. */
   #busy = false;
-  /** Whether bytes that came meanwhile are in the buffer of the paused socket. */
-  #paused = false;
   /** Whether the client has shut down its side. */
   #ended = false;
   #handedOver = false;
@@ -91,11 +88,9 @@ class LaneConnection implements ResponseOwner {
   readonly #onData = (bytes: Buffer): void => {
     // After a final response nothing may be carried out.
     if (this.#connection.isOver || !this.socket.writable) return;
-    if (this.#busy) {
-      this.#keepForLater(bytes);
-      return;
-    }
-    const request = this.#reader.read(bytes);
+    // Every reader ignores line ends between requests (RFC 9112, 2.2); to node:http they would begin the next one.
+    if (this.#connection.requests > 0 && isLineEnds(bytes)) return;
+    const request = this.#busy ? undefined : this.#reader.read(bytes);
     if (request === undefined) {
       this.#handOver(bytes);
       return;
@@ -105,20 +100,6 @@ class LaneConnection implements ResponseOwner {
     const response = new LaneResponse(this);
     this.#server.serve({ request, response, body: noBody, expectsContinue: false }, this.#connection);
   };
-
-  /**
-   * Bytes that came before the response was taken: a pipeline, which node:http reads on. Line ends alone would have node:http
-   * end the connection if the client does, before the response; they wait.
-   */
-  #keepForLater(bytes: Buffer): void {
-    if (!bytes.every((byte) => byte === carriageReturn || byte === lineFeed)) {
-      this.#handOver(bytes);
-      return;
-    }
-    this.#paused = true;
-    this.socket.pause();
-    this.socket.unshift(bytes);
-  }
 
   #handOver(bytes: Buffer): void {
     const { socket } = this;
@@ -140,9 +121,6 @@ class LaneConnection implements ResponseOwner {
     this.#busy = false;
     if (!response.shouldKeepAlive || this.#ended) this.socket.destroySoon();
     else this.#setTimeout(this.#server.idleCloseMs);
-    if (!this.#paused) return;
-    this.#paused = false;
-    this.socket.resume();
   }
 
   readonly #onEnd = (): void => {
@@ -167,6 +145,10 @@ class LaneConnection implements ResponseOwner {
     this.#timeoutMs = timeoutMs;
     this.socket.setTimeout(timeoutMs);
   }
+}
+
+function isLineEnds(bytes: Buffer): boolean {
+  return bytes[0] === carriageReturn && /^(?:\r\n)+$/.test(bytes.toString('latin1'));
 }
 
 /** The error by which node:http reports headers that did not arrive in time. */

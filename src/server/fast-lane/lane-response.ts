@@ -5,13 +5,17 @@ import type { FlatHeaders, ResponseWriter } from '../connections/messages.ts';
 /** A head with a longer body is not copied together with it. */
 const copyMaxBytes = 16 * 1024;
 
+const invalidInValue = /[^\t\x20-\x7e\x80-\xff]/;
+
 type Taken = (error?: Error | null) => void;
 
 /**
  * Memory for responses that are being written, for all connections.
  *
  * Invariant: its bytes belong to the system only while `write` of the socket runs. If the system does not take all of them
- * at once, the memory is left to the socket and replaced.
+ * at once, the memory is left to the socket and replaced: 32 KiB for a connection whose client does not read. That
+ * `writableLength` is 0 right after `write` proves that the socket keeps none of them; it does so for a plain socket, not
+ * for one of TLS.
  */
 export class ResponseMemory {
   #bytes = Buffer.allocUnsafeSlow(2 * copyMaxBytes);
@@ -85,11 +89,15 @@ export class LaneResponse implements ResponseWriter {
   }
 
   writeHead(status: number, headers: FlatHeaders): void {
-    this.statusCode = status;
     let lines = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'unknown'}\r\n`;
     for (let index = 0; index < headers.length; index += 2) {
-      lines += `${headers[index]}: ${headers[index + 1]}\r\n`;
+      const value = String(headers[index + 1]);
+      // As node:http does. A character beyond Latin-1 would lose a byte, and could become a line end.
+      if (invalidInValue.test(value))
+        throw new TypeError(`Invalid character in the header ${headers[index]}`);
+      lines += `${headers[index]}: ${value}\r\n`;
     }
+    this.statusCode = status;
     const connection = this.shouldKeepAlive ? this.#owner.keepAliveLines : 'Connection: close\r\n';
     this.#head = `${lines}Date: ${date.now()}\r\n${connection}\r\n`;
   }
@@ -104,13 +112,14 @@ export class LaneResponse implements ResponseWriter {
     this.#owner.wrote();
   }
 
-  end(last?: Buffer | (() => void)): void {
+  end(last?: Buffer | Taken): void {
     const body = Buffer.isBuffer(last) ? last : undefined;
     const done = typeof last === 'function' ? last : undefined;
     const { socket, memory } = this.#owner;
-    memory.write(socket, this.#takeHead() ?? '', body, () => {
-      if (!socket.destroyed) this.#finish();
-      done?.();
+    memory.write(socket, this.#takeHead() ?? '', body, (error) => {
+      // After a failed write the socket is destroyed only later.
+      if (!error && !socket.destroyed) this.#finish();
+      done?.(error);
     });
     this.#owner.wrote();
   }
