@@ -68,6 +68,22 @@ describe('SharedCatalog', () => {
     await follower.close();
   });
 
+  it('finds the next leader if the one that it joins ends meanwhile', async () => {
+    const options = optionsIn(await temporaryFolder());
+    const leader = await SharedCatalog.open(options);
+    const { openShared } = IndexDatabase;
+    const spy = vi.spyOn(IndexDatabase, 'openShared').mockImplementationOnce(async (folders) => {
+      const index = await openShared.call(IndexDatabase, folders);
+      await leader.close();
+      return index;
+    });
+    onTestFinished(() => spy.mockRestore());
+    const joining = await SharedCatalog.open(options);
+    onTestFinished(() => joining.close());
+    await vi.waitUntil(() => joining.leads, { timeout: 60_000 });
+    expect(await joining.put(putOf('/a', 1, 'text'))).toMatchObject({ kind: 'stored' });
+  });
+
   it('lets go of the lock that it was given, whatever keeps it from leading', async () => {
     const options = optionsIn(await temporaryFolder());
     const { journal } = options.folders;

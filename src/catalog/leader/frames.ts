@@ -26,7 +26,7 @@ import type {
 //      …  bytes of an inline blob, if the request has one; the content of a batch: see `batches.ts`
 //
 // During a hand-over processes of two releases share a store. Batches are sent only to a process that has stated that it
-// reads them: see `releaseResult`.
+// reads them: see `ChangeClient.greet`.
 
 export const prefixSizeBytes = 8;
 /** Longer than any frame: a batch, or the largest inline blob and a name. */

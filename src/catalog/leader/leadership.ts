@@ -162,7 +162,9 @@ export class Leadership {
       const client = mustLead ? undefined : await ChangeClient.connect(this.#socketPath.path);
       if (client !== undefined && (await responds(client))) {
         await this.#follow(client);
-        return;
+        // That leader may have ended meanwhile.
+        if (this.#following !== undefined) return;
+        continue;
       }
       await delay(electionPauseMs, undefined, { signal: this.#closing.signal }).catch(() => undefined);
     }
@@ -201,7 +203,22 @@ export class Leadership {
       throw error;
     }
     this.#following = client;
-    void client.ended.then(() => this.#lookForNext());
+    void client.ended.then(() => this.#loseLeader(client));
+  }
+
+  /** A leader that ends while the election that found it is under way must not leave this process without one. */
+  #loseLeader(client: ChangeClient): void {
+    if (this.#following === client) this.#following = undefined;
+    const { running } = this.#election;
+    if (running === undefined) {
+      this.#lookForNext();
+      return;
+    }
+    const lookAfterwards = (): void => {
+      if (this.#following === undefined && this.leading === undefined) this.#lookForNext();
+    };
+    // If it fails, who began it reports that or tries again.
+    running.then(lookAfterwards, () => undefined);
   }
 
   #useIndex(index: IndexDatabase): void {
