@@ -71,11 +71,11 @@ export interface CompactorParts {
 export class Compactor {
   readonly #parts: CompactorParts;
   readonly #segmentSizeBytes: number;
-  readonly #runs = new SingleFlight<boolean>();
+  readonly #runs = new SingleFlight<void>();
   #stopped = false;
   #forgotMs = -Infinity;
-  /** The size of the journal at which compaction may run again after a run that did not pay. */
-  #resumeAtBytes = 0;
+  /** The dead bytes of the journal at which compaction may run again after a run that did not pay. */
+  #resumeAtDeadBytes = 0;
 
   constructor(parts: CompactorParts) {
     this.#parts = parts;
@@ -84,9 +84,13 @@ export class Compactor {
 
   /** Whether compaction pays. */
   due(): boolean {
-    if (this.#stopped || this.#runs.running !== undefined) return false;
-    const { totalBytes, victim } = this.#survey(this.#parts.activeSegment());
-    return victim !== undefined && totalBytes >= this.#resumeAtBytes;
+    return this.#runs.running === undefined && this.#pays();
+  }
+
+  #pays(): boolean {
+    if (this.#stopped) return false;
+    const { deadBytes, victim } = this.#survey(this.#parts.activeSegment());
+    return victim !== undefined && deadBytes >= this.#resumeAtDeadBytes;
   }
 
   /** Forgets removals that need not be remembered, at most once an hour. */
@@ -105,9 +109,11 @@ export class Compactor {
   }
 
   /** Compacts until the journal is within its bound. */
-  async run(): Promise<void> {
-    // Changes beside a run may have made a segment due that did not exist when it began.
-    while ((await this.#runs.run(() => this.#compact())) && this.due());
+  run(): Promise<void> {
+    return this.#runs.run(async () => {
+      // Changes beside a run may have made a segment due that did not exist when it began.
+      while ((await this.#compact()) && this.#pays());
+    });
   }
 
   stop(): void {
@@ -133,7 +139,7 @@ export class Compactor {
       freedBytes += victim.sizeBytes;
     }
     const pays = copiedBytes <= copiedShareMax * freedBytes;
-    this.#resumeAtBytes = pays ? 0 : this.#survey(last).totalBytes + this.#segmentSizeBytes / 2;
+    this.#resumeAtDeadBytes = pays ? 0 : this.#survey(last).deadBytes + this.#segmentSizeBytes / 2;
     return true;
   }
 
@@ -154,10 +160,10 @@ export class Compactor {
   }
 
   /**
-   * The bytes of the journal, and its sealed segment up to `last` with the smallest live share if the journal exceeds its
+   * The dead bytes of the journal, and its sealed segment up to `last` with the smallest live share if the journal exceeds its
    * bound or that share is zero.
    */
-  #survey(last: number): { totalBytes: number; victim: Victim | undefined } {
+  #survey(last: number): { deadBytes: number; victim: Victim | undefined } {
     const active = this.#parts.activeSegment();
     let totalBytes = 0;
     let live = 0;
@@ -171,7 +177,7 @@ export class Compactor {
     }
     const isOver = totalBytes > startFactor * live + this.#segmentSizeBytes / 2;
     const pays = victim !== undefined && (victim.share === 0 || (isOver && victim.share < 1 / startFactor));
-    return { totalBytes, victim: pays ? victim : undefined };
+    return { deadBytes: totalBytes - live, victim: pays ? victim : undefined };
   }
 
   /** Writes the live records of a segment again; returns the bytes that they take. */
