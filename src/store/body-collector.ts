@@ -178,7 +178,8 @@ export async function collectAnnounced(
   async function release(): Promise<void> {
     body.release();
     source.off('error', ignore);
-    await rest.return(undefined);
+    // Not awaited: a body that was refused may stand still, and its sender waits for the response.
+    void rest.return(undefined);
   }
   return { received: rest, release };
 }

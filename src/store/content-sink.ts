@@ -1,3 +1,4 @@
+import { cannot } from '../core/errors.ts';
 import type { BlobStore, StagedUpload, StageOptions } from '../blobs/blob-store.ts';
 import type { PutContent } from '../catalog/catalog.ts';
 import type { Encoding } from '../core/blob.ts';
@@ -22,6 +23,7 @@ export class ContentSink {
   #sizeBytes = 0;
   #upload: StagedUpload | undefined;
   #staging: Promise<StagedUpload> | undefined;
+  #isDiscarded = false;
 
   constructor(blobs: BlobStore, options: ContentSinkOptions) {
     this.#blobs = blobs;
@@ -46,6 +48,8 @@ export class ContentSink {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
+    // A piece may come after the body was refused; it must not begin an upload that nothing removes.
+    if (this.#isDiscarded) throw cannot('aborted', 'write an upload', 'it was given up');
     this.#sizeBytes += bytes.length;
     if (this.#upload !== undefined) return this.#upload.write(bytes);
     this.#parts.push(bytes);
@@ -71,12 +75,18 @@ export class ContentSink {
   /** Ends writing and makes the content ready for the catalog, durably if it is staged. */
   async seal(): Promise<PutContent> {
     if (this.#upload === undefined) return { kind: 'inline', bytes: joined(this.#parts) };
-    await this.#upload.seal();
+    const writtenBytes = await this.#upload.seal();
+    // Memory that is freed too early would leave bytes out, after they were digested.
+    if (writtenBytes !== this.#sizeBytes) {
+      const state = `${writtenBytes} of ${this.#sizeBytes} bytes were written`;
+      throw cannot('io', 'store the content', `${state}; retry`);
+    }
     return { kind: 'staged', stagedId: this.#upload.stagedId };
   }
 
   /** Removes what was staged and not placed. Idempotent. */
   async discard(): Promise<void> {
+    this.#isDiscarded = true;
     // A decoder may have refused the body while its upload was being opened.
     const upload = await this.#staging?.catch(() => undefined);
     await upload?.discard();
