@@ -145,6 +145,19 @@ describe('pruneBackup()', () => {
     expect(await blobsInBackup()).toEqual(before);
   });
 
+  it('removes nothing if it cannot tell what a snapshot holds', async () => {
+    await threeSnapshots();
+    const [first] = await listSnapshots(target);
+    await writeFile(join(first?.folder ?? '', 'snapshot.json'), '{ "format": 1, ');
+    const before = await blobsInBackup();
+    await expect(pruneBackup(target, { last: 1 })).rejects.toMatchObject({ code: 'corrupt-store' });
+    expect(await listSnapshots(target)).toHaveLength(2);
+    expect(await blobsInBackup()).toEqual(before);
+    // A backup does not take it for an unfinished one either.
+    await backUp();
+    expect(await readdir(join(target, 'history'))).toHaveLength(4);
+  });
+
   it('refuses without a rule, in a folder that is no backup, and while the backup is in use', async () => {
     await threeSnapshots();
     const prune = (): Promise<unknown> => pruneBackup(target, { last: 1 });
@@ -221,6 +234,18 @@ describe('checkBackup()', () => {
     const { intact, damagedBlobs } = await checkBackup(target, { full: true });
     expect(intact).toBe(false);
     expect(damagedBlobs).toEqual([expect.stringContaining(digestIn('/kept'))]);
+  });
+
+  it('finds a last segment that was cut short', async () => {
+    await threeSnapshots();
+    const last = (await listSnapshots(target)).at(-1);
+    const path = join(last?.folder ?? '', '0000000001.log');
+    const bytes = await readFile(path);
+    await rm(path);
+    await writeFile(path, bytes.subarray(0, bytes.length - 100));
+    const { intact, snapshots } = await checkBackup(target);
+    expect(intact).toBe(false);
+    expect(snapshots.map(({ damage }) => damage)).toEqual([[], [], [expect.stringContaining('ends early')]]);
   });
 
   it('reports damage in a journal, and a segment that is gone', async () => {

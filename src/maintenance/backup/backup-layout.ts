@@ -115,12 +115,23 @@ export async function makeSnapshotFolder(target: string, timeMs: number): Promis
   return folder;
 }
 
-/** Removes what killed backups have left behind. */
+/** The files `snapshot.json` that are damaged. Each is written in one step, so an unfinished snapshot has none. */
+export async function damagedSnapshots(target: string): Promise<string[]> {
+  const damaged: string[] = [];
+  for (const name of (await namesIn(historyFolder(target))) ?? []) {
+    const path = join(historyFolder(target), name, snapshotFileName);
+    const snapshot = (await readStateFile(path)) as Partial<Snapshot> | null | undefined;
+    if (snapshot !== undefined && snapshot?.format !== 1) damaged.push(path);
+  }
+  return damaged;
+}
+
+/** Removes what killed backups have left behind; not a snapshot whose `snapshot.json` is damaged. */
 export async function removeUnfinished(target: string): Promise<void> {
-  const finished = new Set((await listSnapshots(target)).map(({ folder }) => folder));
   for (const name of (await namesIn(historyFolder(target))) ?? []) {
     const folder = join(historyFolder(target), name);
-    if (!finished.has(folder) && !name.endsWith(putAsideSuffix)) await rm(folder, { recursive: true });
+    const isUnfinished = (await readStateFile(join(folder, snapshotFileName))) === undefined;
+    if (isUnfinished && !name.endsWith(putAsideSuffix)) await rm(folder, { recursive: true });
   }
   for (const name of (await namesIn(target)) ?? []) {
     if (isBegunState(name)) await rm(join(target, name), { force: true });

@@ -15,6 +15,7 @@ import { FirstItems, Steps, type ProgressListener, type StepReport } from '../pr
 import { checkSize } from '../recovery/blob-checks.ts';
 import { storeFolders } from '../store-folders.ts';
 import { requireBackup, type StoredSnapshot } from './backup-layout.ts';
+import { retainBackup } from './retained-backup.ts';
 import { segmentsOf } from './snapshot-segments.ts';
 
 const blobsAtOnce = 4;
@@ -60,6 +61,7 @@ export async function checkBackup(
   await refuseNewerFormats(backup);
   const found = await requireBackup(backup, `check the backup "${backup}"`);
   const steps = new Steps(options.listener);
+  await using _retained = await retainBackup(backup, options.signal);
   await using blobs = await openBlobs(resolve(backup));
   const snapshots: CheckedSnapshot[] = [];
   for (const snapshot of found) {
@@ -109,6 +111,9 @@ async function checkSnapshot(
     for (const { segment, start, end } of damaged)
       damage.push(`Segment ${segment} is damaged: bytes ${start} to ${end}`);
     for (const segment of headless) damage.push(`Segment ${segment} has lost its header`);
+    const { end } = inspection;
+    if (damage.length === 0 && (end.segment !== snapshot.end.segment || end.offset !== snapshot.end.offset))
+      damage.push(`The journal ends early, at byte ${end.offset} of segment ${end.segment}`);
     const bad = new FirstItems<string>();
     for (const digest of lost) bad.add(`${digest}: no record has it`);
     const reader = new LmdbReader(index, folders);

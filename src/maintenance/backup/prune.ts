@@ -1,4 +1,4 @@
-import { rm, stat } from 'node:fs/promises';
+import { access, constants, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DiskBlobStore } from '../../blobs/disk/disk-blob-store.ts';
 import type { FoundBlob } from '../../blobs/blob-store.ts';
@@ -14,6 +14,7 @@ import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { namesIn, storeFolders, type StoreFolders } from '../store-folders.ts';
 import { writingTo } from '../target-folder.ts';
 import {
+  damagedSnapshots,
   historyFolder,
   putAsideSuffix,
   removeUnfinished,
@@ -63,14 +64,21 @@ export async function pruneBackup(
   const action = `prune the backup "${backup}"`;
   if (!hasRule(rules)) throw cannot('invalid-argument', action, 'no rule says what to keep; use --keep-…');
   await refuseNewerFormats(backup);
-  const snapshots = await requireBackup(backup, action);
+  await requireBackup(backup, action);
   const folders = storeFolders(resolve(backup));
   return writingTo(action, async () => {
     await using lock = await JournalLock.tryAcquire(folders.journal);
     if (lock === undefined) throw cannot('store-locked', action, 'a backup or a server has it open');
-    const ended = await unlessRetained(folders.journal, () =>
-      new Pruning(folders, options).run(applyKeepRules(snapshots, rules), action),
-    );
+    const ended = await unlessRetained(folders.journal, async () => {
+      // Read under the lock: a backup may have added one until now.
+      const snapshots = await requireBackup(backup, action);
+      const [damaged] = await damagedSnapshots(backup);
+      if (damaged !== undefined) {
+        const state = `"${damaged}" is damaged; remove the folder of that snapshot if you can do without it`;
+        throw cannot('corrupt-store', action, state);
+      }
+      return new Pruning(folders, options).run(applyKeepRules(snapshots, rules), action);
+    });
     if (ended === undefined)
       throw cannot('unavailable', action, 'a restore or a backup is reading it; try later');
     return ended.result;
@@ -151,6 +159,9 @@ class Pruning {
   }
 
   async #removeSnapshots(removed: readonly StoredSnapshot[]): Promise<void> {
+    // A folder that cannot be removed would be left without its snapshot.json.
+    for (const folder of [historyFolder(this.#folders.root), ...removed.map((snapshot) => snapshot.folder)])
+      await access(folder, constants.W_OK);
     for (const { folder } of removed) {
       this.#signal?.throwIfAborted();
       await removeFile(join(folder, snapshotFileName));
@@ -204,17 +215,17 @@ async function partsOf(folder: string): Promise<JournalPart[]> {
   );
 }
 
-/** Snapshots share most segments by hard links: each file is read once, as far as any of them needs it. */
+/**
+ * Snapshots share most segments by hard links: each file is read once, as far as any part with a known end needs it. A part
+ * without an end is read by itself, because damage at its end would pass for a torn write.
+ */
 async function withoutLinks(parts: readonly JournalPart[]): Promise<JournalPart[]> {
   const longest = new Map<string, JournalPart>();
   for (const part of parts) {
-    const { dev, ino } = await stat(segmentPath(part.folder, part.segment));
-    const other = longest.get(`${dev}:${ino}`);
-    if (other === undefined || reach(part) > reach(other)) longest.set(`${dev}:${ino}`, part);
+    const { dev, ino } = await stat(segmentPath(part.folder, part.segment), { bigint: true });
+    const key = [dev, ino, part.segment, part.end === undefined].join();
+    const other = longest.get(key);
+    if (other === undefined || (part.end ?? 0) > (other.end ?? 0)) longest.set(key, part);
   }
   return [...longest.values()];
-}
-
-function reach({ end = Number.POSITIVE_INFINITY }: JournalPart): number {
-  return end;
 }

@@ -5,7 +5,6 @@ import { JournalWriter } from '../../catalog/journal/journal-writer.ts';
 import type { JournalRecord } from '../../catalog/journal/record.ts';
 import { scanSegment, type DamagedRange } from '../../catalog/journal/segment.ts';
 import { LmdbCatalog } from '../../catalog/lmdb/lmdb-catalog.ts';
-import { retainAll } from '../../catalog/lmdb/writer/retention.ts';
 import { systemClock } from '../../core/clock.ts';
 import { cannot } from '../../core/errors.ts';
 import { parseDurationMs } from '../../core/quantities.ts';
@@ -16,9 +15,9 @@ import { Steps, type ProgressListener, type StepReport } from '../progress.ts';
 import { storeFolders, type StoreFolders } from '../store-folders.ts';
 import { checkApart, writingTo } from '../target-folder.ts';
 import { listSnapshots, requireBackup, type StoredSnapshot } from './backup-layout.ts';
-import { isReadOnly } from './backup-source.ts';
 import { copyBlobs, type CopiedBlobs } from './copy-blobs.ts';
 import { RestoreTarget } from './restore-target.ts';
+import { retainBackup } from './retained-backup.ts';
 import { segmentsOf, type SegmentPart } from './snapshot-segments.ts';
 
 export interface RestoreOptions {
@@ -92,13 +91,6 @@ export async function restoreStore(
     await target.finish();
     return report;
   });
-}
-
-/** Keeps `backup prune` from removing what is being restored; on a read-only file system nothing can be removed. */
-async function retainBackup(backup: string, signal: AbortSignal | undefined): Promise<AsyncDisposable> {
-  const { journal } = storeFolders(resolve(backup));
-  if (!(await isReadOnly(journal))) return retainAll(journal, signal);
-  return { [Symbol.asyncDispose]: () => Promise.resolve() };
 }
 
 async function fill(
