@@ -71,9 +71,9 @@ describe('SharedCatalog', () => {
   it('finds the next leader if the one that it joins ends meanwhile', async () => {
     const options = optionsIn(await temporaryFolder());
     const leader = await SharedCatalog.open(options);
-    const { openShared } = IndexDatabase;
+    const openShared = IndexDatabase.openShared.bind(IndexDatabase);
     const spy = vi.spyOn(IndexDatabase, 'openShared').mockImplementationOnce(async (folders) => {
-      const index = await openShared.call(IndexDatabase, folders);
+      const index = await openShared(folders);
       await leader.close();
       return index;
     });
