@@ -216,7 +216,7 @@ async function partsOf(folder: string): Promise<JournalPart[]> {
 }
 
 /**
- * Snapshots share most segments by hard links: each file is read once, as far as any part with a known end needs it. A part
+ * Snapshots share most segments by hard links. Each file is read once, up to the largest known end of its parts. A part
  * without an end is read by itself, because damage at its end would pass for a torn write.
  */
 async function withoutLinks(parts: readonly JournalPart[]): Promise<JournalPart[]> {
